@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 use crate::{
     ClientFrame, Connect, Connected, Disconnect, Epoch, EpochChange, ErrorCode, ErrorFrame, Gap, GapReason,
-    InstanceId, InvalidRoomName, Lost, Message, MessageId, Offset, Pong, Position, RoomName, ServerFrame, SessionId,
-    Subscribe, Subscribed, Unsubscribe, Unsubscribed,
+    InstanceId, InvalidRoomName, Lost, Message, MessageId, Offset, Pong, Position, RoomName, ServerFrame,
+    SessionId, Subscribe, Subscribed, Unsubscribe, Unsubscribed,
 };
 
 /// A payload as it came: valid JSON that nobody took apart.
@@ -27,7 +27,7 @@ pub enum DecodeError {
     /// answers `unknown_frame`.
     #[error("no frame has the type {kind:?}")]
     UnknownType {
-        /// The `type`, cut at 64 bytes.
+        /// The `type`, cut at 32 characters.
         kind: String,
         /// The frame's `id`, if it has one.
         id: Option<u64>,
@@ -209,8 +209,7 @@ fn unknown(tag: &Tag<'_>, text: &str) -> DecodeError {
     struct Id {
         id: Option<u64>,
     }
-    let mut kind = tag.kind.as_ref().to_owned();
-    kind.truncate(kind.floor_char_boundary(64));
+    let kind = tag.kind.chars().take(32).collect();
     DecodeError::UnknownType { kind, id: serde_json::from_str::<Id>(text).ok().and_then(|frame| frame.id) }
 }
 
@@ -326,7 +325,8 @@ mod tests {
 
     #[test]
     fn a_message_keeps_its_payload_byte_for_byte() {
-        let text = r#"{"type":"message","room":"chat","offset":42,"time":1700000000000,"data":{"a" : [1.0, 1e2]}}"#;
+        let text =
+            r#"{"type":"message","room":"chat","offset":42,"time":1700000000000,"data":{"a" : [1.0, 1e2]}}"#;
         let frame = decode_server(text).unwrap();
         assert!(matches!(&frame, ServerFrame::Message(m) if m.data.get() == r#"{"a" : [1.0, 1e2]}"#));
         assert_eq!(frame.to_json(), text);

@@ -18,8 +18,8 @@ mod room;
 
 pub use error::{CloseCode, ErrorCode};
 pub use frame::{
-    ClientFrame, Connect, Connected, Disconnect, EpochChange, ErrorFrame, Gap, GapReason, Lost, Message, Pong,
-    ServerFrame, Subscribe, Subscribed, Unsubscribe, Unsubscribed,
+    ClientFrame, Connect, Connected, Disconnect, EpochChange, ErrorFrame, Gap, GapReason, Lost, Message,
+    Pong, ServerFrame, Subscribe, Subscribed, Unsubscribe, Unsubscribed,
 };
 pub use ident::{InstanceId, InvalidId, MessageId, SessionId};
 #[cfg(feature = "json")]
