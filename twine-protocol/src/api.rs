@@ -6,7 +6,8 @@ use crate::{Epoch, ErrorCode, MessageId, Offset, Position, RoomName};
 
 /// The body of `POST /api/publish`, and one message of a batch.
 ///
-/// Exactly one of `room` and `rooms` is there.
+/// Exactly one of `room` and `rooms` is there. The hub reads it with `json::decode_publish`, which
+/// checks that and names what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Publish<D> {
@@ -24,6 +25,11 @@ pub struct Publish<D> {
     /// Who publishes: handed to subscribers as it is. At most 255 bytes.
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
+}
+
+impl<D> Publish<D> {
+    /// The longest `sender`, in bytes of UTF-8.
+    pub const MAX_SENDER_BYTES: usize = 255;
 }
 
 // `#[serde(default)]` alone would ask for `D: Default`.

@@ -76,7 +76,7 @@ codes! {
     UnknownFrame = "unknown_frame", 400, None, false, "use a frame type of this protocol version";
     /// A frame over the hub's limit.
     FrameTooBig = "frame_too_big", 413, Some(C::TooBig), false, "send smaller frames";
-    /// No `connect` frame in time, or none before another frame.
+    /// No `connect` frame in time.
     ConnectTimeout = "connect_timeout", 408, Some(C::ConnectTimeout), true, "send a `connect` frame first, within 10 s";
     /// Nothing was heard from the client for too long.
     HeartbeatTimeout = "heartbeat_timeout", 408, Some(C::Restart), true, "answer each `ping` with a `pong`";

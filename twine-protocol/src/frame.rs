@@ -44,6 +44,11 @@ pub struct Connect {
     pub token: Option<String>,
 }
 
+impl Connect {
+    /// The longest `scope`, in bytes of UTF-8.
+    pub const MAX_SCOPE_BYTES: usize = 1024;
+}
+
 /// Asks for the messages of a room, from a position on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Subscribe {

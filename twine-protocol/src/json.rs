@@ -1,12 +1,18 @@
 //! The encoding `twine.v1.json`: frames to text and back, with raw payloads.
 //!
-//! Fields that a version does not know are ignored both ways (PROTOCOL.md, "Versions").
+//! Fields that a version does not know are ignored both ways (PROTOCOL.md, "Versions"). The bodies
+//! of a publish are read here too.
+
+mod publish;
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::Error as _;
 use serde_json::value::RawValue;
 
+pub use self::publish::{PublishError, PublishErrorReason, decode_publish, decode_publish_batch};
+use crate::object::Object;
 use crate::{
     ClientFrame, Connect, Connected, Disconnect, Epoch, EpochChange, ErrorCode, ErrorFrame, Gap, GapReason,
     InstanceId, InvalidRoomName, Lost, Message, MessageId, Offset, Pong, Position, RoomName, ServerFrame,
@@ -75,10 +81,19 @@ impl DecodeError {
 /// # Errors
 /// [`DecodeError`] says what to answer.
 pub fn decode_client(text: &str) -> Result<ClientFrame, DecodeError> {
-    let tag: Tag<'_> = serde_json::from_str(text)?;
+    let tag: Tag<'_> = object(text)?;
     Ok(match tag.kind.as_ref() {
         "connect" => {
-            let raw: RawConnect = serde_json::from_str(text)?;
+            let raw: RawConnect = object(text)?;
+            if let Some(len) =
+                raw.scope.as_ref().map(String::len).filter(|len| *len > Connect::MAX_SCOPE_BYTES)
+            {
+                let limit = Connect::MAX_SCOPE_BYTES;
+                return Err(serde_json::Error::custom(format_args!(
+                    "`scope` has {len} bytes, at most {limit} are allowed"
+                ))
+                .into());
+            }
             ClientFrame::Connect(Connect {
                 session: raw.session,
                 instance: raw.instance,
@@ -88,21 +103,21 @@ pub fn decode_client(text: &str) -> Result<ClientFrame, DecodeError> {
             })
         }
         "subscribe" => {
-            let raw: RawSubscribe = serde_json::from_str(text)?;
+            let raw: RawSubscribe = object(text)?;
             ClientFrame::Subscribe(Subscribe {
                 id: raw.id.get(),
                 room: room(raw.id, &raw.room)?,
                 after: raw.after,
-                stored: raw.stored,
+                stored: raw.stored.unwrap_or_default(),
                 history: raw.history,
                 token: raw.token,
             })
         }
         "unsubscribe" => {
-            let raw: RawUnsubscribe<'_> = serde_json::from_str(text)?;
+            let raw: RawUnsubscribe<'_> = object(text)?;
             ClientFrame::Unsubscribe(Unsubscribe { id: raw.id.get(), room: room(raw.id, &raw.room)? })
         }
-        "pong" => ClientFrame::Pong(Pong { cursors: serde_json::from_str::<RawPong>(text)?.cursors }),
+        "pong" => ClientFrame::Pong(Pong { cursors: object::<RawPong>(text)?.cursors.unwrap_or_default() }),
         _ => return Err(unknown(&tag, text)),
     })
 }
@@ -112,10 +127,10 @@ pub fn decode_client(text: &str) -> Result<ClientFrame, DecodeError> {
 /// # Errors
 /// [`DecodeError`]; clients ignore [`DecodeError::UnknownType`].
 pub fn decode_server(text: &str) -> Result<ServerFrame<Data>, DecodeError> {
-    let tag: Tag<'_> = serde_json::from_str(text)?;
+    let tag: Tag<'_> = object(text)?;
     Ok(match tag.kind.as_ref() {
         "message" => {
-            let raw: RawMessage = serde_json::from_str(text)?;
+            let raw: RawMessage = object(text)?;
             ServerFrame::Message(Message {
                 room: raw.room,
                 offset: raw.offset,
@@ -126,7 +141,7 @@ pub fn decode_server(text: &str) -> Result<ServerFrame<Data>, DecodeError> {
             })
         }
         "connected" => {
-            let raw: RawConnected = serde_json::from_str(text)?;
+            let raw: RawConnected = object(text)?;
             ServerFrame::Connected(Connected {
                 session: raw.session,
                 resumed: raw.resumed,
@@ -136,7 +151,7 @@ pub fn decode_server(text: &str) -> Result<ServerFrame<Data>, DecodeError> {
             })
         }
         "subscribed" => {
-            let raw: RawSubscribed = serde_json::from_str(text)?;
+            let raw: RawSubscribed = object(text)?;
             ServerFrame::Subscribed(Subscribed {
                 id: raw.id,
                 room: raw.room,
@@ -149,15 +164,15 @@ pub fn decode_server(text: &str) -> Result<ServerFrame<Data>, DecodeError> {
             })
         }
         "unsubscribed" => {
-            let raw: RawUnsubscribed = serde_json::from_str(text)?;
+            let raw: RawUnsubscribed = object(text)?;
             ServerFrame::Unsubscribed(Unsubscribed { id: raw.id, room: raw.room })
         }
         "epoch" => {
-            let raw: RawEpoch = serde_json::from_str(text)?;
+            let raw: RawEpoch = object(text)?;
             ServerFrame::Epoch(EpochChange { room: raw.room, epoch: raw.epoch, prev: raw.prev })
         }
         "gap" => {
-            let raw: RawGap = serde_json::from_str(text)?;
+            let raw: RawGap = object(text)?;
             ServerFrame::Gap(Gap {
                 room: raw.room,
                 from: raw.from,
@@ -168,11 +183,11 @@ pub fn decode_server(text: &str) -> Result<ServerFrame<Data>, DecodeError> {
         }
         "ping" => ServerFrame::Ping,
         "error" => {
-            let raw: RawError = serde_json::from_str(text)?;
+            let raw: RawError = object(text)?;
             ServerFrame::Error(ErrorFrame { id: raw.id, code: raw.code, message: raw.message })
         }
         "disconnect" => {
-            let raw: RawDisconnect = serde_json::from_str(text)?;
+            let raw: RawDisconnect = object(text)?;
             ServerFrame::Disconnect(Disconnect { code: raw.code, retry: raw.retry })
         }
         _ => return Err(unknown(&tag, text)),
@@ -200,6 +215,20 @@ fn to_json<T: serde::Serialize>(frame: &T) -> String {
     serde_json::to_string(frame).expect("frames always serialize")
 }
 
+fn object<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = T::deserialize(Object(&mut deserializer))?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+fn object_from_slice<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = T::deserialize(Object(&mut deserializer))?;
+    deserializer.end()?;
+    Ok(value)
+}
+
 fn room(id: Offset, name: &str) -> Result<RoomName, DecodeError> {
     RoomName::new(name).map_err(|source| DecodeError::Room { id: id.get(), source })
 }
@@ -207,10 +236,10 @@ fn room(id: Offset, name: &str) -> Result<RoomName, DecodeError> {
 fn unknown(tag: &Tag<'_>, text: &str) -> DecodeError {
     #[derive(Deserialize)]
     struct Id {
-        id: Option<u64>,
+        id: Option<Offset>,
     }
     let kind = tag.kind.chars().take(32).collect();
-    DecodeError::UnknownType { kind, id: serde_json::from_str::<Id>(text).ok().and_then(|frame| frame.id) }
+    DecodeError::UnknownType { kind, id: object::<Id>(text).ok().and_then(|frame| frame.id).map(Offset::get) }
 }
 
 #[derive(Deserialize)]
@@ -234,8 +263,7 @@ struct RawSubscribe {
     id: Offset,
     room: String,
     after: Option<Position>,
-    #[serde(default)]
-    stored: bool,
+    stored: Option<bool>,
     history: Option<u32>,
     token: Option<String>,
 }
@@ -249,8 +277,7 @@ struct RawUnsubscribe<'a> {
 
 #[derive(Deserialize)]
 struct RawPong {
-    #[serde(default)]
-    cursors: BTreeMap<RoomName, Position>,
+    cursors: Option<BTreeMap<RoomName, Position>>,
 }
 
 #[derive(Deserialize)]
@@ -330,6 +357,15 @@ mod tests {
         let frame = decode_server(text).unwrap();
         assert!(matches!(&frame, ServerFrame::Message(m) if m.data.get() == r#"{"a" : [1.0, 1e2]}"#));
         assert_eq!(frame.to_json(), text);
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        for text in
+            [r#"["ping"]"#, r#"{"type":"gap","room":"a","from":["e",1],"to":["e",2],"reason":"limit"}"#]
+        {
+            assert_eq!(decode_server(text).unwrap_err().code(), ErrorCode::BadFrame, "{text}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod frame;
 mod ident;
 #[cfg(feature = "json")]
 pub mod json;
+mod object;
 mod position;
 mod room;
 

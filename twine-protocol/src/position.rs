@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::object::Object;
 
 /// One incarnation of a room's log, named by a text the hub makes (PROTOCOL.md, "Positions").
 ///
@@ -32,7 +34,7 @@ pub struct Offset(u64);
 /// assert!(earlier < later);
 /// # Ok::<(), twine_protocol::InvalidPosition>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Position {
     /// Which incarnation of the log.
     pub epoch: Epoch,
@@ -129,6 +131,18 @@ impl Position {
     /// [`InvalidPosition`] where one of the two is not valid.
     pub fn new(epoch: &str, offset: u64) -> Result<Self, InvalidPosition> {
         Ok(Self { epoch: Epoch::new(epoch)?, offset: Offset::new(offset)? })
+    }
+}
+
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            epoch: Epoch,
+            offset: Offset,
+        }
+        let Fields { epoch, offset } = Fields::deserialize(Object(deserializer))?;
+        Ok(Self { epoch, offset })
     }
 }
 
