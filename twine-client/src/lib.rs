@@ -1,1 +1,5 @@
-//! Under construction.
+//! The Twine client: messages of rooms, once and in order, across lost connections.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod core;

@@ -1,0 +1,278 @@
+//! One room as its subscriber sees it: a cursor, and what may move it.
+//!
+//! ```text
+//!              ask                subscribed             message, no listener
+//!   ┌──────┐ ───────▶ ┌───────┐ ────────────▶ ┌──────┐ ─────────────────────▶ ┌────────┐
+//!   │ Idle │          │ Asked │ ◀──────────── │ Live │                        │ Behind │
+//!   └──────┘          └───────┘     hole      └──────┘                        └────────┘
+//!      ▲                │   ▲                                   a listener attaches │
+//!      │ connection     ▼   └────────────────────────────────────────────────────┘
+//!      │ lost         Refused: asked again after a while
+//! ```
+//!
+//! Invariant: while `Live`, everything up to `cursor` was handed out, in order and once, or was
+//! announced as lost, and the next message is `cursor.offset + 1` of `cursor.epoch`.
+
+use std::collections::VecDeque;
+
+use twine_protocol::{Epoch, EpochChange, Gap, GapReason, Offset, Position, RoomName, Subscribed};
+
+use super::{CallId, SubscribeOptions, limits};
+
+/// A room that is subscribed, or listened to, or both.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) name: RoomName,
+    /// Subscribed by the app, or a room of the session.
+    pub(super) wanted: bool,
+    /// Whether there is a listener.
+    pub(super) listening: bool,
+    pub(super) link: Link,
+    /// What the next `subscribe` asks for; used up by its answer, but for the token.
+    pub(super) options: SubscribeOptions,
+    /// The app's calls that the next `subscribed` completes.
+    pub(super) calls: Vec<CallId>,
+    /// Asked anew so many times since a message got through.
+    pub(super) asked_anew: u32,
+    /// The last position handed out, or said by the hub.
+    cursor: Option<Position>,
+    /// The head when the room was last subscribed, until the cursor has passed it.
+    head: Option<Position>,
+    /// What the hub knows of our cursor.
+    acked: Option<Position>,
+    /// Deliveries whose listeners are not through, in the order they were made.
+    open: VecDeque<Open>,
+}
+
+/// How a room stands on the present connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    /// The hub does not know that we want it.
+    Idle,
+    /// Request `id` is under way; what comes for the room before its answer is from an earlier
+    /// subscription and does not count.
+    Asked { id: u64, until: u64 },
+    /// Delivery goes on after the cursor.
+    Live,
+    /// The hub delivers, but no one listened, and the cursor stayed.
+    Behind,
+    /// Refused for now: asked again at this time.
+    Refused { again: u64 },
+}
+
+/// What a frame means for a room.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict<T> {
+    /// It takes the cursor on.
+    Accept(T),
+    /// Nothing new in it.
+    Ignore,
+    /// Something before it is missing: ask again from the cursor.
+    Hole,
+}
+
+#[derive(Debug)]
+struct Open {
+    position: Position,
+    /// When it stops holding the cursor back; set when its callbacks have returned.
+    until: Option<u64>,
+}
+
+impl Room {
+    pub(super) fn new(name: RoomName) -> Self {
+        Self {
+            name,
+            wanted: false,
+            listening: false,
+            link: Link::Idle,
+            options: SubscribeOptions::default(),
+            calls: Vec::new(),
+            asked_anew: 0,
+            cursor: None,
+            head: None,
+            acked: None,
+            open: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn cursor(&self) -> Option<&Position> {
+        self.cursor.as_ref()
+    }
+
+    /// Whether the hub should be asked for the room: someone waits for messages or for the answer.
+    pub(super) fn is_due(&self) -> bool {
+        self.wanted && (self.listening || !self.calls.is_empty())
+    }
+
+    /// Whether nothing is left to remember.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.wanted && !self.listening
+    }
+
+    /// Ends the subscription on this side; a later one starts at the head.
+    pub(super) fn forget(&mut self) {
+        self.wanted = false;
+        self.link = Link::Idle;
+        self.options = SubscribeOptions::default();
+        self.asked_anew = 0;
+        self.cursor = None;
+        self.head = None;
+        self.acked = None;
+        self.open.clear();
+    }
+
+    /// The answer to the request under way. Gives the loss that it announces.
+    ///
+    /// It is authoritative: the cursor becomes what it says, whether that sorts higher or lower.
+    pub(super) fn subscribed(&mut self, frame: Subscribed) -> Option<Gap> {
+        let position = Position { epoch: frame.epoch, offset: frame.offset };
+        let before = self.cursor.replace(position.clone());
+        if before.as_ref() != Some(&position) {
+            self.open.clear();
+        }
+        self.link = Link::Live;
+        self.head = Some(frame.head);
+        self.acked = Some(position.clone());
+        self.options = SubscribeOptions { token: self.options.token.take(), ..SubscribeOptions::default() };
+        if frame.recovered != Some(false) {
+            return None;
+        }
+        let (from, to, count) = match frame.lost {
+            Some(lost) => (lost.from, lost.to, lost.count),
+            None => (before.unwrap_or_else(|| position.clone()), position, None),
+        };
+        Some(Gap {
+            room: self.name.clone(),
+            from,
+            to,
+            count,
+            reason: frame.reason.unwrap_or(GapReason::Unknown),
+        })
+    }
+
+    /// A message: its position, and whether it is from before the subscription.
+    pub(super) fn message(&mut self, offset: Offset) -> Verdict<(Position, bool)> {
+        if self.link != Link::Live {
+            return Verdict::Ignore;
+        }
+        if !self.listening {
+            self.link = Link::Behind;
+            return Verdict::Ignore;
+        }
+        let Some(cursor) = self.cursor.as_mut() else { return Verdict::Hole };
+        if offset <= cursor.offset {
+            return Verdict::Ignore;
+        }
+        if offset != cursor.offset.next() {
+            return Verdict::Hole;
+        }
+        cursor.offset = offset;
+        let position = cursor.clone();
+        let recovered = self.is_recovered(&position);
+        self.asked_anew = 0;
+        self.open.push_back(Open { position: position.clone(), until: None });
+        Verdict::Accept((position, recovered))
+    }
+
+    /// The log goes on in a new epoch: only where the old one has been read to its end.
+    pub(super) fn epoch(&mut self, frame: EpochChange) -> Verdict<()> {
+        if self.link != Link::Live {
+            return Verdict::Ignore;
+        }
+        let Some(cursor) = self.cursor.as_mut() else { return Verdict::Hole };
+        if *cursor == frame.prev {
+            // Epochs may be named out of order (a clock set back), so that having passed the head
+            // is remembered instead of compared.
+            if self.head.as_ref().is_some_and(|head| head.epoch == cursor.epoch) {
+                self.head = None;
+            }
+            *cursor = Position { epoch: frame.epoch, offset: Offset::ZERO };
+            return Verdict::Accept(());
+        }
+        if cursor.epoch == frame.epoch { Verdict::Ignore } else { Verdict::Hole }
+    }
+
+    /// Messages that will not come.
+    pub(super) fn gap(&mut self, frame: &Gap) -> Verdict<()> {
+        if self.link != Link::Live {
+            return Verdict::Ignore;
+        }
+        let Some(cursor) = self.cursor.as_mut() else { return Verdict::Hole };
+        if is_at_or_before(&frame.to, cursor) {
+            return Verdict::Ignore;
+        }
+        if !is_at_or_before(&frame.from, cursor) {
+            return Verdict::Hole;
+        }
+        *cursor = frame.to.clone();
+        Verdict::Accept(())
+    }
+
+    /// The listeners of this message are through.
+    pub(super) fn delivered(&mut self, position: &Position) {
+        if let Some(index) = self.open.iter().position(|open| open.position == *position) {
+            self.open.remove(index);
+        }
+    }
+
+    /// The listeners of this message returned, and one of them gave a promise.
+    pub(super) fn pending(&mut self, now: u64, position: &Position) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.position == *position) {
+            open.until = Some(now.saturating_add(limits::SETTLE_WAIT));
+        }
+        if self.open.len() > limits::UNSETTLED_MAX {
+            self.open.pop_front();
+        }
+    }
+
+    /// The queued delivery of the message at `first` is taken back, and those after it.
+    pub(super) fn retract(&mut self, first: &Position) {
+        if let Some(index) = self.open.iter().position(|open| open.position == *first) {
+            self.open.truncate(index);
+        }
+        self.cursor = Some(before(first));
+        if self.link == Link::Live {
+            self.link = Link::Behind;
+        }
+    }
+
+    /// The cursor to acknowledge, if it moved since the last time: everything up to it is through.
+    pub(super) fn ack(&mut self, now: u64) -> Option<Position> {
+        while self.open.front().is_some_and(|open| open.until.is_some_and(|until| until <= now)) {
+            self.open.pop_front();
+        }
+        let safe = match self.open.front() {
+            Some(open) => before(&open.position),
+            None => self.cursor.clone()?,
+        };
+        if !matches!(self.link, Link::Live | Link::Behind) || self.acked.as_ref() == Some(&safe) {
+            return None;
+        }
+        self.acked = Some(safe.clone());
+        Some(safe)
+    }
+
+    fn is_recovered(&mut self, position: &Position) -> bool {
+        match &self.head {
+            None => false,
+            // The head is of a later epoch than what is being caught up.
+            Some(head) if head.epoch != position.epoch => true,
+            Some(head) if position.offset <= head.offset => true,
+            Some(_) => {
+                self.head = None;
+                false
+            }
+        }
+    }
+}
+
+/// The position before a message: offsets are dense.
+fn before(position: &Position) -> Position {
+    let offset = Offset::new(position.offset.get().saturating_sub(1)).unwrap_or(Offset::ZERO);
+    Position { epoch: Epoch::clone(&position.epoch), offset }
+}
+
+/// Offsets compare inside one epoch only.
+fn is_at_or_before(position: &Position, cursor: &Position) -> bool {
+    position.epoch == cursor.epoch && position.offset <= cursor.offset
+}

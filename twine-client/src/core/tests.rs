@@ -1,0 +1,1 @@
+//! Each transition of the core, event by event.
