@@ -1,0 +1,96 @@
+# Everything one does with this repository. `make help` lists it; CI is `make setup` and `make test`.
+#
+# Tools that `make setup` built come first, then those of npm.
+export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/npm/node_modules/.bin:$(PATH)
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+CRATES := twine-protocol twine-client twine-server-sdk twine-hub
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml).0
+WASM := --target wasm32-unknown-unknown --no-default-features --features wasm
+STAGE := scripts/stage
+
+# What `make bench` runs; see bench/README.md for more.
+PRESETS ?= idle,fanout-1k,saturate-1k,publish
+TARGETS ?= floor,twine,twine-memory,nchan,nats,mosquitto,uws,bun,sockudo,ws-node,socketio
+
+.DEFAULT_GOAL := help
+.PHONY: help setup client hub demo lint deny test test-rust test-wasm test-npm test-e2e image package msrv bench clean
+
+help: ## List what make can do here
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: ## Install what is missing on this machine
+	@scripts/setup
+
+client: ## Build the browser client into npm/dist
+	cd npm && npm run --silent build
+
+hub: ## Build the hub as it ships: target/release/twine-hub
+	cargo build --locked --release -p twine-hub
+
+demo: ## Start a hub and the chat example; Ctrl-C stops both
+	@scripts/demo
+
+test: ## Everything that CI runs
+	@$(STAGE) lint $(MAKE) --no-print-directory lint
+	@$(STAGE) deny $(MAKE) --no-print-directory deny
+	@$(STAGE) client $(MAKE) --no-print-directory client
+	@$(STAGE) rust $(MAKE) --no-print-directory test-rust
+	@$(STAGE) wasm $(MAKE) --no-print-directory test-wasm
+	@$(STAGE) npm $(MAKE) --no-print-directory test-npm
+	@$(STAGE) e2e $(MAKE) --no-print-directory test-e2e
+	@$(STAGE) image $(MAKE) --no-print-directory image
+	@$(STAGE) package $(MAKE) --no-print-directory package
+	@$(STAGE) msrv $(MAKE) --no-print-directory msrv
+
+lint: ## Formatting, clippy, rustdoc, types: no warnings
+	cargo fmt --all --check
+	cargo fmt --manifest-path bench/Cargo.toml --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --locked -p twine-protocol --all-targets --no-default-features -- -D warnings
+	cargo clippy --locked -p twine-client --all-targets $(WASM) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --all-features --no-deps
+	cd npm && npm run --silent lint
+
+deny: ## Licences, bans, duplicates and sources of the dependencies
+	cargo deny check licenses bans sources
+
+test-rust: ## Tests of all crates, and the examples in their documentation
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --locked --workspace --all-features; \
+	else \
+	  cargo test --locked --workspace --all-features --lib --bins --tests; \
+	fi
+	cargo test --locked --workspace --all-features --doc
+
+test-wasm: ## The client's browser driver, in headless Chromium
+	wasm-pack test --mode no-install --headless --chrome --chromedriver "$$(command -v chromedriver)" \
+	  twine-client --no-default-features --features wasm
+
+test-npm: client ## The npm package: types, exports, size, bundlers
+	cd npm && npm test
+
+test-e2e: client ## Browsers, hub and package together
+	cargo build --locked -p twine-hub
+	cd npm && npm run --silent test:e2e
+
+image: ## Build the container image and try it, locked down
+	deploy/test-image
+
+package: client ## What would be published: each crate and the npm package, verified
+	scripts/package $(CRATES)
+
+msrv: ## Compile with the oldest Rust that is supported
+	@rustup toolchain install $(MSRV) --profile minimal --target wasm32-unknown-unknown --no-self-update \
+	  || { echo "make msrv: Rust $(MSRV) is not installed, and could not be: rustup toolchain install $(MSRV)" >&2; exit 1; }
+	cargo +$(MSRV) check --locked --workspace --all-features
+	cargo +$(MSRV) check --locked -p twine-client $(WASM)
+
+bench: hub ## A short comparison with the floor and with the peers that are installed
+	cargo build --locked --release --manifest-path bench/Cargo.toml
+	bench/bench.py run $(PRESETS) $(TARGETS)
+
+clean: ## Remove what was built, except the tools
+	rm -rf target npm/dist npm/wasm bench/target

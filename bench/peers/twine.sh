@@ -1,0 +1,8 @@
+#!/bin/sh
+# The hub itself: TWINE_HUB names the binary (default: the workspace's release build), $1 the store.
+. "$(dirname "$0")/lib.sh"
+BIN=${TWINE_HUB:-../../target/release/twine-hub}
+need "$BIN" "make hub"
+export TWINE_LISTEN=127.0.0.1:7070 TWINE_DATA_DIR="$BENCH_RUN/data" TWINE_API_KEY=bench-key-0123456789abcdef TWINE_STORE="$1"
+mkdir -p "$TWINE_DATA_DIR"
+start "$BIN" serve
