@@ -1,0 +1,211 @@
+//! What an answer means: whether the message is stored, and whether to ask again.
+//!
+//! The hub explains an error in its body ([`Problem`]); what stands before a hub (a proxy, a load
+//! balancer) does not, and then the status has to do.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::de::DeserializeOwned;
+use twine_protocol::ErrorCode;
+use twine_protocol::api::Problem;
+
+use crate::{Error, ErrorKind, Stored};
+
+/// The part of an answer that comes first, and that is known also where the rest got lost.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    /// The media type without parameters, in lower case.
+    pub(crate) media_type: String,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// Reads a whole answer.
+pub(crate) fn read<A: DeserializeOwned>(head: &Head, body: &[u8]) -> Result<A, Error> {
+    if !head.status.is_success() {
+        return Err(refusal(head, body));
+    }
+    if head.media_type != "application/json" {
+        return Err(not_a_hubs(format!("the answer is {:?}, not JSON", head.media_type)));
+    }
+    serde_json::from_slice(body)
+        .map_err(|source| not_a_hubs("the answer is not what a hub gives".to_owned()).because(source))
+}
+
+/// Understands an answer whose body did not come, because of `failure`.
+pub(crate) fn cut(head: &Head, failure: Error) -> Error {
+    if !head.status.is_success() {
+        // The status says enough.
+        return refusal(head, b"");
+    }
+    if head.media_type == "application/json" {
+        // A hub answers so only after the message is stored for good.
+        return failure.leaving(Stored::Yes);
+    }
+    failure.leaving(Stored::Maybe)
+}
+
+fn refusal(head: &Head, body: &[u8]) -> Error {
+    let problem = if head.media_type == "application/problem+json" {
+        serde_json::from_slice::<Problem>(body).ok()
+    } else {
+        None
+    };
+    let error = match problem {
+        Some(problem) => Error::new(
+            kind(head.status, Some(problem.code)),
+            format!("the hub answered {} ({}): {}", head.status.as_u16(), problem.code, problem.detail),
+        )
+        .leaving(left_by(head.status, Some(problem.code)))
+        .answered(problem.code, problem.index),
+        None => Error::new(
+            kind(head.status, None),
+            format!("the answer was {}, without a hub's explanation", head.status),
+        )
+        .leaving(left_by(head.status, None)),
+    };
+    error.asking_for(head.retry_after)
+}
+
+fn kind(status: StatusCode, code: Option<ErrorCode>) -> ErrorKind {
+    let passing = match code {
+        // A hub of a later version may have codes that this one doesn't know.
+        None | Some(ErrorCode::Other) => {
+            status.is_server_error()
+                || status == StatusCode::REQUEST_TIMEOUT
+                || status == StatusCode::TOO_MANY_REQUESTS
+        }
+        Some(code) => code.is_retryable(),
+    };
+    if passing {
+        ErrorKind::Unavailable
+    } else if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+        ErrorKind::Unauthorized
+    } else if status.is_client_error() || code.is_some() {
+        ErrorKind::Rejected
+    } else {
+        // A redirect: following it would carry the key and the message to who knows where.
+        ErrorKind::BadAnswer
+    }
+}
+
+fn left_by(status: StatusCode, code: Option<ErrorCode>) -> Stored {
+    match code {
+        // These say that the request never came as far as the store, or was taken out of it again.
+        Some(ErrorCode::Full | ErrorCode::Draining | ErrorCode::StoreFull | ErrorCode::RequestTimeout) => {
+            Stored::No
+        }
+        // A proxy that gives up waiting has sent the request on. Some of them say 408 then.
+        None if status == StatusCode::REQUEST_TIMEOUT => Stored::Maybe,
+        _ if status.is_server_error() => Stored::Maybe,
+        _ => Stored::No,
+    }
+}
+
+/// A success, but not a hub's: perhaps some page at a wrong URL, perhaps a later version's answer.
+pub(crate) fn not_a_hubs(what: String) -> Error {
+    Error::new(ErrorKind::BadAnswer, what).leaving(Stored::Maybe)
+}
+
+#[cfg(test)]
+mod tests {
+    use twine_protocol::api::Published;
+
+    use super::*;
+
+    fn head(status: u16, media_type: &str) -> Head {
+        Head {
+            status: StatusCode::from_u16(status).unwrap(),
+            media_type: media_type.to_owned(),
+            retry_after: None,
+        }
+    }
+
+    fn problem(code: ErrorCode) -> Error {
+        let body = Problem {
+            kind: None,
+            title: code.remedy().to_owned(),
+            status: code.http_status(),
+            code,
+            detail: "because".to_owned(),
+            index: None,
+        };
+        let body = serde_json::to_vec(&body).unwrap();
+        read::<Published>(&head(code.http_status(), "application/problem+json"), &body).unwrap_err()
+    }
+
+    fn bare(status: u16) -> Error {
+        read::<Published>(&head(status, "text/html"), b"<html>").unwrap_err()
+    }
+
+    #[test]
+    fn every_code_of_the_wire_is_retried_where_its_table_says_so() {
+        for code in ErrorCode::ALL {
+            let error = problem(*code);
+            assert_eq!(error.is_retryable(), code.is_retryable(), "{code}");
+            assert_eq!(error.code(), Some(*code));
+        }
+    }
+
+    #[test]
+    fn only_a_fault_of_the_hub_leaves_the_message_in_doubt() {
+        for code in ErrorCode::ALL {
+            let expected = match code {
+                // Not an answer to a publish, but to be on the safe side of.
+                ErrorCode::TooSlow | ErrorCode::Unavailable | ErrorCode::Internal => Stored::Maybe,
+                _ => Stored::No,
+            };
+            assert_eq!(problem(*code).stored(), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_unexplained_answer_is_judged_by_its_status() {
+        use ErrorKind::{BadAnswer, Rejected, Unauthorized, Unavailable};
+        for (status, kind, stored) in [
+            (302, BadAnswer, Stored::No),
+            (400, Rejected, Stored::No),
+            (401, Unauthorized, Stored::No),
+            (403, Unauthorized, Stored::No),
+            (404, Rejected, Stored::No),
+            (408, Unavailable, Stored::Maybe),
+            (413, Rejected, Stored::No),
+            (429, Unavailable, Stored::No),
+            (500, Unavailable, Stored::Maybe),
+            (502, Unavailable, Stored::Maybe),
+            (503, Unavailable, Stored::Maybe),
+            (504, Unavailable, Stored::Maybe),
+        ] {
+            let error = bare(status);
+            assert_eq!((error.kind(), error.stored()), (kind, stored), "{status}");
+            assert_eq!(error.is_retryable(), kind == Unavailable, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_code_of_a_later_version_is_judged_by_its_status() {
+        for (status, retryable) in [(422, false), (429, true), (503, true)] {
+            let body = format!(r#"{{"title":"","status":{status},"code":"of_tomorrow","detail":""}}"#);
+            let error = read::<Published>(&head(status, "application/problem+json"), body.as_bytes());
+            assert_eq!(error.unwrap_err().is_retryable(), retryable, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_page_at_a_wrong_url_is_no_success() {
+        let error = bare(200);
+        assert_eq!((error.kind(), error.stored()), (ErrorKind::BadAnswer, Stored::Maybe));
+        let error = read::<Published>(&head(200, "application/json"), b"{}").unwrap_err();
+        assert_eq!((error.kind(), error.stored()), (ErrorKind::BadAnswer, Stored::Maybe));
+    }
+
+    #[test]
+    fn a_success_that_was_cut_is_still_a_success() {
+        let failure = || Error::new(ErrorKind::Interrupted, "cut");
+        assert_eq!(cut(&head(200, "application/json"), failure()).stored(), Stored::Yes);
+        assert_eq!(cut(&head(200, "text/html"), failure()).stored(), Stored::Maybe);
+        assert_eq!(cut(&head(503, "application/problem+json"), failure()).kind(), ErrorKind::Unavailable);
+        assert_eq!(cut(&head(400, "application/problem+json"), failure()).kind(), ErrorKind::Rejected);
+    }
+}
