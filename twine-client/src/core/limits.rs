@@ -30,4 +30,4 @@ pub const CALLS_MAX: usize = 10_000;
 pub const UNSETTLED_MAX: usize = 1_024;
 /// Times in a row that a room may be asked for anew, without any progress, before the connection
 /// is replaced: what the hub sends there does not fit what it answers.
-pub const REASK_MAX: u32 = 4;
+pub const SETBACKS_MAX: u32 = 4;

@@ -32,8 +32,8 @@ pub(super) struct Room {
     pub(super) options: SubscribeOptions,
     /// The app's calls that the next `subscribed` completes.
     pub(super) calls: Vec<CallId>,
-    /// Asked anew so many times since a message got through.
-    pub(super) asked_anew: u32,
+    /// Refused for now, or asked anew, so many times since a message got through.
+    pub(super) setbacks: u32,
     /// The last position handed out, or said by the hub.
     cursor: Option<Position>,
     /// The head when the room was last subscribed, until the cursor has passed it.
@@ -87,7 +87,7 @@ impl Room {
             link: Link::Idle,
             options: SubscribeOptions::default(),
             calls: Vec::new(),
-            asked_anew: 0,
+            setbacks: 0,
             cursor: None,
             head: None,
             acked: None,
@@ -114,7 +114,7 @@ impl Room {
         self.wanted = false;
         self.link = Link::Idle;
         self.options = SubscribeOptions::default();
-        self.asked_anew = 0;
+        self.setbacks = 0;
         self.cursor = None;
         self.head = None;
         self.acked = None;
@@ -169,7 +169,10 @@ impl Room {
         cursor.offset = offset;
         let position = cursor.clone();
         let recovered = self.is_recovered(&position);
-        self.asked_anew = 0;
+        self.setbacks = 0;
+        if self.open.len() >= limits::UNSETTLED_MAX {
+            self.open.pop_front();
+        }
         self.open.push_back(Open { position: position.clone(), until: None });
         Verdict::Accept((position, recovered))
     }
@@ -219,9 +222,6 @@ impl Room {
     pub(super) fn pending(&mut self, now: u64, position: &Position) {
         if let Some(open) = self.open.iter_mut().find(|open| open.position == *position) {
             open.until = Some(now.saturating_add(limits::SETTLE_WAIT));
-        }
-        if self.open.len() > limits::UNSETTLED_MAX {
-            self.open.pop_front();
         }
     }
 

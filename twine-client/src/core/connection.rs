@@ -1,0 +1,271 @@
+//! The connection's life: cookie, socket, greeting, heartbeat, and coming back.
+
+use twine_protocol::{ClientFrame, CloseCode, Connected};
+
+use super::room::Link;
+use super::{ClosedReason, Core, Effect, Error, Outcome, SocketId, State, limits};
+
+/// Where the connection stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Phase {
+    Idle,
+    Cookie { until: u64 },
+    Opening { socket: SocketId, until: u64 },
+    Greeting { socket: SocketId, until: u64 },
+    Online(Online),
+    Waiting { until: u64 },
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Online {
+    pub(super) socket: SocketId,
+    since: u64,
+    /// When the hub was last heard.
+    heard: u64,
+    /// How long it may be silent.
+    silence: u64,
+    /// When the cookie is to be renewed.
+    cookie: u64,
+}
+
+impl Phase {
+    pub(super) fn deadline(&self) -> Option<u64> {
+        match self {
+            Self::Idle | Self::Closed => None,
+            Self::Cookie { until }
+            | Self::Opening { until, .. }
+            | Self::Greeting { until, .. }
+            | Self::Waiting { until } => Some(*until),
+            Self::Online(online) => Some(online.deadline()),
+        }
+    }
+}
+
+impl Online {
+    pub(super) fn deadline(&self) -> u64 {
+        self.silent_at().min(self.cookie)
+    }
+
+    fn silent_at(&self) -> u64 {
+        self.heard.saturating_add(self.silence)
+    }
+}
+
+impl<P> Core<P> {
+    /// Connects, or does so at once where the next attempt is still being waited for.
+    pub fn connect(&mut self, now: u64) {
+        if matches!(self.phase, Phase::Idle | Phase::Waiting { .. } | Phase::Closed) {
+            self.start(now);
+        }
+    }
+
+    /// Ends the connection and stays away until [`Core::connect`]. Calls that wait for the hub fail
+    /// with [`Error::Closed`]; subscriptions that were in force come back with the connection.
+    pub fn disconnect(&mut self) {
+        if matches!(self.phase, Phase::Closed) {
+            return;
+        }
+        self.close_socket(CloseCode::Normal);
+        self.end(ClosedReason::Disconnected);
+    }
+
+    /// The cookie was fetched, or could not be.
+    pub fn cookie_settled(&mut self, now: u64) {
+        if matches!(self.phase, Phase::Cookie { .. }) {
+            self.open(now);
+        }
+    }
+
+    /// The socket is open.
+    pub fn opened(&mut self, now: u64, socket: SocketId) {
+        if matches!(self.phase, Phase::Opening { socket: ours, .. } if ours == socket) {
+            self.phase = Phase::Greeting { socket, until: now.saturating_add(limits::CONNECT_WAIT) };
+            self.effects.push_back(Effect::Send(socket, ClientFrame::Connect(self.config.connect.clone())));
+        }
+    }
+
+    /// The socket is closed, or could not be opened (code 1006).
+    pub fn closed(&mut self, now: u64, socket: SocketId, code: u16, reason: &str) {
+        if self.socket() != Some(socket) {
+            return;
+        }
+        if CloseCode::is_retryable(code) {
+            self.lost(now, None);
+        } else {
+            self.end(ClosedReason::Refused { code, reason: reason.to_owned() });
+        }
+    }
+
+    /// The hub sent something that is no frame of this protocol.
+    ///
+    /// A well-formed frame of an unknown type is not that: it is ignored, but for
+    /// [`Core::heard`].
+    pub fn garbled(&mut self, now: u64, socket: SocketId, detail: &str) {
+        if self.socket() == Some(socket) {
+            self.effects.push_back(Effect::Error(Error::Garbled { detail: detail.to_owned() }));
+            self.replace(now, CloseCode::BadFrame, None);
+        }
+    }
+
+    /// The hub gave a sign of life that is no frame for the core.
+    pub fn heard(&mut self, now: u64, socket: SocketId) {
+        if let Phase::Online(online) = &mut self.phase
+            && online.socket == socket
+        {
+            online.heard = now;
+        }
+    }
+
+    /// The network may be back, or the page is seen again: where the next attempt is being waited
+    /// for, it is made at once.
+    pub fn wake(&mut self, now: u64) {
+        if matches!(self.phase, Phase::Waiting { .. }) {
+            self.start(now);
+        } else {
+            self.timer(now);
+        }
+    }
+
+    /// Time has passed.
+    pub fn timer(&mut self, now: u64) {
+        match self.phase {
+            Phase::Cookie { until } if until <= now => self.open(now),
+            Phase::Opening { until, .. } | Phase::Greeting { until, .. } if until <= now => {
+                self.replace(now, CloseCode::Normal, None);
+            }
+            Phase::Waiting { until } if until <= now => self.start(now),
+            Phase::Online(online) => {
+                if online.silent_at() <= now {
+                    self.replace(now, CloseCode::Normal, None);
+                    return;
+                }
+                if online.cookie <= now {
+                    self.phase = Phase::Online(Online { cookie: self.next_cookie(now), ..online });
+                    self.effects.push_back(Effect::FetchCookie);
+                }
+                if self.rooms_due <= now {
+                    self.look_after_rooms(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_connected(&mut self, now: u64, socket: SocketId, frame: Connected) {
+        if !matches!(self.phase, Phase::Greeting { .. }) {
+            return;
+        }
+        self.phase = Phase::Online(Online {
+            socket,
+            since: now,
+            heard: now,
+            silence: frame.heartbeat.saturating_add(limits::SILENCE),
+            cookie: self.next_cookie(now),
+        });
+        self.rooms_due = u64::MAX;
+        self.config.connect.session = frame.session;
+        // The hub knows this object from now on; what was there before a reload is taken over.
+        self.config.connect.prev = None;
+        self.report(State::Connected);
+        let left = std::mem::take(&mut self.left);
+        for name in frame.rooms {
+            if left.contains(&name) {
+                self.leave(now, socket, name, None);
+            } else if let Some(room) = self.rooms.insert(&name) {
+                room.wanted = true;
+            }
+        }
+        for name in self.rooms.names() {
+            self.ask(now, &name);
+        }
+    }
+
+    fn start(&mut self, now: u64) {
+        self.report(State::Connecting);
+        if self.config.cookie {
+            self.phase = Phase::Cookie { until: now.saturating_add(limits::COOKIE_WAIT) };
+            self.effects.push_back(Effect::FetchCookie);
+        } else {
+            self.open(now);
+        }
+    }
+
+    fn open(&mut self, now: u64) {
+        self.next_socket += 1;
+        let socket = SocketId(self.next_socket);
+        self.phase = Phase::Opening { socket, until: now.saturating_add(limits::CONNECT_WAIT) };
+        self.effects.push_back(Effect::Open(socket));
+    }
+
+    pub(super) fn socket(&self) -> Option<SocketId> {
+        match self.phase {
+            Phase::Opening { socket, .. } | Phase::Greeting { socket, .. } => Some(socket),
+            Phase::Online(online) => Some(online.socket),
+            Phase::Idle | Phase::Cookie { .. } | Phase::Waiting { .. } | Phase::Closed => None,
+        }
+    }
+
+    fn close_socket(&mut self, code: CloseCode) {
+        if let Some(socket) = self.socket() {
+            self.effects.push_back(Effect::Close(socket, code));
+        }
+    }
+
+    /// Gives this connection up, and comes back.
+    pub(super) fn replace(&mut self, now: u64, code: CloseCode, hint: Option<u64>) {
+        self.close_socket(code);
+        self.lost(now, hint);
+    }
+
+    /// The connection is gone; the next attempt follows.
+    fn lost(&mut self, now: u64, hint: Option<u64>) {
+        if let Phase::Online(online) = self.phase
+            && now.saturating_sub(online.since) >= limits::STABLE
+        {
+            self.backoff.reset();
+        }
+        let delay = self.backoff.next(hint);
+        self.offline();
+        self.phase = Phase::Waiting { until: now.saturating_add(delay) };
+        self.report(State::Reconnecting { delay });
+    }
+
+    /// Ends for good: only the app starts again.
+    fn end(&mut self, reason: ClosedReason) {
+        self.offline();
+        self.backoff.reset();
+        self.phase = Phase::Closed;
+        for name in self.rooms.names() {
+            let Some(room) = self.rooms.get_mut(&name) else { continue };
+            let calls = std::mem::take(&mut room.calls);
+            // What was never in force is not wanted by anyone who knows of it.
+            if room.cursor().is_none() {
+                room.forget();
+            }
+            self.rooms.tidy(&name);
+            for call in calls {
+                self.complete(call, Err(Error::Closed));
+            }
+        }
+        self.report(State::Closed(reason));
+    }
+
+    /// What was said on the connection is void.
+    fn offline(&mut self) {
+        self.rooms_due = u64::MAX;
+        for room in self.rooms.iter_mut() {
+            room.link = Link::Idle;
+        }
+        for leaving in std::mem::take(&mut self.leaving) {
+            self.remember_left(leaving.room);
+            if let Some(call) = leaving.call {
+                self.complete(call, Ok(Outcome::Unsubscribed));
+            }
+        }
+    }
+
+    fn next_cookie(&self, now: u64) -> u64 {
+        if self.config.cookie { now.saturating_add(limits::COOKIE_EVERY) } else { u64::MAX }
+    }
+}

@@ -1,0 +1,335 @@
+//! What the app asks of rooms, and what the hub says about them.
+
+use std::collections::BTreeMap;
+
+use twine_protocol::{
+    ClientFrame, CloseCode, EpochChange, ErrorCode, ErrorFrame, Gap, Message, Pong, Position, RoomName,
+    Subscribe, Subscribed, Unsubscribe,
+};
+
+use super::connection::Phase;
+use super::room::{Link, Verdict};
+use super::{CallId, Core, Delivery, Effect, Error, Outcome, SocketId, SubscribeOptions, limits};
+
+/// An unsubscribe request under way.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    request: u64,
+    pub(super) room: RoomName,
+    pub(super) call: Option<CallId>,
+    until: u64,
+}
+
+impl<P> Core<P> {
+    /// Wants the messages of a room. Completes when the hub has agreed, now or after it has come
+    /// back; for a room that is subscribed already, and with no options, at once.
+    pub fn subscribe(&mut self, now: u64, name: &RoomName, options: SubscribeOptions) -> CallId {
+        let call = self.new_call();
+        if self.n_calls > limits::CALLS_MAX {
+            self.complete(call, Err(Error::TooManyCalls { limit: limits::CALLS_MAX }));
+            return call;
+        }
+        let Some(room) = self.rooms.insert(name) else {
+            self.complete(call, Err(Error::TooManyRooms { limit: limits::ROOMS_MAX }));
+            return call;
+        };
+        room.wanted = true;
+        let SubscribeOptions { after, history, token } = options;
+        let as_it_is = after.is_none() && history.is_none();
+        if token.is_some() {
+            room.options.token = token;
+        }
+        if as_it_is {
+            if matches!(room.link, Link::Live | Link::Behind)
+                && let Some(position) = room.cursor().cloned()
+            {
+                self.complete(call, Ok(Outcome::Subscribed { position, recovered: None }));
+                return call;
+            }
+        } else {
+            room.options.after = after;
+            room.options.history = history;
+        }
+        room.calls.push(call);
+        // A request that is under way, or will be made by itself, answers this call too.
+        if !as_it_is || room.link == Link::Idle {
+            self.ask(now, name);
+        }
+        call
+    }
+
+    /// Wants no more of a room: nothing of it is delivered after this call. Completes when the hub
+    /// has agreed, or at once where it knows of nothing to end.
+    pub fn unsubscribe(&mut self, now: u64, name: &RoomName) -> CallId {
+        let call = self.new_call();
+        let Some(room) = self.rooms.get_mut(name) else {
+            self.complete(call, Ok(Outcome::Unsubscribed));
+            return call;
+        };
+        let wanted = room.wanted;
+        let withdrawn = std::mem::take(&mut room.calls);
+        room.forget();
+        self.rooms.tidy(name);
+        self.retract(name);
+        for waiting in withdrawn {
+            self.complete(waiting, Err(Error::Withdrawn { room: name.clone() }));
+        }
+        match self.phase {
+            Phase::Online(online) if wanted => self.leave(now, online.socket, name.clone(), Some(call)),
+            _ => {
+                if wanted {
+                    self.remember_left(name.clone());
+                }
+                self.complete(call, Ok(Outcome::Unsubscribed));
+            }
+        }
+        call
+    }
+
+    /// The room has a first listener: delivery goes on from the cursor.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRooms`] where the client holds as many rooms as it may; nothing has changed.
+    pub fn attach(&mut self, now: u64, name: &RoomName) -> Result<(), Error> {
+        let Some(room) = self.rooms.insert(name) else {
+            return Err(Error::TooManyRooms { limit: limits::ROOMS_MAX });
+        };
+        room.listening = true;
+        if matches!(room.link, Link::Idle | Link::Behind) {
+            self.ask(now, name);
+        }
+        Ok(())
+    }
+
+    /// The room's last listener is gone: it is not read past its cursor until one attaches. What
+    /// is queued for it is taken back, and comes again then.
+    pub fn detach(&mut self, name: &RoomName) {
+        let first = self.retract(name);
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        room.listening = false;
+        if let Some(first) = first {
+            room.retract(&first);
+        }
+        self.rooms.tidy(name);
+    }
+
+    /// The listeners of a message are through with it, and with the promises that they gave.
+    pub fn delivered(&mut self, room: &RoomName, position: &Position) {
+        if let Some(room) = self.rooms.get_mut(room) {
+            room.delivered(position);
+        }
+    }
+
+    /// The listeners of a message have returned, and one of them gave a promise: delivery goes on,
+    /// but the acknowledged cursor stays before this message until [`Core::delivered`], at most
+    /// [`limits::SETTLE_WAIT`].
+    pub fn pending(&mut self, now: u64, room: &RoomName, position: &Position) {
+        if let Some(room) = self.rooms.get_mut(room) {
+            room.pending(now, position);
+        }
+    }
+
+    pub(super) fn on_message(&mut self, now: u64, message: Message<P>) {
+        let Some(room) = self.rooms.get_mut(&message.room) else { return };
+        match room.message(message.offset) {
+            Verdict::Accept((position, recovered)) => self.effects.push_back(Effect::Deliver(Delivery {
+                room: message.room,
+                position,
+                time: message.time,
+                id: message.id,
+                sender: message.sender,
+                recovered,
+                data: message.data,
+            })),
+            Verdict::Hole => self.ask_anew(now, &message.room),
+            Verdict::Ignore => {}
+        }
+    }
+
+    pub(super) fn on_epoch(&mut self, now: u64, frame: EpochChange) {
+        let name = frame.room.clone();
+        if self.rooms.get_mut(&name).is_some_and(|room| room.epoch(frame) == Verdict::Hole) {
+            self.ask_anew(now, &name);
+        }
+    }
+
+    pub(super) fn on_gap(&mut self, now: u64, gap: Gap) {
+        match self.rooms.get_mut(&gap.room).map(|room| room.gap(&gap)) {
+            Some(Verdict::Accept(())) => self.effects.push_back(Effect::Gap(gap)),
+            Some(Verdict::Hole) => self.ask_anew(now, &gap.room),
+            Some(Verdict::Ignore) | None => {}
+        }
+    }
+
+    pub(super) fn on_subscribed(&mut self, frame: Subscribed) {
+        let Some(room) = self.rooms.get_mut(&frame.room) else { return };
+        if !matches!(room.link, Link::Asked { id, .. } if id == frame.id) {
+            return;
+        }
+        let recovered = frame.recovered;
+        let position = Position { epoch: frame.epoch.clone(), offset: frame.offset };
+        let gap = room.subscribed(frame);
+        let calls = std::mem::take(&mut room.calls);
+        if let Some(gap) = gap {
+            self.effects.push_back(Effect::Gap(gap));
+        }
+        for call in calls {
+            self.complete(call, Ok(Outcome::Subscribed { position: position.clone(), recovered }));
+        }
+    }
+
+    pub(super) fn on_ping(&mut self, now: u64, socket: SocketId) {
+        let cursors: BTreeMap<_, _> =
+            self.rooms.iter_mut().filter_map(|room| Some((room.name.clone(), room.ack(now)?))).collect();
+        self.effects.push_back(Effect::Send(socket, ClientFrame::Pong(Pong { cursors })));
+    }
+
+    pub(super) fn on_left(&mut self, request: u64) {
+        if let Some(index) = self.leaving.iter().position(|leaving| leaving.request == request) {
+            let leaving = self.leaving.swap_remove(index);
+            if let Some(call) = leaving.call {
+                self.complete(call, Ok(Outcome::Unsubscribed));
+            }
+        }
+    }
+
+    pub(super) fn on_error(&mut self, now: u64, frame: ErrorFrame) {
+        let ErrorFrame { id, code, message } = frame;
+        if let Some(id) = id {
+            if self.leaving.iter().any(|leaving| leaving.request == id) {
+                // Whatever the hub has against it: nothing of the room is delivered any more.
+                self.on_left(id);
+                if code == ErrorCode::NotSubscribed {
+                    return;
+                }
+            } else if let Some(name) = self.rooms.asked(id) {
+                self.on_refused(now, &name, code, message);
+                return;
+            }
+        }
+        self.effects.push_back(Effect::Error(Error::Refused { code, message, room: None }));
+    }
+
+    /// A subscription was refused: for good, or until later.
+    fn on_refused(&mut self, now: u64, name: &RoomName, code: ErrorCode, message: String) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let error = Error::Refused { code, message, room: Some(name.clone()) };
+        if code.is_retryable() {
+            let again = now.saturating_add(self.backoff.jitter(room.setbacks.max(1)));
+            room.setbacks = room.setbacks.saturating_add(1);
+            room.link = Link::Refused { again };
+            self.rooms_due = self.rooms_due.min(again);
+            self.effects.push_back(Effect::Error(error));
+            return;
+        }
+        let calls = std::mem::take(&mut room.calls);
+        room.forget();
+        self.rooms.tidy(name);
+        if calls.is_empty() {
+            self.effects.push_back(Effect::Error(error));
+            return;
+        }
+        for call in calls {
+            self.complete(call, Err(error.clone()));
+        }
+    }
+
+    /// Asks the hub for a room, where it is wanted and there is a hub.
+    pub(super) fn ask(&mut self, now: u64, name: &RoomName) {
+        let Phase::Online(online) = self.phase else { return };
+        let id = self.next_request();
+        let Some(room) = self.rooms.get_mut(name).filter(|room| room.is_due()) else { return };
+        let until = now.saturating_add(limits::REQUEST_WAIT);
+        room.link = Link::Asked { id, until };
+        let options = &room.options;
+        let frame = Subscribe {
+            id,
+            room: name.clone(),
+            after: options.after.as_ref().or(room.cursor()).cloned(),
+            stored: false,
+            history: options.history,
+            token: options.token.clone(),
+        };
+        self.rooms_due = self.rooms_due.min(until);
+        self.effects.push_back(Effect::Send(online.socket, ClientFrame::Subscribe(frame)));
+    }
+
+    /// Asks again from the cursor, for something after it is missing.
+    fn ask_anew(&mut self, now: u64, name: &RoomName) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        // Also where no one listens, and it is therefore not asked for before someone does.
+        room.link = Link::Behind;
+        room.setbacks += 1;
+        if room.setbacks > limits::SETBACKS_MAX {
+            room.setbacks = 0;
+            self.replace(now, CloseCode::Normal, None);
+        } else {
+            self.ask(now, name);
+        }
+    }
+
+    /// Rooms whose time has come: refused ones are asked for again; a request without an answer
+    /// means that the connection is broken.
+    pub(super) fn look_after_rooms(&mut self, now: u64) {
+        let mut due = u64::MAX;
+        let mut again = Vec::new();
+        let mut late = self.leaving.iter().any(|leaving| leaving.until <= now);
+        for leaving in &self.leaving {
+            due = due.min(leaving.until);
+        }
+        for room in self.rooms.iter_mut() {
+            match room.link {
+                Link::Asked { until, .. } if until <= now => late = true,
+                Link::Refused { again: at } if at <= now => {
+                    room.link = Link::Idle;
+                    again.push(room.name.clone());
+                }
+                Link::Asked { until: at, .. } | Link::Refused { again: at } => due = due.min(at),
+                Link::Idle | Link::Live | Link::Behind => {}
+            }
+        }
+        self.rooms_due = due;
+        if late {
+            self.replace(now, CloseCode::Normal, None);
+            return;
+        }
+        for name in again {
+            self.ask(now, &name);
+        }
+    }
+
+    pub(super) fn leave(&mut self, now: u64, socket: SocketId, room: RoomName, call: Option<CallId>) {
+        let id = self.next_request();
+        let until = now.saturating_add(limits::REQUEST_WAIT);
+        self.rooms_due = self.rooms_due.min(until);
+        self.leaving.push(Leaving { request: id, room: room.clone(), call, until });
+        self.effects.push_back(Effect::Send(socket, ClientFrame::Unsubscribe(Unsubscribe { id, room })));
+    }
+
+    /// The session may still hold the room: the next connection ends that.
+    pub(super) fn remember_left(&mut self, name: RoomName) {
+        if self.config.connect.session.is_some() && self.left.len() < limits::ROOMS_MAX {
+            self.left.push(name);
+        }
+    }
+
+    /// Takes the room's queued deliveries back. Gives the position of the first.
+    fn retract(&mut self, name: &RoomName) -> Option<Position> {
+        let mut first = None;
+        self.effects.retain(|effect| match effect {
+            Effect::Deliver(delivery) if delivery.room == *name => {
+                if first.is_none() {
+                    first = Some(delivery.position.clone());
+                }
+                false
+            }
+            _ => true,
+        });
+        first
+    }
+
+    fn next_request(&mut self) -> u64 {
+        self.next_request += 1;
+        self.next_request
+    }
+}
