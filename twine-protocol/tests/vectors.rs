@@ -1,5 +1,7 @@
 //! Runs the golden vectors (`vectors/README.md` has their format).
 #![cfg(feature = "json")]
+// The exception of clippy.toml covers test functions, not what they share.
+#![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 
