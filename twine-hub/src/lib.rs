@@ -1,11 +1,37 @@
 //! The Twine hub: backends publish to rooms over HTTP, browsers subscribe over WebSocket.
 //!
 //! A room is a log of messages and a subscription is a cursor into it. The way of a message, and
-//! the only way: [`http`] → [`rooms`] → the broker (order, commit) → [`rooms`] (append to the tail,
-//! encoded once) → [`connection`] (fan-out: every cursor of the room advances) → socket.
+//! the only way: `http` → `rooms` → the broker (order, commit) → `rooms` (append to the tail,
+//! encoded once) → `connection` (fan-out: every cursor of the room advances) → socket.
 //! `docs/ARCHITECTURE.md` is the map.
+//!
+//! The binary is this library with a command line. [`Hub::builder`] starts a hub inside a test:
+//!
+//! ```
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let hub = twine_hub::Hub::builder().ephemeral().start().await?;
+//! assert!(hub.url().starts_with("http://127.0.0.1:"));
+//! hub.shutdown().await;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+mod auth;
+#[doc(hidden)]
+pub mod cli;
+pub mod config;
 pub(crate) mod connection;
+mod http;
+mod hub;
 pub(crate) mod rooms;
 pub(crate) mod store;
 pub(crate) mod telemetry;
+
+pub use auth::{ApiKey, InvalidKey, InvalidOrigin, KeyFileError, Origin};
+pub use config::Config;
+pub use hub::{Builder, Hub, Running, StartError};
+pub use store::StoreError;
+
+/// The version of this hub.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

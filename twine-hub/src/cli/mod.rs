@@ -1,0 +1,89 @@
+//! The command line.
+
+mod flags;
+mod healthcheck;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::flags::Flags;
+use crate::config::{self, Loaded, Sources};
+
+/// Real-time as a service that you own.
+#[derive(Debug, Parser)]
+#[command(name = "twine-hub", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Reads settings from FILE in place of `twine.toml`.
+    #[arg(long, value_name = "FILE", env = config::CONFIG_VARIABLE, global = true)]
+    config: Option<PathBuf>,
+    /// Prints the settings in force and where each comes from, and ends.
+    #[arg(long, global = true)]
+    print_config: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the hub; what happens without a command.
+    Serve,
+    /// Asks the hub of this configuration whether it lives; ends with 0 or 1.
+    Healthcheck,
+}
+
+/// Why a command failed; `Usage` is what clap's own errors end with.
+enum Failure {
+    Usage(String),
+    Failed(String),
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    match dispatch(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(message)) => {
+            eprintln!("{message}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(message)) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<(), Failure> {
+    let loaded = load(arguments.flags, arguments.config)?;
+    if arguments.print_config {
+        print!("{loaded}");
+        return Ok(());
+    }
+    match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(loaded),
+        Command::Healthcheck => healthcheck::run(loaded.config.listen),
+    }
+}
+
+fn load(flags: Flags, file: Option<PathBuf>) -> Result<Loaded, Failure> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+    config::load(&Sources { flags: flags.0, environment, file, read: &|path| std::fs::read_to_string(path) })
+        .map_err(|problems| Failure::Usage(format!("the configuration is not valid:\n{problems}")))
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,235 @@
+//! The one definition of every setting.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::{self, LogFormat, Refused, StoreKind, list, one, optional, optional_list, parsed};
+use crate::auth::{ApiKey, Origin};
+use crate::store::{self, Retention};
+use crate::{connection, rooms};
+
+/// What is known of a setting beside its type.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// The key in `twine.toml`. The flag and the environment variable are spelled after it.
+    pub(crate) name: &'static str,
+    /// What it means, in a sentence or two.
+    pub(crate) help: &'static str,
+    /// The value where nothing is set, as one would write it; `None` where there is none.
+    pub(crate) default: Option<&'static str>,
+    /// What a value may be.
+    pub(crate) allowed: &'static str,
+    /// How many values it takes, and whether they may be shown.
+    pub(crate) form: Form,
+    apply: fn(&mut Config, &[String]) -> Result<(), Refused>,
+}
+
+/// The form of a setting's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One value.
+    One,
+    /// Any number of values.
+    List,
+    /// Any number of values that are shown to nobody.
+    Secrets,
+}
+
+impl Setting {
+    /// The environment variable, `TWINE_MAX_DATA`.
+    pub(crate) fn variable(&self) -> String {
+        format!("TWINE_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// The flag without its dashes, `max-data`.
+    pub(crate) fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// Puts a value into `config`, or names the text that is none.
+    pub(super) fn apply(&self, config: &mut Config, values: &[String]) -> Result<(), Refused> {
+        (self.apply)(config, values)
+    }
+}
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $help:literal])+
+        $name:ident: $type:ty = $default:tt, $form:ident, $parse:expr, $allowed:literal;
+    )*) => {
+        /// What a hub is told at its start: every setting of `docs/CONFIGURATION.md`, checked.
+        ///
+        /// ```
+        /// use twine_hub::Config;
+        ///
+        /// let mut config = Config::default();
+        /// config.max_data = 16 << 10;
+        /// assert_eq!(config.listen.port(), 7070);
+        /// ```
+        #[derive(Debug, Clone)]
+        #[non_exhaustive]
+        pub struct Config {
+            $($(#[doc = $help])+ pub $name: $type,)*
+        }
+
+        /// Every setting, in the order of `docs/CONFIGURATION.md`.
+        pub(crate) const SETTINGS: &[Setting] = &[$(Setting {
+            name: stringify!($name),
+            help: concat!($($help),+),
+            default: settings!(@text $default),
+            allowed: $allowed,
+            form: Form::$form,
+            apply: |config, values| {
+                config.$name = $parse(values)?;
+                Ok(())
+            },
+        }),*];
+
+        impl Default for Config {
+            // The defaults are constants of this file, and a unit test reads them all.
+            #[allow(clippy::expect_used)]
+            fn default() -> Self {
+                Self { $($name: settings!(@value $default, $parse),)* }
+            }
+        }
+    };
+    (@text none) => { None };
+    (@text $default:literal) => { Some($default) };
+    (@value none, $parse:expr) => { Default::default() };
+    (@value $default:literal, $parse:expr) => {
+        $parse(&[$default.to_owned()]).expect("defaults are valid")
+    };
+}
+
+settings! {
+    /// Where the hub listens. Port 0 takes a free one.
+    listen: SocketAddr = "127.0.0.1:7070", One, one(parsed),
+        "an IP address and a port, like 127.0.0.1:7070 or [::]:7070";
+    /// The folder that the hub keeps its files in; made if missing.
+    data_dir: PathBuf = "./twine-data", One, one(value::path), "a folder";
+    /// Keys that backends publish with. Without any, one is made and kept in `data_dir`/api-key.
+    api_key: Vec<ApiKey> = none, Secrets, list(parsed),
+        "keys of 1 to 255 visible ASCII characters without commas";
+    /// A file with further keys, one a line: for secrets that are mounted as files.
+    api_key_file: Option<PathBuf> = none, One, optional(value::path), "a file";
+    /// Origins of pages that may connect. When set, no other may.
+    allowed_origins: Option<Vec<Origin>> = none, List, optional_list(parsed),
+        "origins like https://app.example.com or http://localhost:3000, without a path";
+    /// The address that browsers reach the hub at. An https one makes its cookies secure.
+    public_url: Option<Origin> = none, One, optional(Origin::parse_web),
+        "an address like https://rt.example.com, without a path";
+    /// What keeps messages: `sqlite`, a database in `data_dir`, or `memory`, gone at a restart.
+    store: StoreKind = "sqlite", One, one(value::store_kind), "sqlite or memory";
+    /// How long messages are kept.
+    store_retention: Retention = "24h", One, one(value::retention), "a time like 24h or 7d, or forever";
+    /// How long a publish with the same id is recognised; never longer than `store_retention`.
+    idempotency_window: Duration = "10m", One, one(value::duration), "a time like 10m";
+    /// Recent messages kept in memory, all rooms together.
+    tail_bytes: usize = "256MiB", One, one(value::size), "a size like 256MiB";
+    /// How long a message stays in memory.
+    tail_age: Duration = "2m", One, one(value::duration), "a time like 2m";
+    /// Publishes that may wait for the store; more are refused.
+    max_pending_publishes: usize = "65536", One, one(value::count), "a number from 1";
+    /// WebSocket connections at once; more are refused.
+    max_connections: usize = "100000", One, one(value::count), "a number from 1";
+    /// HTTP connections at once, WebSockets not counted; more wait to be accepted.
+    max_http_connections: usize = "4096", One, one(value::count), "a number from 1";
+    /// Rooms that one connection may be subscribed to.
+    max_rooms_per_connection: usize = "1000", One, one(value::count), "a number from 1";
+    /// The largest frame that a client may send.
+    max_frame: usize = "64KiB", One, one(value::size), "a size like 64KiB";
+    /// The largest `data` of a message.
+    max_data: usize = "64KiB", One, one(value::size), "a size like 64KiB";
+    /// The largest body of a request.
+    max_body: usize = "4MiB", One, one(value::size), "a size like 4MiB";
+    /// Messages of one batch, and rooms of one publish.
+    max_batch: usize = "1000", One, one(value::count), "a number from 1";
+    /// Messages that one request for history, or `history` of a subscribe, may ask for.
+    max_history: u32 = "1000", One, one(value::count), "a number from 1";
+    /// How long a client has for its `connect` frame.
+    connect_timeout: Duration = "10s", One, one(value::duration), "a time like 10s";
+    /// Time between two pings.
+    heartbeat: Duration = "25s", One, one(value::duration), "a time like 25s";
+    /// How long a socket may take no byte before it is closed.
+    write_timeout: Duration = "30s", One, one(value::duration), "a time like 30s";
+    /// How long the head of a request may take, and how long an idle HTTP connection stays open.
+    header_timeout: Duration = "30s", One, one(value::duration), "a time like 30s";
+    /// How long the body of a request may take.
+    request_timeout: Duration = "30s", One, one(value::duration), "a time like 30s";
+    /// How long a stopping hub waits for requests and connections to end.
+    shutdown_grace: Duration = "8s", One, one(value::duration), "a time like 8s";
+    /// Threads that own connections; 0 stands for one a core.
+    shards: usize = "0", One, one(parsed), "a number; 0 for one a core";
+    /// What is logged: a level, or levels by module.
+    log: String = "info", One, one(value::log_filter),
+        "error, warn, info, debug or trace, or a filter like info,twine_hub::http=debug";
+    /// How log lines look.
+    log_format: LogFormat = "text", One, one(value::log_format), "text or json";
+}
+
+impl Config {
+    /// What `rooms` needs to know.
+    pub(crate) fn rooms(&self) -> rooms::Options {
+        let idempotency_window = match self.store_retention {
+            Retention::For(kept) => self.idempotency_window.min(kept),
+            Retention::Forever => self.idempotency_window,
+        };
+        rooms::Options {
+            tail_bytes: self.tail_bytes,
+            tail_age: self.tail_age,
+            idempotency_window,
+            max_pending_publishes: self.max_pending_publishes,
+        }
+    }
+
+    /// What `connection` needs to know.
+    pub(crate) fn connections(&self) -> connection::Options {
+        connection::Options {
+            shards: self.shards,
+            max_connections: self.max_connections,
+            connect_timeout: self.connect_timeout,
+            heartbeat: self.heartbeat,
+            max_frame: self.max_frame,
+            max_rooms: self.max_rooms_per_connection,
+            max_history: self.max_history,
+            write_timeout: self.write_timeout,
+        }
+    }
+
+    /// What `store` needs to know.
+    pub(crate) fn store(&self) -> store::Options {
+        let kind = match self.store {
+            StoreKind::Memory => store::Kind::Memory,
+            StoreKind::Sqlite => store::Kind::Sqlite { data_dir: self.data_dir.clone() },
+        };
+        store::Options { kind, retention: self.store_retention }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_of_its_setting() {
+        let mut config = Config::default();
+        for setting in SETTINGS {
+            if let Some(default) = setting.default {
+                setting.apply(&mut config, &[default.to_owned()]).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_spelled_three_ways() {
+        let setting = SETTINGS.iter().find(|setting| setting.name == "max_data").unwrap();
+        assert_eq!((setting.variable().as_str(), setting.flag().as_str()), ("TWINE_MAX_DATA", "max-data"));
+    }
+
+    #[test]
+    fn the_idempotency_window_ends_with_the_messages() {
+        let config = Config { store_retention: Retention::For(Duration::from_secs(60)), ..Config::default() };
+        assert_eq!(config.rooms().idempotency_window, Duration::from_secs(60));
+    }
+}

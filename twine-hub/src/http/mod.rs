@@ -1,0 +1,88 @@
+//! HTTP: what is at which path, and who may ask.
+//!
+//! A handler checks its request, calls `rooms` or `connection`, and words the answer. Limits and
+//! policy (keys, origins, sizes) live here; rooms know none of it. Every refusal is a
+//! [`problem::Refusal`].
+
+mod health;
+mod problem;
+mod server;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::Uri;
+use http::header::CONTENT_TYPE;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use twine_protocol::ErrorCode;
+
+use self::problem::{Refusal, Refused};
+use crate::auth::{ApiKeys, Origins};
+use crate::config::Config;
+use crate::connection::Connections;
+use crate::rooms::Rooms;
+use crate::telemetry::{Code, Telemetry};
+
+pub(crate) use self::server::{Limits, Tasks, serve};
+
+/// What requests work with.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) rooms: Rooms,
+    pub(crate) connections: Connections,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) keys: ApiKeys,
+    pub(crate) origins: Origins,
+    pub(crate) tasks: Tasks,
+    /// Cancelled when the hub begins to stop.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Every path of the hub.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(about))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), count_refusals))
+        .with_state(app)
+}
+
+/// `GET /`: what this is, for whoever opens the address in a browser.
+async fn about() -> Response {
+    json(&serde_json::json!({
+        "name": "twine-hub",
+        "version": crate::VERSION,
+        "paths": ["/ws", "/set-cookie", "/api/publish", "/api/rooms", "/twine.js", "/healthz", "/readyz", "/metrics"],
+    }))
+}
+
+/// A body of JSON. What the hub answers with holds texts and numbers, which always serialize.
+fn json(body: &impl Serialize) -> Response {
+    ([(CONTENT_TYPE, "application/json")], serde_json::to_vec(body).unwrap_or_default()).into_response()
+}
+
+async fn not_found(uri: Uri) -> Refusal {
+    Refusal::new(ErrorCode::NotFound, format!("nothing is at {}", uri.path()))
+}
+
+async fn method_not_allowed(request: Request) -> Refusal {
+    let (method, path) = (request.method(), request.uri().path());
+    Refusal::new(ErrorCode::MethodNotAllowed, format!("{path} does not take {method}"))
+}
+
+async fn count_refusals(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if let Some(Refused(code)) = response.extensions().get() {
+        app.telemetry.errors.get_or_create(&Code { code: code.as_str() }).inc();
+    }
+    response
+}

@@ -1,0 +1,192 @@
+//! The sockets below HTTP: accepting them, bounding what they may take, ending them.
+//!
+//! hyper's own `axum::serve` sets no limits; here a connection has a place among
+//! `max_http_connections`, a time for each request's head, and an owner that ends it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+use tracing::{debug, warn};
+
+/// The head of a request, and what is read ahead, in bytes at most.
+const MAX_READ_BUFFER: usize = 64 << 10;
+/// The head of an HTTP/2 request, in bytes at most.
+const MAX_HEADER_LIST: u32 = 32 << 10;
+/// Requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+/// Waits after a failed accept, for example where no file descriptor is left.
+const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// Who is at the other end; in every request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// The tasks of one hub: all are waited for, and end at once when told so.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    end: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs `task` until it is done or [`Tasks::end`] drops it where it waits.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let end = self.end.clone();
+        self.tracker.spawn(async move {
+            end.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Drops all tasks where they wait; those spawned later end before they start.
+    pub(crate) fn end(&self) {
+        self.end.cancel();
+    }
+
+    /// Returns when every task is done.
+    pub(crate) async fn wait(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+/// HTTP/2 spawns a task a request: it belongs to the hub like every other.
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.spawn(task);
+    }
+}
+
+/// What a connection may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) connections: usize,
+    pub(crate) header_timeout: Duration,
+}
+
+/// Accepts connections until `stop`, and serves each in a task of its own. The listener is closed
+/// on return; connections are then told to end after the request they are at.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    tasks: Tasks,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+    let builder = Arc::new(builder(limits, tasks.clone()));
+    let mut backoff = ACCEPT_BACKOFF.0;
+    loop {
+        let accepted = async {
+            // A place first: what has none waits in the kernel's queue. It is never closed.
+            let place = places.clone().acquire_owned().await.ok()?;
+            Some((place, listener.accept().await))
+        };
+        let Some(Some((place, accepted))) = stop.run_until_cancelled(accepted).await else { return };
+        match accepted {
+            Ok((socket, peer)) => {
+                backoff = ACCEPT_BACKOFF.0;
+                let (builder, router, stop) = (builder.clone(), router.clone(), stop.clone());
+                tasks.spawn(async move {
+                    connection(socket, peer, router, &builder, limits.header_timeout, stop).await;
+                    drop(place);
+                });
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                warn!(error = %error, wait = ?backoff, "no connection can be accepted");
+                if stop.run_until_cancelled(tokio::time::sleep(backoff)).await.is_none() {
+                    return;
+                }
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
+            }
+        }
+    }
+}
+
+fn is_about_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn builder(limits: Limits, tasks: Tasks) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(tasks);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(MAX_READ_BUFFER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .keep_alive_interval(limits.header_timeout)
+        .keep_alive_timeout(limits.header_timeout);
+    builder
+}
+
+async fn connection(
+    socket: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    builder: &auto::Builder<Tasks>,
+    header_timeout: Duration,
+    stop: CancellationToken,
+) {
+    if let Err(error) = socket.set_nodelay(true) {
+        debug!(error = %error, "a connection ended before it was served");
+        return;
+    }
+    let started = Arc::new(AtomicBool::new(false));
+    let service = {
+        let started = started.clone();
+        service_fn(move |mut request: http::Request<Incoming>| {
+            started.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(Peer(peer.ip()));
+            router.clone().oneshot(request.map(Body::new))
+        })
+    };
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
+    // hyper's own timeout begins when it knows the HTTP version; a client that sends less than
+    // that is silent for good.
+    let mut silence = pin!(tokio::time::sleep(header_timeout));
+    let (mut stopping, mut listening) = (false, true);
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    debug!(error = %error, "an HTTP connection failed");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = silence.as_mut(), if listening => {
+                if !started.load(Ordering::Relaxed) {
+                    debug!("a connection sent no request in time");
+                    return;
+                }
+                listening = false;
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! A hub as a library: start one, ask where it is, stop it.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::auth::{self, ApiKey, ApiKeys, KeyFileError, Origins};
+use crate::config::{Config, StoreKind};
+use crate::connection::Connections;
+use crate::http::{self, App, Limits, Tasks};
+use crate::rooms::Rooms;
+use crate::store::StoreError;
+use crate::telemetry::Telemetry;
+
+/// The way to a running hub; see [`Hub::builder`].
+#[derive(Debug)]
+pub struct Hub;
+
+/// How a hub is started.
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until `start`"]
+pub struct Builder {
+    config: Config,
+    listener: Option<TcpListener>,
+    ephemeral: bool,
+}
+
+/// A running hub. Dropping it ends it at once, without telling its clients; see
+/// [`Running::shutdown`].
+#[must_use = "dropping a hub ends it"]
+pub struct Running {
+    address: SocketAddr,
+    keys: Vec<ApiKey>,
+    app: Arc<App>,
+}
+
+/// Why a hub did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address can't be listened on: it is in use, not of this machine, or needs privileges.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The API key can't be read or made.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The store can't be opened.
+    #[error("the store can't be opened")]
+    Store(#[from] StoreError),
+    /// The operating system refused a resource: a thread, random bytes.
+    #[error("a resource of the operating system is missing")]
+    System(#[source] std::io::Error),
+}
+
+impl Hub {
+    /// Starts from the defaults of `docs/CONFIGURATION.md`.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let hub = twine_hub::Hub::builder().ephemeral().start().await?;
+    /// println!("publish to {} with the key {}", hub.url(), hub.api_key().expose());
+    /// hub.shutdown().await;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+impl Builder {
+    /// Takes this configuration in place of what was set so far.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Changes settings: `.configure(|config| config.max_data = 16 << 10)`.
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// A hub for a test: on a free port of the loopback interface, with the memory store and, where
+    /// none is set, a key of its own. It leaves no file behind.
+    pub fn ephemeral(mut self) -> Self {
+        self.config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        self.config.store = StoreKind::Memory;
+        self.ephemeral = true;
+        self
+    }
+
+    /// Takes connections from this listener, and leaves `listen` aside.
+    pub fn listener(mut self, listener: TcpListener) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// Starts the hub on the present tokio runtime. It takes connections when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing is left running then.
+    pub async fn start(self) -> Result<Running, StartError> {
+        let Self { config, listener, ephemeral } = self;
+        let listen_error = |source| StartError::Listen { address: config.listen, source };
+        let listener = match listener {
+            Some(listener) => {
+                listener.set_nonblocking(true).map_err(listen_error)?;
+                tokio::net::TcpListener::from_std(listener)
+            }
+            None => tokio::net::TcpListener::bind(config.listen).await,
+        }
+        .map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+
+        let telemetry = Arc::new(Telemetry::default());
+        let rooms = Rooms::open(&config.store(), config.rooms(), telemetry.clone())?;
+        // After the store, which keeps a second hub out of the folder.
+        let keys = keys(&config, ephemeral)?;
+        let connections = Connections::start(rooms.clone(), config.connections(), telemetry.clone())
+            .map_err(StartError::System)?;
+
+        let stop = CancellationToken::new();
+        let tasks = Tasks::default();
+        let limits =
+            Limits { connections: config.max_http_connections, header_timeout: config.header_timeout };
+        let app = Arc::new(App {
+            keys: ApiKeys::new(&keys),
+            origins: Origins::new(config.allowed_origins.clone(), config.public_url.clone()),
+            config,
+            rooms,
+            connections,
+            telemetry,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        });
+        tasks.spawn(http::serve(listener, http::router(app.clone()), limits, tasks.clone(), stop));
+        info!(%address, store = ?app.config.store, version = crate::VERSION, "listening");
+        Ok(Running { address, keys, app })
+    }
+}
+
+/// All keys of the hub, at least one.
+fn keys(config: &Config, ephemeral: bool) -> Result<Vec<ApiKey>, StartError> {
+    let mut keys = config.api_key.clone();
+    if let Some(path) = &config.api_key_file {
+        keys.extend(auth::keys_of_file(path)?);
+    }
+    if keys.is_empty() && ephemeral {
+        keys.push(ApiKey::random().map_err(StartError::System)?);
+    }
+    if keys.is_empty() {
+        let made = auth::key_of_folder(&config.data_dir)?;
+        info!(path = %made.path.display(), "no `api_key` is set: publish with the one in this file");
+        if made.exposed {
+            warn!(path = %made.path.display(), "others may read the API key: set the file's mode to 0600");
+        }
+        keys.push(made.key);
+    }
+    Ok(keys)
+}
+
+impl Running {
+    /// Where the hub listens; with the port that was free where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The hub's address as a URL, for clients on this machine: `http://127.0.0.1:7070`.
+    pub fn url(&self) -> String {
+        format!("http://{}", reachable(self.address))
+    }
+
+    /// A key that publishes here: the first one configured, or the one that was made.
+    // `keys` gives at least one key or an error.
+    #[allow(clippy::expect_used)]
+    pub fn api_key(&self) -> &ApiKey {
+        self.keys.first().expect("a hub has a key")
+    }
+
+    /// Stops the hub, in this order: it takes no more connections and is no longer ready; clients are
+    /// told to come back and their connections end; requests under way are answered; the store
+    /// finishes and closes. What is not done within `shutdown_grace` is ended by force.
+    pub async fn shutdown(self) {
+        let App { config, rooms, connections, tasks, stop, .. } = &*self.app;
+        let grace = config.shutdown_grace;
+        let deadline = tokio::time::Instant::now() + grace;
+        info!(phase = "stop accepting", "shutting down");
+        stop.cancel();
+        info!(phase = "drain connections", ?grace, "shutting down");
+        connections.drain(grace).await;
+        info!(phase = "finish requests", "shutting down");
+        if tokio::time::timeout_at(deadline, tasks.wait()).await.is_err() {
+            warn!("requests were still under way at the end of `shutdown_grace`: ended by force");
+            tasks.end();
+            tasks.wait().await;
+        }
+        info!(phase = "close store", "shutting down");
+        rooms.close().await;
+        info!("shut down");
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.app.stop.cancel();
+        self.app.tasks.end();
+    }
+}
+
+/// An address that a client on this machine can connect to, where `listen` may say "all".
+pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], listen.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+            (std::net::Ipv6Addr::LOCALHOST, listen.port()).into()
+        }
+        _ => listen,
+    }
+}
