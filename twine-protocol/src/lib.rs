@@ -31,3 +31,8 @@ pub use room::{InvalidRoomName, RoomName};
 /// The WebSocket subprotocol of this version: offered by clients, not demanded by the hub
 /// (PROTOCOL.md, "Opening"). Its last part names the encoding.
 pub const SUBPROTOCOL: &str = "twine.v1.json";
+
+/// Runs the README's example.
+#[cfg(all(doctest, feature = "json"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
