@@ -52,6 +52,7 @@ lint: ## Formatting, clippy, rustdoc, types: no warnings
 	cargo clippy --locked -p twine-protocol --all-targets --no-default-features -- -D warnings
 	cargo clippy --locked -p twine-client --all-targets $(WASM) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --all-features --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked -p twine-client $(WASM) --no-deps
 	cd npm && npm run --silent lint
 
 deny: ## Licences, bans, duplicates and sources of the dependencies
