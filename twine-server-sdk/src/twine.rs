@@ -17,7 +17,7 @@ use crate::{Error, IntoRoom, Message, PublisherBuilder, TwineBuilder};
 ///
 /// It keeps its connections and shares them with its clones, which cost nothing: make one per
 /// process, and clone it. Every call needs a tokio runtime with time and I/O enabled; the feature
-/// `blocking` has a [`Twine`](crate::blocking::Twine) for everyone else.
+/// `blocking` has a `blocking::Twine` for everyone else.
 ///
 /// A publish that fails for a passing reason (no connection, a broken one, 408, 429, 5xx) is repeated
 /// until the [deadline](TwineBuilder::deadline) with the same message id, so that the hub stores and

@@ -214,3 +214,22 @@ impl PublisherBuilder {
         Ok(Publisher { handle: Arc::new(Handle { shared, settled, task }) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_handle_takes_the_task_with_it() {
+        let twine = Twine::builder("http://127.0.0.1:1", "key").build().unwrap();
+        let publisher = twine.publisher().start().unwrap();
+        let mut settled = publisher.handle.settled.clone();
+        let other = publisher.clone();
+        drop(publisher);
+        other.flush().await;
+        assert!(settled.has_changed().is_ok(), "one handle is left");
+        drop(other);
+        // The task had the sender.
+        assert!(settled.changed().await.is_err());
+    }
+}
