@@ -18,6 +18,7 @@
 //! ```
 
 mod auth;
+mod broker;
 #[doc(hidden)]
 pub mod cli;
 pub mod config;

@@ -1,17 +1,39 @@
-//! WebSocket connections: shards, each a thread that owns its connections and writes to them directly.
-#![allow(dead_code, unused_variables, missing_docs, clippy::todo, clippy::unused_async)]
+//! WebSocket connections: shards, each a thread that owns its connections and writes to them.
+//!
+//! A connection is handed over by `http` when its upgrade is answered, and belongs to one shard
+//! until it ends. A shard ([`shard`]) is an event loop without locks or tasks: it reads frames
+//! ([`conversation`]), keeps a cursor for each subscription ([`subscription`]) and, when a room has
+//! more, writes the same bytes to every socket that is up to date ([`fanout`]). A socket that takes
+//! no more keeps its cursor and is brought up to date from the log once it takes more: nothing is
+//! queued for it but the rest of the frame it was taking.
+//!
+//! What one connection can hold in memory: the rest of one message, [`socket::MAX_QUEUED`] bytes of
+//! answers, and a frame of its own that has not arrived whole.
+
+mod conversation;
+mod fanout;
+mod inbox;
+mod shard;
+mod socket;
+mod subscription;
+mod websocket;
+mod wheel;
 
 use std::net::TcpStream;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::rooms::Rooms;
+use crate::rooms::{Rooms, locked};
 use crate::telemetry::Telemetry;
+use inbox::{Event, Inbox};
+use shard::Shard;
 
 /// What a connection may do and for how long.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Threads that own connections; 0 stands for one a core.
     pub shards: usize,
@@ -19,13 +41,13 @@ pub struct Options {
     pub max_connections: usize,
     /// How long a client has for its `connect` frame.
     pub connect_timeout: Duration,
-    /// Time between two pings.
+    /// Time between two pings. A client that is silent for two of them is gone.
     pub heartbeat: Duration,
     /// The largest frame a client may send, in bytes.
     pub max_frame: usize,
     /// Rooms that one connection may be subscribed to.
     pub max_rooms: usize,
-    /// Messages that `history` may ask for.
+    /// Messages that `history` may ask for; more are cut to this.
     pub max_history: u32,
     /// How long a socket may take no byte before its connection is closed.
     pub write_timeout: Duration,
@@ -46,9 +68,9 @@ impl Default for Options {
     }
 }
 
-/// A socket after its HTTP upgrade was answered with 101.
+/// A socket whose HTTP upgrade was answered with 101.
 pub(crate) struct Handover {
-    /// The socket; made non-blocking by the shard.
+    /// The socket, in non-blocking mode.
     pub(crate) socket: TcpStream,
     /// What was read past the HTTP request.
     pub(crate) read: Bytes,
@@ -56,31 +78,95 @@ pub(crate) struct Handover {
 
 /// A handle to all connections of this hub.
 #[derive(Clone)]
-pub(crate) struct Connections(Arc<()>);
+pub(crate) struct Connections(Arc<Shared>);
 
-impl Connections {
-    /// Starts the shards' threads.
-    pub(crate) fn start(rooms: Rooms, options: Options, telemetry: Arc<Telemetry>) -> std::io::Result<Self> {
-        todo!()
-    }
+struct Shared {
+    inboxes: Vec<Arc<Inbox>>,
+    next: AtomicUsize,
+    open: Arc<AtomicUsize>,
+    max: usize,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
 
-    /// Takes a place for a connection; `None` when the hub is full. Asked before the upgrade is
-    /// answered; the place is freed when dropped, or with the connection it was given to.
-    pub(crate) fn reserve(&self) -> Option<Place> {
-        todo!()
-    }
+/// Room for one connection; free again once dropped.
+pub(crate) struct Place(Arc<AtomicUsize>);
 
-    /// Gives the socket to a shard.
-    pub(crate) fn adopt(&self, place: Place, handover: Handover) {
-        todo!()
-    }
-
-    /// Tells every client to come back elsewhere, flushes within `grace`, closes all and ends the
-    /// shards' threads.
-    pub(crate) async fn drain(&self, grace: Duration) {
-        todo!()
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Room for one connection.
-pub(crate) struct Place(Arc<()>);
+impl Connections {
+    /// Starts the shards' threads.
+    ///
+    /// # Errors
+    /// Where the system gives no thread or no poll.
+    pub(crate) fn start(
+        rooms: &Rooms,
+        options: &Options,
+        telemetry: &Arc<Telemetry>,
+    ) -> std::io::Result<Self> {
+        let shards = match options.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let mut inboxes = Vec::with_capacity(shards);
+        let mut threads = Vec::with_capacity(shards);
+        for n in 0..shards {
+            let shard = Shard::new(rooms.clone(), options.clone(), telemetry.clone())?;
+            inboxes.push(shard.inbox());
+            threads.push(
+                std::thread::Builder::new().name(format!("twine-shard-{n}")).spawn(move || shard.run())?,
+            );
+        }
+        Ok(Self(Arc::new(Shared {
+            inboxes,
+            next: AtomicUsize::new(0),
+            open: Arc::default(),
+            max: options.max_connections,
+            threads: Mutex::new(threads),
+        })))
+    }
+
+    /// Takes a place for a connection, before its upgrade is answered; `None` when the hub is full.
+    pub(crate) fn reserve(&self) -> Option<Place> {
+        let before = self.0.open.fetch_add(1, Ordering::Relaxed);
+        let place = Place(self.0.open.clone());
+        (before < self.0.max).then_some(place)
+    }
+
+    /// Gives the socket to a shard, each in turn.
+    pub(crate) fn adopt(&self, place: Place, handover: Handover) {
+        let turn = self.0.next.fetch_add(1, Ordering::Relaxed);
+        if let Some(inbox) = self.0.inboxes.get(turn % self.0.inboxes.len().max(1)) {
+            inbox.push(Event::Adopt(place, handover));
+        }
+    }
+
+    /// Tells every client to come back later, closes all within `grace` and ends the threads.
+    pub(crate) async fn drain(&self, grace: Duration) {
+        self.0.end(Instant::now() + grace);
+        let threads = std::mem::take(&mut *locked(&self.0.threads));
+        let join = move || threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+        match tokio::task::spawn_blocking(join).await {
+            Ok(0) => {}
+            _ => tracing::error!("a shard's thread had panicked"),
+        }
+    }
+}
+
+impl Shared {
+    fn end(&self, until: Instant) {
+        for inbox in &self.inboxes {
+            inbox.push(Event::Drain { until });
+        }
+    }
+}
+
+/// Without its handles a shard would live for ever.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.end(Instant::now());
+    }
+}

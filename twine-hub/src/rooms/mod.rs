@@ -1,17 +1,35 @@
-//! Rooms: the log of each, who reads it, and the one way to add to it.
-#![allow(dead_code, unused_variables, missing_docs, clippy::todo, clippy::unused_async)]
+//! Rooms: the recent end of each log in memory, who watches it, and the registry of all.
+//!
+//! A room is in memory while somebody watches it or its recent messages are kept. Only the
+//! committer's thread ([`crate::broker`]) makes rooms, adds to them and drops them; whoever wants
+//! to watch one that is not in memory asks it to open the room ([`Rooms::watch`]). So a head is
+//! never read from the store while a message is on its way into the same room.
+//!
+//! Lock order: registry, then room. Neither is held while anything waits.
 
-use std::sync::Arc;
+pub(crate) mod frames;
+mod reading;
+mod room;
+mod tail;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use twine_protocol::api::{History, Published, RoomInfo, RoomList};
-use twine_protocol::{Data, ErrorCode, MessageId, Position, RoomName};
+use twine_protocol::api::{History, Published, RoomInfo, RoomList, StoredMessage};
+use twine_protocol::{Data, Epoch, MessageId, Offset, Position, RoomName};
 
-use crate::store;
+pub(crate) use reading::{PageRequest, Step, Steps};
+pub(crate) use room::{Entry as RoomEntry, Room, TailRead, Watch, Watcher};
+pub(crate) use tail::Tails;
+
+use crate::broker::{LocalBroker, PublishError};
+use crate::store::page::{Item, Limit, Start};
+use crate::store::{self, StoreError};
 use crate::telemetry::Telemetry;
 
 /// How the rooms keep messages.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Bytes of recent messages kept in memory, all rooms together.
     pub tail_bytes: usize,
@@ -19,8 +37,8 @@ pub struct Options {
     pub tail_age: Duration,
     /// How long a publish with the same id is recognised.
     pub idempotency_window: Duration,
-    /// Publishes waiting for the store at most; more are refused.
-    pub max_pending_publishes: usize,
+    /// Bytes of publishes waiting for the store at most; more are refused.
+    pub max_pending_bytes: usize,
 }
 
 impl Default for Options {
@@ -29,7 +47,7 @@ impl Default for Options {
             tail_bytes: 256 << 20,
             tail_age: Duration::from_secs(120),
             idempotency_window: Duration::from_secs(600),
-            max_pending_publishes: 65_536,
+            max_pending_bytes: 64 << 20,
         }
     }
 }
@@ -43,70 +61,215 @@ pub(crate) struct NewMessage {
     pub(crate) sender: Option<String>,
 }
 
-/// Why nothing was published.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum PublishError {
-    #[error("{0}")]
-    Store(Arc<store::StoreError>),
-    #[error("more publishes are waiting for the store than it can take")]
-    Overloaded,
-    #[error("the hub is shutting down")]
-    Draining,
+/// A handle to all rooms; clones share them.
+#[derive(Clone)]
+pub(crate) struct Rooms(Arc<Shared>);
+
+struct Shared {
+    registry: Arc<Registry>,
+    broker: LocalBroker,
+    reading: reading::Reading,
 }
 
-impl PublishError {
-    /// What the publisher is answered.
-    pub(crate) fn code(&self) -> ErrorCode {
-        todo!()
+/// The rooms in memory, by name.
+pub(crate) struct Registry {
+    /// The present epoch: with an embedded store, one for all rooms and the life of the process.
+    pub(crate) epoch: Epoch,
+    rooms: RwLock<BTreeMap<RoomName, Arc<Room>>>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Registry {
+    pub(crate) fn new(epoch: Epoch, telemetry: Arc<Telemetry>) -> Self {
+        Self { epoch, rooms: RwLock::default(), telemetry }
+    }
+
+    /// The room, if it is in memory.
+    pub(crate) fn get(&self, name: &RoomName) -> Option<Arc<Room>> {
+        self.rooms.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Puts a room in memory. Only the committer's thread may.
+    pub(crate) fn insert(&self, name: RoomName, head: Offset) -> Arc<Room> {
+        let room = Arc::new(Room::new(name.clone(), head));
+        self.rooms.write().unwrap_or_else(PoisonError::into_inner).insert(name, room.clone());
+        self.telemetry.rooms.inc();
+        room
+    }
+
+    /// Drops the room from memory if nothing holds it there. Only the committer's thread may.
+    pub(crate) fn drop_if_idle(&self, name: &RoomName) {
+        let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
+        // Under the registry's lock nobody begins to watch it meanwhile.
+        if rooms.get(name).is_some_and(|room| room.is_idle()) {
+            rooms.remove(name);
+            self.telemetry.rooms.dec();
+        }
+    }
+
+    /// Begins to watch a room that is in memory, and tells its head.
+    fn watch(&self, name: &RoomName, watcher: Watcher) -> Result<(Arc<Room>, Offset), Watcher> {
+        let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
+        match rooms.get(name) {
+            Some(room) => Ok((room.clone(), room.watch(watcher))),
+            None => Err(watcher),
+        }
+    }
+
+    fn info(&self, name: RoomName, room: Option<&Room>) -> RoomInfo {
+        let (offset, subscribers) = room.map_or((Offset::ZERO, 0), |room| (room.head(), room.subscribers()));
+        RoomInfo { room: name, head: Position { epoch: self.epoch.clone(), offset }, subscribers }
     }
 }
 
-/// A handle to all rooms; clones share them.
-#[derive(Clone)]
-pub(crate) struct Rooms(Arc<()>);
-
 impl Rooms {
-    /// Opens the store and starts the committer's thread.
+    /// Opens the store and starts the threads that write and read it.
+    ///
+    /// # Errors
+    /// Where the store can't be opened.
     pub(crate) fn open(
         store: &store::Options,
         options: Options,
         telemetry: Arc<Telemetry>,
-    ) -> Result<Self, store::StoreError> {
-        todo!()
+    ) -> Result<Self, StoreError> {
+        let opened = store::open(store)?;
+        let registry = Arc::new(Registry::new(opened.writer.epoch().clone(), telemetry.clone()));
+        let reading = reading::Reading::start(opened.reader)?;
+        let broker =
+            LocalBroker::start(opened.writer, registry.clone(), store.retention, options, telemetry)?;
+        Ok(Self(Arc::new(Shared { registry, broker, reading })))
+    }
+
+    /// The present epoch of every room.
+    pub(crate) fn epoch(&self) -> &Epoch {
+        &self.0.registry.epoch
     }
 
     /// Stores messages, all or none, and delivers them. Returns when they are durable.
+    ///
+    /// # Errors
+    /// [`PublishError`] when nothing was stored.
     pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
-        todo!()
+        self.0.broker.publish(messages).await
     }
 
-    /// The messages after `after` (or the earliest kept), oldest first, at most `limit`.
+    /// Begins to watch a room. `opened` is called with it and its head, at once where the room is
+    /// in memory, else by the committer's thread soon.
+    pub(crate) fn watch(&self, name: &RoomName, watcher: Watcher, opened: Opened) {
+        match self.0.registry.watch(name, watcher) {
+            Ok(room) => opened(Ok(room)),
+            Err(watcher) => self.0.broker.open_and_watch(name.clone(), watcher, opened),
+        }
+    }
+
+    /// Stops watching a room; one that nothing holds any more leaves memory.
+    pub(crate) fn unwatch(&self, room: &Arc<Room>, watch: &Arc<dyn Watch>, watcher: u32) {
+        room.unwatch(watch, watcher);
+        if room.is_idle() {
+            self.0.broker.release(room.name().clone());
+        }
+    }
+
+    /// Reads what the tail in memory doesn't have; `done` is called by a reading thread.
+    pub(crate) fn read(
+        &self,
+        request: PageRequest,
+        done: Box<dyn FnOnce(Result<Steps, Arc<StoreError>>) + Send>,
+    ) {
+        self.0.reading.read(request, done);
+    }
+
+    /// The messages after `after`, or the last ones without it, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// Where the store can't be read.
     pub(crate) async fn history(
         &self,
         room: &RoomName,
         after: Option<Position>,
-        limit: usize,
-    ) -> Result<History<Data>, store::StoreError> {
-        todo!()
+        limit: u32,
+    ) -> Result<History<Data>, Arc<StoreError>> {
+        let head = self.head(room).await?;
+        let start = after.map_or(Start::Last(limit), Start::After);
+        let limit = Limit { messages: limit as usize, bytes: usize::MAX };
+        let page = self.0.reading.page(room.clone(), start, head.clone(), limit).await?;
+        let messages = page.items.into_iter().filter_map(|item| match item {
+            Item::Message { epoch, record } => Some(StoredMessage {
+                epoch,
+                offset: record.offset,
+                time: record.time,
+                id: record.id,
+                sender: record.sender,
+                data: record.data,
+            }),
+            Item::Crossing { .. } => None,
+        });
+        Ok(History {
+            room: room.clone(),
+            epoch: head.epoch,
+            offset: head.offset,
+            messages: messages.collect(),
+        })
     }
 
     /// The rooms in use on this hub whose names come after `after`, at most `limit`.
     pub(crate) fn list(&self, after: Option<&RoomName>, limit: usize) -> RoomList {
-        todo!()
+        use std::ops::Bound::{Excluded, Unbounded};
+        let registry = &self.0.registry;
+        let all = registry.rooms.read().unwrap_or_else(PoisonError::into_inner);
+        let mut later = all.range::<RoomName, _>((after.map_or(Unbounded, Excluded), Unbounded));
+        let rooms: Vec<_> =
+            later.by_ref().take(limit).map(|(name, room)| registry.info(name.clone(), Some(room))).collect();
+        let next = later.next().and(rooms.last()).map(|last| last.room.clone());
+        RoomList { rooms, next }
     }
 
     /// One room's head and subscribers.
-    pub(crate) fn info(&self, room: &RoomName) -> RoomInfo {
-        todo!()
+    ///
+    /// # Errors
+    /// Where the store can't be read.
+    pub(crate) async fn info(&self, name: &RoomName) -> Result<RoomInfo, Arc<StoreError>> {
+        let registry = &self.0.registry;
+        let room = registry.get(name);
+        let mut info = registry.info(name.clone(), room.as_deref());
+        if room.is_none() {
+            info.head = self.head(name).await?;
+        }
+        Ok(info)
     }
 
-    /// Whether the store takes writes (the last commit succeeded); for `/readyz`.
-    pub(crate) fn health(&self) -> Result<(), Arc<store::StoreError>> {
-        todo!()
+    /// The room's last position.
+    async fn head(&self, name: &RoomName) -> Result<Position, Arc<StoreError>> {
+        let registry = &self.0.registry;
+        let offset = match registry.get(name) {
+            Some(room) => room.head(),
+            None => self.0.reading.head(name.clone(), registry.epoch.clone()).await?,
+        };
+        Ok(Position { epoch: registry.epoch.clone(), offset })
     }
 
-    /// Refuses new publishes, waits for those under way, closes the store.
+    /// Whether the store took the last write.
+    pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
+        self.0.broker.health()
+    }
+
+    /// Refuses new publishes, waits for those under way and closes the store.
     pub(crate) async fn close(&self) {
-        todo!()
+        let shared = self.0.clone();
+        let close = move || {
+            shared.broker.close();
+            shared.reading.close();
+        };
+        if tokio::task::spawn_blocking(close).await.is_err() {
+            tracing::error!("closing the store panicked");
+        }
     }
+}
+
+/// What [`Rooms::watch`] calls with the room and its head.
+pub(crate) type Opened = Box<dyn FnOnce(Result<(Arc<Room>, Offset), Arc<StoreError>>) + Send>;
+
+/// Takes a lock whose sections all leave the data whole, so that a panic elsewhere spoils nothing.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

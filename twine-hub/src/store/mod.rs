@@ -1,11 +1,28 @@
-//! Where messages are kept.
-#![allow(dead_code, missing_docs)]
+//! Where messages are kept: the traits of a store, and what it says when it can't.
+//!
+//! A store keeps rows and knows which epochs there were; it decides nothing. What a reader with
+//! some cursor gets is worked out in [`page`], once for all stores.
+//!
+//! Invariants every store keeps, checked by [`conformance`]:
+//! - what [`Writer::commit`] returned `Ok` for is there after a crash (as far as the store is
+//!   durable at all), and what was rolled back is not;
+//! - retention removes messages in the order they were committed, and never the ends of epochs
+//!   whose cursors may still come back.
+
+#[cfg(test)]
+mod conformance;
+mod epoch;
+pub(crate) mod memory;
+pub(crate) mod page;
+pub(crate) mod sqlite;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use twine_protocol::{Data, Epoch, ErrorCode, MessageId, Offset, Position, RoomName};
+
 /// Which store, and for how long it keeps messages.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Which one.
     pub kind: Kind,
@@ -17,7 +34,10 @@ pub struct Options {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// In this process only: a restart loses everything.
-    Memory,
+    Memory {
+        /// Bytes of messages kept at most; the oldest go first.
+        max_bytes: usize,
+    },
     /// An embedded database in this folder.
     Sqlite {
         /// The folder; made if missing.
@@ -34,14 +54,188 @@ pub enum Retention {
     Forever,
 }
 
+/// A message as a store keeps it; its room and epoch are said beside it.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) offset: Offset,
+    /// Milliseconds since 1970-01-01 UTC; never goes back in a room.
+    pub(crate) time: u64,
+    pub(crate) id: Option<MessageId>,
+    pub(crate) sender: Option<String>,
+    pub(crate) data: Data,
+}
+
+impl Record {
+    /// Bytes that this record counts for against a bound.
+    pub(crate) fn size(&self) -> usize {
+        std::mem::size_of::<Self>()
+            + self.data.get().len()
+            + self.id.as_ref().map_or(0, |id| id.as_str().len())
+            + self.sender.as_ref().map_or(0, String::len)
+    }
+}
+
+/// The part of a room's log that lies in one epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) epoch: Epoch,
+    /// Offset of its last message, kept or not.
+    pub(crate) last: Offset,
+}
+
+/// The writing side; one thread owns it.
+pub(crate) trait Writer: Send {
+    /// The epoch that this opening of the store began; all that is appended belongs to it.
+    fn epoch(&self) -> &Epoch;
+
+    /// The last offset of `room` in the present epoch.
+    fn head(&mut self, room: &RoomName) -> Result<Offset, StoreError>;
+
+    /// Opens a transaction.
+    fn begin(&mut self) -> Result<(), StoreError>;
+
+    /// Where a message with this id was stored at or after `since` (milliseconds), in this
+    /// transaction or before.
+    fn find_id(
+        &mut self,
+        room: &RoomName,
+        id: &MessageId,
+        since: u64,
+    ) -> Result<Option<Position>, StoreError>;
+
+    /// Adds a message to the transaction; its offset is the one after the room's last.
+    fn append(&mut self, room: &RoomName, record: &Record) -> Result<(), StoreError>;
+
+    /// Makes the transaction durable. After an error nothing of it is kept.
+    fn commit(&mut self) -> Result<(), StoreError>;
+
+    /// Gives the transaction up.
+    fn rollback(&mut self);
+
+    /// Removes messages older than `cut` (milliseconds), at most `limit` of them; says how many.
+    fn expire(&mut self, cut: u64, limit: usize) -> Result<usize, StoreError>;
+}
+
+/// The reading side; as many as there are reading threads.
+pub(crate) trait Reader: Send {
+    /// Whether there was such an epoch.
+    fn knows_epoch(&mut self, epoch: &Epoch) -> Result<bool, StoreError>;
+
+    /// The parts of the room's log that had messages, in order of epochs.
+    fn segments(&mut self, room: &RoomName) -> Result<Vec<Segment>, StoreError>;
+
+    /// Messages of one epoch after `after`, in order, at most `limit`, cut short once they have
+    /// `bytes` bytes (but never empty for that).
+    fn records(
+        &mut self,
+        room: &RoomName,
+        epoch: &Epoch,
+        after: Offset,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Record>, StoreError>;
+
+    /// The position of the `n`th last message kept at or before `until`, `n` counted from 1, or of
+    /// the first where fewer are kept.
+    fn nth_last(&mut self, room: &RoomName, n: u32, until: &Position)
+    -> Result<Option<Position>, StoreError>;
+}
+
+/// A store, opened.
+pub(crate) struct Opened {
+    pub(crate) writer: Box<dyn Writer>,
+    pub(crate) reader: Box<dyn Reader>,
+}
+
+/// Opens the store and begins a new epoch in it.
+///
+/// # Errors
+/// Where it is not to be had, in use by another hub, or made by a later version.
+pub(crate) fn open(options: &Options) -> Result<Opened, StoreError> {
+    match &options.kind {
+        Kind::Memory { max_bytes } => Ok(memory::open(*max_bytes)),
+        Kind::Sqlite { data_dir } => sqlite::open(data_dir),
+    }
+}
+
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The disk is full.
-    #[error("the store has no room left: {0}")]
-    Full(String),
-    /// Anything else.
-    #[error("the store failed: {0}")]
-    Failed(String),
+    /// No room on the disk. Free some; publishing goes on by itself.
+    #[error("no room left for the database; free disk space")]
+    Full(#[source] rusqlite::Error),
+    /// The database can't be read or written.
+    #[error("the database failed while {action}")]
+    Database {
+        /// What the hub was doing.
+        action: &'static str,
+        /// What the database said.
+        source: rusqlite::Error,
+    },
+    /// Too many reads wait for it. Retry later.
+    #[error("too many reads are waiting for the database")]
+    Busy,
+    /// The hub is shutting down.
+    #[error("the database is closed, for the hub is shutting down")]
+    Closed,
+    /// No thread could be started.
+    #[error("no thread could be started for the database")]
+    Thread {
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The folder can't be made or written.
+    #[error("the data folder {} can't be used; make it writable or set `data_dir`", path.display())]
+    Folder {
+        /// The folder, or the file in it.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another hub has it open. Two hubs can't share a folder.
+    #[error("another hub uses the data folder {}; stop it or set another `data_dir`", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The file is no database, or a damaged one.
+    #[error(
+        "{} is damaged or no database of Twine; restore a backup, or move it away to start with an empty one",
+        path.display()
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What the database said.
+        #[source]
+        source: Option<rusqlite::Error>,
+    },
+    /// Written by a later version.
+    #[error("{} has schema {found}, this version knows {known}; run a newer twine-hub", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest schema that this version knows.
+        known: i64,
+    },
+}
+
+impl StoreError {
+    /// What a publisher is answered.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Full(_) => ErrorCode::StoreFull,
+            _ => ErrorCode::Unavailable,
+        }
+    }
+
+    fn database(action: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
+        move |source| match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full(source),
+            _ => Self::Database { action, source },
+        }
+    }
 }

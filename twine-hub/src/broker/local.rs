@@ -1,0 +1,351 @@
+//! The order of one process: a single thread numbers messages, commits them, and delivers them.
+//!
+//! Whatever waits when the thread comes round is committed as one transaction (group commit), so
+//! that the cost of a sync is shared by all who wait for it. Only after the commit do the messages
+//! reach the rooms, and after that their publishers are answered: an offset that anyone has seen is
+//! never given to another message.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+use twine_protocol::api::Published;
+use twine_protocol::{Offset, Position, RoomName};
+
+use super::PublishError;
+use crate::rooms::{NewMessage, Opened, Options, Registry, Room, RoomEntry, Tails, Watcher, frames, locked};
+use crate::store::{Record, Retention, StoreError, Writer};
+use crate::telemetry::Telemetry;
+
+/// Messages of one transaction at most, so that no publisher waits for an endless one.
+const MAX_GROUP: usize = 4_096;
+/// How often retention removes old messages, and how many at once: a batch must not hold up
+/// publishes noticeably.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+const EXPIRE_BATCH: usize = 500;
+
+/// A handle to the committer's thread.
+pub(crate) struct LocalBroker {
+    commands: Mutex<Option<Sender<Command>>>,
+    pending_bytes: Arc<AtomicUsize>,
+    max_pending_bytes: usize,
+    health: Arc<Mutex<Result<(), Arc<StoreError>>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Command {
+    Publish(Publish),
+    Open { name: RoomName, watcher: Watcher, opened: Opened },
+    Release { name: RoomName },
+}
+
+struct Publish {
+    messages: Vec<NewMessage>,
+    arrived: Instant,
+    _pending: Pending,
+    answer: oneshot::Sender<Result<Vec<Published>, PublishError>>,
+}
+
+/// Bytes that wait to be committed; no longer once dropped.
+struct Pending {
+    all: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl LocalBroker {
+    pub(crate) fn start(
+        writer: Box<dyn Writer>,
+        registry: Arc<Registry>,
+        retention: Retention,
+        options: Options,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, StoreError> {
+        let (commands, waiting) = channel();
+        let health = Arc::new(Mutex::new(Ok(())));
+        let committer = Committer {
+            tails: Tails::new(registry.clone(), options.tail_bytes, options.tail_age),
+            writer,
+            registry,
+            retention,
+            window: options.idempotency_window,
+            telemetry,
+            health: health.clone(),
+            last_time: 0,
+            next_expiry: Instant::now(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("twine-committer".into())
+            .spawn(move || committer.run(&waiting))
+            .map_err(|source| StoreError::Thread { source })?;
+        Ok(Self {
+            commands: Mutex::new(Some(commands)),
+            pending_bytes: Arc::default(),
+            max_pending_bytes: options.max_pending_bytes,
+            health,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Commits the messages, all or none, and delivers them.
+    pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
+        let bytes = messages.iter().map(|message| message.data.get().len() + 256).sum();
+        let before = self.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let pending = Pending { all: self.pending_bytes.clone(), bytes };
+        if before + bytes > self.max_pending_bytes {
+            return Err(PublishError::Overloaded);
+        }
+        let (answer, answered) = oneshot::channel();
+        let publish = Publish { messages, arrived: Instant::now(), _pending: pending, answer };
+        if self.send(Command::Publish(publish)).is_some() {
+            return Err(PublishError::Draining);
+        }
+        answered.await.unwrap_or(Err(PublishError::Draining))
+    }
+
+    /// Takes the room into memory and watches it there.
+    pub(crate) fn open_and_watch(&self, name: RoomName, watcher: Watcher, opened: Opened) {
+        if let Some(Command::Open { opened, .. }) = self.send(Command::Open { name, watcher, opened }) {
+            opened(Err(Arc::new(StoreError::Closed)));
+        }
+    }
+
+    /// Lets the room leave memory, if nothing holds it there.
+    pub(crate) fn release(&self, name: RoomName) {
+        // A broker that is closed has no rooms to release.
+        drop(self.send(Command::Release { name }));
+    }
+
+    /// Hands a command over, or back when the broker is closed.
+    fn send(&self, command: Command) -> Option<Command> {
+        match &*locked(&self.commands) {
+            Some(commands) => commands.send(command).err().map(|refused| refused.0),
+            None => Some(command),
+        }
+    }
+
+    /// Whether the last commit succeeded.
+    pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
+        locked(&self.health).clone()
+    }
+
+    /// Commits what waits, refuses what comes, ends the thread.
+    pub(crate) fn close(&self) {
+        drop(locked(&self.commands).take());
+        if let Some(thread) = locked(&self.thread).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the committer's thread had panicked");
+        }
+    }
+}
+
+/// What the thread owns.
+struct Committer {
+    writer: Box<dyn Writer>,
+    registry: Arc<Registry>,
+    tails: Tails,
+    retention: Retention,
+    window: Duration,
+    telemetry: Arc<Telemetry>,
+    health: Arc<Mutex<Result<(), Arc<StoreError>>>>,
+    last_time: u64,
+    next_expiry: Instant,
+}
+
+/// What a transaction will add to one room.
+struct Addition {
+    room: Arc<Room>,
+    head: Offset,
+    records: Vec<(Record, Instant)>,
+}
+
+impl Committer {
+    fn run(mut self, waiting: &Receiver<Command>) {
+        let mut group = Vec::new();
+        loop {
+            let until_chores = self.next_chore().saturating_duration_since(Instant::now());
+            let first = match waiting.recv_timeout(until_chores) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut messages = 0;
+            for command in first.into_iter().chain(waiting.try_iter()) {
+                match command {
+                    Command::Open { name, watcher, opened } => opened(self.open(&name, watcher)),
+                    Command::Release { name } => self.registry.drop_if_idle(&name),
+                    Command::Publish(publish) => {
+                        messages += publish.messages.len();
+                        group.push(publish);
+                        if messages >= MAX_GROUP {
+                            break;
+                        }
+                    }
+                }
+            }
+            if !group.is_empty() {
+                self.commit(&mut group);
+            }
+            self.chores();
+        }
+    }
+
+    /// The room in memory; taken there from the store if need be.
+    fn room(&mut self, name: &RoomName) -> Result<Arc<Room>, StoreError> {
+        match self.registry.get(name) {
+            Some(room) => Ok(room),
+            None => Ok(self.registry.insert(name.clone(), self.writer.head(name)?)),
+        }
+    }
+
+    fn open(&mut self, name: &RoomName, watcher: Watcher) -> Result<(Arc<Room>, Offset), Arc<StoreError>> {
+        let room = self.room(name).map_err(Arc::new)?;
+        let head = room.watch(watcher);
+        Ok((room, head))
+    }
+
+    /// Commits a group of publishes as one transaction, delivers it and answers.
+    fn commit(&mut self, group: &mut Vec<Publish>) {
+        let mut additions = HashMap::new();
+        let result = self.store(group, &mut additions);
+        let report = result.as_ref().map(drop).map_err(Clone::clone);
+        self.note_health(report);
+        match result {
+            Ok(answers) => {
+                self.deliver(additions.into_values());
+                for (publish, published) in group.drain(..).zip(answers) {
+                    // A publisher that hung up wants no answer.
+                    drop(publish.answer.send(Ok(published)));
+                }
+            }
+            Err(error) => {
+                for name in additions.keys() {
+                    self.registry.drop_if_idle(name);
+                }
+                for publish in group.drain(..) {
+                    drop(publish.answer.send(Err(PublishError::Store(error.clone()))));
+                }
+            }
+        }
+    }
+
+    fn store(
+        &mut self,
+        group: &mut [Publish],
+        additions: &mut HashMap<RoomName, Addition>,
+    ) -> Result<Vec<Vec<Published>>, Arc<StoreError>> {
+        self.writer.begin()?;
+        let stored = group.iter_mut().map(|publish| {
+            let arrived = publish.arrived;
+            publish.messages.drain(..).map(|message| self.append(message, arrived, additions)).collect()
+        });
+        match stored.collect::<Result<_, StoreError>>() {
+            Ok(answers) => {
+                self.writer.commit()?;
+                Ok(answers)
+            }
+            Err(error) => {
+                self.writer.rollback();
+                Err(Arc::new(error))
+            }
+        }
+    }
+
+    /// Adds a message to the transaction, unless its id was there before.
+    fn append(
+        &mut self,
+        message: NewMessage,
+        arrived: Instant,
+        additions: &mut HashMap<RoomName, Addition>,
+    ) -> Result<Published, StoreError> {
+        let NewMessage { room: name, data, id, sender } = message;
+        let time = self.now();
+        if let Some(id) = &id {
+            let since = time.saturating_sub(millis(self.window));
+            if let Some(Position { epoch, offset }) = self.writer.find_id(&name, id, since)? {
+                return Ok(Published { room: name, epoch, offset, duplicate: true });
+            }
+        }
+        if !additions.contains_key(&name) {
+            let room = self.room(&name)?;
+            let head = room.head();
+            additions.insert(name.clone(), Addition { room, head, records: Vec::new() });
+        }
+        let epoch = self.registry.epoch.clone();
+        let Some(addition) = additions.get_mut(&name) else { return Err(StoreError::Closed) };
+        addition.head = addition.head.next();
+        let record = Record { offset: addition.head, time, id, sender, data };
+        self.writer.append(&name, &record)?;
+        addition.records.push((record, arrived));
+        Ok(Published { room: name, epoch, offset: addition.head, duplicate: false })
+    }
+
+    /// Hands what is committed to the rooms.
+    fn deliver(&mut self, additions: impl Iterator<Item = Addition>) {
+        let now = Instant::now();
+        for Addition { room, records, .. } in additions {
+            self.telemetry.published.inc_by(records.len() as u64);
+            let entries = records.into_iter().map(|(record, arrived)| {
+                let frame = frames::message(room.name(), &record);
+                self.tails.added(&room, frame.len(), now);
+                RoomEntry { frame, arrived }
+            });
+            room.append(entries.collect::<Vec<_>>());
+        }
+    }
+
+    /// Milliseconds since 1970 that never go back.
+    fn now(&mut self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_time = self.last_time.max(millis(now));
+        self.last_time
+    }
+
+    fn next_chore(&self) -> Instant {
+        self.tails.next_trim().map_or(self.next_expiry, |trim| trim.min(self.next_expiry))
+    }
+
+    /// What is due besides publishing: memory's and retention's bounds.
+    fn chores(&mut self) {
+        let now = Instant::now();
+        self.tails.trim(now);
+        if now < self.next_expiry {
+            return;
+        }
+        self.next_expiry = now + EXPIRE_EVERY;
+        let Retention::For(kept) = self.retention else { return };
+        let cut = self.now().saturating_sub(millis(kept));
+        match self.writer.expire(cut, EXPIRE_BATCH) {
+            // There is more: go on as soon as the publishes that wait are done.
+            Ok(EXPIRE_BATCH) => self.next_expiry = now,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "old messages could not be removed"),
+        }
+    }
+
+    fn note_health(&self, report: Result<(), Arc<StoreError>>) {
+        let mut health = locked(&self.health);
+        match (&*health, &report) {
+            (Ok(()), Err(error)) => {
+                tracing::error!(%error, "publishes are refused until the store works again")
+            }
+            (Err(_), Ok(())) => tracing::info!("the store works again"),
+            _ => {}
+        }
+        *health = report;
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

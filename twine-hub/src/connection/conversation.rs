@@ -1,0 +1,74 @@
+//! What a client says and what it is answered (PROTOCOL.md, "Frames").
+
+use twine_protocol::{ClientFrame, Connect, Connected, ErrorCode, ServerFrame, json};
+
+use super::shard::{Key, Phase, Shard};
+use super::websocket::{self, Incoming, Violation};
+use crate::rooms::frames;
+
+/// The longest `scope`, in bytes.
+const MAX_SCOPE: usize = 1024;
+
+impl Shard {
+    /// Takes a message of the WebSocket layer.
+    pub(super) fn incoming(&mut self, key: Key, incoming: Incoming) {
+        match incoming {
+            Incoming::Text(text) => self.text(key, &text),
+            Incoming::Binary => self.end(key, ErrorCode::BadFrame, "frames are text, this one is binary"),
+            Incoming::Ping(payload) => self.answer(key, websocket::pong(&payload)),
+            Incoming::Pong => {}
+            Incoming::Close(code) => self.close(key, code.unwrap_or(1000), ""),
+        }
+    }
+
+    /// Ends a connection that breaks the WebSocket protocol.
+    pub(super) fn violation(&mut self, key: Key, violation: Violation) {
+        match violation {
+            Violation::TooBig { limit } => {
+                let message = format!("a frame is over the limit of {limit} bytes");
+                self.end(key, ErrorCode::FrameTooBig, &message);
+            }
+            Violation::Protocol(_) | Violation::NotUtf8 => {
+                self.count_error(ErrorCode::BadFrame);
+                self.close(key, violation.close_code(), &violation.to_string());
+            }
+        }
+    }
+
+    fn text(&mut self, key: Key, text: &str) {
+        let Some(connection) = self.connection(key) else { return };
+        let phase = connection.phase;
+        match (phase, json::decode_client(text)) {
+            (Phase::Closing, _) => {}
+            (Phase::New, Ok(ClientFrame::Connect(connect))) => self.connect(key, &connect),
+            (Phase::New, Ok(_)) => {
+                self.end(key, ErrorCode::BadFrame, "the first frame must be `connect`");
+            }
+            (Phase::Open, Ok(ClientFrame::Connect(_))) => {
+                self.end(key, ErrorCode::BadFrame, "there was a `connect` frame already");
+            }
+            (Phase::Open, Ok(ClientFrame::Subscribe(request))) => self.subscribe(key, request),
+            (Phase::Open, Ok(ClientFrame::Unsubscribe(request))) => self.unsubscribe(key, &request),
+            // Hearing it is all there is to a pong here: cursors matter to sessions only. A frame
+            // type of a later protocol version can't be decoded, so nothing else comes here.
+            (Phase::Open, Ok(_)) => {}
+            (Phase::New, Err(error)) => self.end(key, ErrorCode::BadFrame, &error.to_string()),
+            (Phase::Open, Err(error)) => match error.code() {
+                ErrorCode::BadFrame => self.end(key, ErrorCode::BadFrame, &error.to_string()),
+                code => self.refuse(key, error.id(), code, format!("{error}; {}", code.remedy())),
+            },
+        }
+    }
+
+    fn connect(&mut self, key: Key, connect: &Connect) {
+        if connect.scope.as_ref().is_some_and(|scope| scope.len() > MAX_SCOPE) {
+            return self.end(key, ErrorCode::BadFrame, "`scope` is longer than 1,024 bytes");
+        }
+        let heartbeat = u64::try_from(self.options.heartbeat.as_millis()).unwrap_or(u64::MAX);
+        let Some(connection) = self.connection(key) else { return };
+        connection.phase = Phase::Open;
+        let connected =
+            Connected { session: None, resumed: false, adopted: false, heartbeat, rooms: Vec::new() };
+        self.answer(key, frames::frame(&ServerFrame::Connected(connected)));
+    }
+}

@@ -1,0 +1,223 @@
+//! The hot path: a room has more, and every socket that is up to date gets the same bytes.
+//!
+//! The live subscriptions of a room share one cursor, the shard's: they are a list of slots, and a
+//! pass over it writes the new frames to each. Whoever can't take them leaves the list with a
+//! cursor of its own ([`super::subscription`]) and comes back when it has caught up.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use twine_protocol::{ErrorCode, Offset, RoomName};
+
+use super::inbox::Event;
+use super::shard::{Key, Shard};
+use super::subscription::{State, Subscription};
+use crate::rooms::{Room, TailRead, Watcher};
+use crate::store::StoreError;
+
+/// Bytes of a room that one round of a pass writes to each socket.
+const ROUND_BYTES: usize = 256 << 10;
+
+/// What this shard knows of a room that its connections subscribe to.
+pub(super) struct LocalRoom {
+    pub(super) name: RoomName,
+    /// `None` until the room is in memory.
+    pub(super) open: Option<OpenRoom>,
+    /// Connections that wait for that.
+    pub(super) waiting: Vec<Key>,
+    /// Subscriptions of this shard, in any state.
+    subscriptions: usize,
+}
+
+pub(super) struct OpenRoom {
+    pub(super) room: Arc<Room>,
+    /// What all live subscriptions have been sent.
+    pub(super) cursor: Offset,
+    /// The connections' slots.
+    live: Vec<u32>,
+}
+
+impl Shard {
+    /// The slot of a room, which has one subscription more from now on.
+    pub(super) fn enter(&mut self, name: &RoomName) -> u32 {
+        self.telemetry.subscriptions.inc();
+        if let Some(slot) = self.names.get(name) {
+            if let Some(local) = self.local_rooms.get_mut(*slot as usize) {
+                local.subscriptions += 1;
+                if let Some(open) = &local.open {
+                    open.room.add_subscriber();
+                }
+            }
+            return *slot;
+        }
+        let local = LocalRoom { name: name.clone(), open: None, waiting: Vec::new(), subscriptions: 1 };
+        let slot = u32::try_from(self.local_rooms.insert(local)).unwrap_or(u32::MAX);
+        self.names.insert(name.clone(), slot);
+        let inbox = self.inbox();
+        let opened = Box::new(move |result| inbox.push(Event::Opened { room: slot, result }));
+        self.rooms.watch(name, Watcher { watch: self.watch.clone(), room: slot }, opened);
+        slot
+    }
+
+    /// A room came into memory, watched from now on.
+    pub(super) fn opened(&mut self, slot: u32, result: Result<(Arc<Room>, Offset), Arc<StoreError>>) {
+        match result {
+            Ok((room, cursor)) => {
+                let Some(local) = self.local_rooms.get_mut(slot as usize) else { return };
+                for _ in 0..local.subscriptions {
+                    room.add_subscriber();
+                }
+                local.open = Some(OpenRoom { room, cursor, live: Vec::new() });
+                self.begin_waiting(slot);
+            }
+            Err(error) => {
+                self.fail_waiting(slot, &error);
+                self.forget_if_unused(slot, true);
+            }
+        }
+        self.forget_if_unused(slot, false);
+    }
+
+    /// Takes a subscription out of its room.
+    pub(super) fn leave(&mut self, subscription: Subscription) {
+        self.telemetry.subscriptions.dec();
+        let slot = subscription.room;
+        if let State::Live { index } = subscription.state {
+            self.leave_live(slot, index);
+        }
+        let Some(local) = self.local_rooms.get_mut(slot as usize) else { return };
+        local.subscriptions -= 1;
+        if let Some(open) = &local.open {
+            open.room.remove_subscriber();
+        }
+        self.forget_if_unused(slot, false);
+    }
+
+    /// Stops watching a room that nobody here subscribes to. One that is still being opened stays
+    /// until it is, unless that `failed`.
+    fn forget_if_unused(&mut self, slot: u32, failed: bool) {
+        let Some(local) = self.local_rooms.get(slot as usize) else { return };
+        if local.subscriptions > 0 || (local.open.is_none() && !failed) {
+            return;
+        }
+        let local = self.local_rooms.remove(slot as usize);
+        self.names.remove(&local.name);
+        if let Some(open) = local.open {
+            self.rooms.unwatch(&open.room, &self.watch, slot);
+        }
+    }
+
+    /// Puts a subscription that is up to date among the live ones.
+    pub(super) fn join_live(&mut self, key: Key, slot: u32) {
+        let Some(open) = self.open_room(slot) else { return };
+        let index = u32::try_from(open.live.len()).unwrap_or(u32::MAX);
+        open.live.push(key.slot);
+        if let Some(subscription) = self.subscription(key, slot) {
+            subscription.state = State::Live { index };
+        }
+    }
+
+    /// Takes a connection out of a room's live ones.
+    pub(super) fn leave_live(&mut self, slot: u32, index: u32) {
+        let Some(open) = self.open_room(slot) else { return };
+        open.live.swap_remove(index as usize);
+        let Some(moved) = open.live.get(index as usize).copied() else { return };
+        self.set_live_index(moved, slot, index);
+    }
+
+    fn set_live_index(&mut self, connection: u32, slot: u32, index: u32) {
+        let subscriptions = self.connections.get_mut(connection as usize).map(|c| &mut c.subscriptions);
+        let mut all = subscriptions.into_iter().flatten();
+        if let Some(subscription) = all.find(|subscription| subscription.room == slot) {
+            subscription.state = State::Live { index };
+        }
+    }
+
+    pub(super) fn open_room(&mut self, slot: u32) -> Option<&mut OpenRoom> {
+        self.local_rooms.get_mut(slot as usize)?.open.as_mut()
+    }
+
+    /// Sends what is new in a room to all its live subscriptions.
+    pub(super) fn advance(&mut self, slot: u32) {
+        loop {
+            let Some(open) = self.open_room(slot) else { return };
+            let cursor = open.cursor;
+            match open.room.read(cursor, Offset::MAX, ROUND_BYTES) {
+                TailRead::Entries(entries) if entries.is_empty() => return,
+                TailRead::Entries(entries) => {
+                    let frames: Vec<Bytes> = entries.iter().map(|entry| entry.frame.clone()).collect();
+                    self.pass(slot, cursor, &frames);
+                    for entry in &entries {
+                        self.telemetry.publish_to_socket.observe(entry.arrived.elapsed().as_secs_f64());
+                    }
+                }
+                TailRead::Store => {
+                    // Memory's bound took messages away before this shard came to send them: all
+                    // its subscriptions go on from the store.
+                    open.cursor = open.room.head();
+                    for connection in std::mem::take(&mut open.live) {
+                        self.fall_behind(connection, slot, cursor);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the frames after `cursor` to every live subscription.
+    fn pass(&mut self, slot: u32, cursor: Offset, frames: &[Bytes]) {
+        let Some(open) = self.open_room(slot) else { return };
+        let mut live = std::mem::take(&mut open.live);
+        let mut delivered = 0;
+        let mut index = 0;
+        while let Some(connection) = live.get(index).copied() {
+            let sent = match self.connections.get_mut(connection as usize) {
+                Some(connection) => connection.socket.send(frames),
+                None => Err(std::io::ErrorKind::NotConnected.into()),
+            };
+            let sent_frames = sent.as_ref().map_or(0, |sent| sent.frames);
+            delivered += sent_frames as u64;
+            if matches!(&sent, Ok(sent) if !sent.is_blocked) {
+                index += 1;
+                continue;
+            }
+            // The last of the list takes this one's place.
+            live.swap_remove(index);
+            if let Some(moved) = live.get(index).copied() {
+                self.set_live_index(moved, slot, u32::try_from(index).unwrap_or(u32::MAX));
+            }
+            self.fall_behind(connection, slot, plus(cursor, sent_frames));
+            if sent.is_err() {
+                self.broken.extend(self.key_of(connection));
+            }
+        }
+        self.telemetry.delivered.inc_by(delivered);
+        if let Some(open) = self.open_room(slot) {
+            open.live = live;
+            open.cursor = plus(cursor, frames.len());
+        }
+    }
+
+    /// Gives a subscription that was live a cursor of its own.
+    fn fall_behind(&mut self, connection: u32, slot: u32, cursor: Offset) {
+        let cursor = self.position(cursor);
+        let Some(key) = self.key_of(connection) else { return };
+        if let Some(subscription) = self.subscription(key, slot) {
+            subscription.state = State::behind(cursor);
+        }
+        self.lagging.push(key);
+    }
+
+    fn key_of(&self, slot: u32) -> Option<Key> {
+        self.connections.get(slot as usize).map(|connection| connection.key(slot))
+    }
+
+    pub(super) fn unavailable(&mut self, key: Key, id: u64, error: &StoreError) {
+        let code = ErrorCode::Unavailable;
+        self.refuse(key, Some(id), code, format!("{error}; {}", code.remedy()));
+    }
+}
+
+/// The offset that many messages further on.
+pub(super) fn plus(offset: Offset, n: usize) -> Offset {
+    Offset::new(offset.get().saturating_add(n as u64)).unwrap_or(Offset::MAX)
+}

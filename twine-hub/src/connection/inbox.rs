@@ -1,0 +1,80 @@
+//! What other threads tell a shard.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use mio::Waker;
+use twine_protocol::Offset;
+
+use super::shard::Key;
+use super::{Handover, Place};
+use crate::rooms::{Room, Steps, Watch, locked};
+use crate::store::StoreError;
+
+/// News for a shard.
+pub(super) enum Event {
+    /// A new connection.
+    Adopt(Place, Handover),
+    /// The room in this slot has moved its head.
+    Moved(u32),
+    /// The room for this slot is in memory and watched, its head at that moment; or it can't be.
+    Opened { room: u32, result: Result<(Arc<Room>, Offset), Arc<StoreError>> },
+    /// What a subscription asked the store for.
+    Steps { connection: Key, room: u32, ticket: u64, result: Result<Steps, Arc<StoreError>> },
+    /// Close all connections, by force at `until`, and end.
+    Drain { until: Instant },
+}
+
+/// A shard's mailbox. Bounded by what can send to it: each room in memory and each connection have
+/// at most a few events under way.
+pub(super) struct Inbox {
+    events: Mutex<Vec<Event>>,
+    /// Whether the shard waits in its poll and needs to be woken.
+    asleep: AtomicBool,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(super) fn new(waker: Waker) -> Self {
+        Self { events: Mutex::default(), asleep: AtomicBool::new(false), waker }
+    }
+
+    pub(super) fn push(&self, event: Event) {
+        locked(&self.events).push(event);
+        // The shard sets `asleep` before it looks into the mailbox for the last time: either it
+        // sees this event there, or this sees `asleep`. A wake costs a system call; a busy shard
+        // needs none.
+        if self.asleep.swap(false, Ordering::SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::error!(%error, "a shard could not be woken");
+        }
+    }
+
+    /// All events so far; `into` comes back as the empty mailbox's memory.
+    pub(super) fn take(&self, into: &mut Vec<Event>) {
+        std::mem::swap(&mut *locked(&self.events), into);
+    }
+
+    /// Says that the shard is about to wait; true if it may, false if there is news.
+    pub(super) fn fall_asleep(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        let quiet = locked(&self.events).is_empty();
+        if !quiet {
+            self.asleep.store(false, Ordering::SeqCst);
+        }
+        quiet
+    }
+
+    /// Says that the shard looks into its mailbox again.
+    pub(super) fn wake_up(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Watch for Inbox {
+    fn moved(&self, room: u32) {
+        self.push(Event::Moved(room));
+    }
+}

@@ -1,0 +1,490 @@
+//! The event loop of one shard: sockets, news from other threads, time.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mio::event::Source as _;
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+use twine_protocol::{Disconnect, Epoch, ErrorCode, ErrorFrame, Offset, RoomName, ServerFrame};
+
+use super::fanout::LocalRoom;
+use super::inbox::{Event, Inbox};
+use super::socket::Socket;
+use super::subscription::Subscription;
+use super::websocket::{self, Fragments};
+use super::wheel::Wheel;
+use super::{Handover, Options, Place};
+use crate::rooms::{Rooms, Watch, frames};
+use crate::telemetry::{Code, Telemetry};
+
+/// The waker's token; connections have their slots' numbers.
+const NEWS: Token = Token(usize::MAX);
+/// One read takes this much; a busy connection gets a few reads and then others their turn.
+const READ_BUFFER: usize = 64 << 10;
+const READS_A_TURN: usize = 4;
+/// How long a closed connection may take to close its side.
+const LINGER: Duration = Duration::from_secs(2);
+/// A client that is told to go comes back after a random time up to this.
+const MAX_RETRY: Duration = Duration::from_secs(3);
+
+/// A connection, for as long as it lives: slots are used again, generations are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+/// A connection of this shard.
+pub(super) struct Connection {
+    pub(super) socket: Socket,
+    pub(super) phase: Phase,
+    pub(super) subscriptions: Vec<Subscription>,
+    generation: u32,
+    /// When the client was last heard of.
+    heard: Instant,
+    next_ping: Instant,
+    /// What of the client's bytes is not a whole message yet, or has to wait.
+    input: Option<Box<Input>>,
+    _place: Place,
+}
+
+/// The life of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Waits for the `connect` frame.
+    New,
+    /// Talks.
+    Open,
+    /// Has been told to close; what it still sends is not read.
+    Closing,
+}
+
+impl Connection {
+    /// This connection's key, given the slot it lies in.
+    pub(super) fn key(&self, slot: u32) -> Key {
+        Key { slot, generation: self.generation }
+    }
+}
+
+#[derive(Default)]
+struct Input {
+    rest: Vec<u8>,
+    fragments: Fragments,
+}
+
+/// One event loop and all it owns.
+pub(super) struct Shard {
+    poll: Poll,
+    inbox: Arc<Inbox>,
+    pub(super) watch: Arc<dyn Watch>,
+    pub(super) rooms: Rooms,
+    pub(super) epoch: Epoch,
+    pub(super) options: Options,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) connections: Slab<Connection>,
+    pub(super) local_rooms: Slab<LocalRoom>,
+    pub(super) names: HashMap<RoomName, u32>,
+    /// Connections that fell behind their rooms but can be written to: brought up to date at the
+    /// end of the turn.
+    pub(super) lagging: Vec<Key>,
+    /// Connections found broken where they could not be removed.
+    pub(super) broken: Vec<Key>,
+    next_generation: u32,
+    pub(super) next_ticket: u64,
+    wheel: Wheel,
+    buffer: Vec<u8>,
+    /// Connections with more to read than their share of a turn.
+    unread: Vec<Key>,
+    ping: Bytes,
+    /// Set once the shard drains: when to give up waiting.
+    draining: Option<Instant>,
+}
+
+impl Shard {
+    pub(super) fn new(rooms: Rooms, options: Options, telemetry: Arc<Telemetry>) -> std::io::Result<Self> {
+        let poll = Poll::new()?;
+        let inbox = Arc::new(Inbox::new(Waker::new(poll.registry(), NEWS)?));
+        let tick = (options.heartbeat / 64).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        Ok(Self {
+            poll,
+            watch: inbox.clone(),
+            inbox,
+            epoch: rooms.epoch().clone(),
+            rooms,
+            options,
+            telemetry,
+            connections: Slab::new(),
+            local_rooms: Slab::new(),
+            names: HashMap::new(),
+            lagging: Vec::new(),
+            broken: Vec::new(),
+            next_generation: 0,
+            next_ticket: 0,
+            wheel: Wheel::new(tick, Instant::now()),
+            buffer: vec![0; READ_BUFFER],
+            unread: Vec::new(),
+            ping: frames::frame(&ServerFrame::Ping),
+            draining: None,
+        })
+    }
+
+    pub(super) fn inbox(&self) -> Arc<Inbox> {
+        self.inbox.clone()
+    }
+
+    /// Runs until drained.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut news = Vec::new();
+        loop {
+            let may_wait = self.unread.is_empty() && self.inbox.fall_asleep();
+            let wait = if may_wait { self.wheel.idle(Instant::now()) } else { Duration::ZERO };
+            if let Err(error) = self.poll.poll(&mut events, Some(wait))
+                && error.kind() != ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "a shard can't poll its sockets");
+                return;
+            }
+            self.inbox.wake_up();
+            for key in std::mem::take(&mut self.unread) {
+                self.readable(key, false);
+            }
+            for event in &events {
+                self.socket_event(event);
+            }
+            loop {
+                self.inbox.take(&mut news);
+                if news.is_empty() {
+                    break;
+                }
+                for event in news.drain(..) {
+                    self.news(event);
+                }
+            }
+            let now = Instant::now();
+            while let Some(due) = self.wheel.turn(now) {
+                for key in due {
+                    self.look(key, now);
+                }
+            }
+            self.settle();
+            if let Some(until) = self.draining
+                && (self.connections.is_empty() || now >= until)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Brings up to date who fell behind, and removes what broke, until neither makes more of it.
+    fn settle(&mut self) {
+        while !(self.lagging.is_empty() && self.broken.is_empty()) {
+            for key in std::mem::take(&mut self.broken) {
+                self.remove(key);
+            }
+            for key in std::mem::take(&mut self.lagging) {
+                self.catch_up(key);
+            }
+        }
+    }
+
+    fn news(&mut self, event: Event) {
+        match event {
+            Event::Adopt(place, handover) => self.adopt(place, handover),
+            Event::Moved(room) => self.advance(room),
+            Event::Opened { room, result } => self.opened(room, result),
+            Event::Steps { connection, room, ticket, result } => self.steps(connection, room, ticket, result),
+            Event::Drain { until } => self.drain(until),
+        }
+    }
+
+    fn socket_event(&mut self, event: &mio::event::Event) {
+        let slot = event.token().0;
+        let Some(connection) = self.connections.get(slot) else { return };
+        let key = connection.key(u32::try_from(slot).unwrap_or(u32::MAX));
+        if event.is_writable() && connection.socket.is_blocked() {
+            self.writable(key);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.readable(key, event.is_read_closed() || event.is_error());
+        }
+    }
+
+    /// The connection, if it still lives.
+    pub(super) fn connection(&mut self, key: Key) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(key.slot as usize)?;
+        (connection.generation == key.generation).then_some(connection)
+    }
+
+    fn adopt(&mut self, place: Place, handover: Handover) {
+        let now = Instant::now();
+        let generation = self.next_generation;
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let mut socket = Socket::new(mio::net::TcpStream::from_std(handover.socket));
+        let entry = self.connections.vacant_entry();
+        let token = Token(entry.key());
+        let registered = socket.stream_mut().register(
+            self.poll.registry(),
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        );
+        if let Err(error) = registered {
+            tracing::warn!(%error, "a connection could not be watched and is dropped");
+            return;
+        }
+        let key = Key { slot: u32::try_from(entry.key()).unwrap_or(u32::MAX), generation };
+        let spread = 0.5 + fastrand::f64() / 2.0;
+        entry.insert(Connection {
+            socket,
+            phase: Phase::New,
+            subscriptions: Vec::new(),
+            generation,
+            heard: now,
+            next_ping: now + self.options.heartbeat.mul_f64(spread),
+            input: None,
+            _place: place,
+        });
+        self.telemetry.connections.inc();
+        self.wheel.put(key, self.options.connect_timeout);
+        if self.draining.is_some() {
+            self.send_away(key);
+        } else if !handover.read.is_empty() {
+            self.feed(key, &mut handover.read.to_vec());
+        }
+    }
+
+    /// Reads a connection's frames; `to_the_end` where nothing will tell of what is left.
+    fn readable(&mut self, key: Key, to_the_end: bool) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for turn in 1.. {
+            let Some(connection) = self.connection(key) else { break };
+            if connection.socket.is_full() {
+                // `writable` goes on reading.
+                break;
+            }
+            match connection.socket.read(&mut buffer) {
+                Ok(0) => {
+                    self.remove(key);
+                    break;
+                }
+                Ok(n) => {
+                    connection.heard = Instant::now();
+                    self.feed(key, buffer.get_mut(..n).unwrap_or_default());
+                    // Less than asked for: there is no more for now, and the poll will tell.
+                    if n < READ_BUFFER && !to_the_end {
+                        break;
+                    }
+                    if turn == READS_A_TURN {
+                        self.unread.push(key);
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    self.remove(key);
+                    break;
+                }
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    /// Takes apart what a client sent.
+    fn feed(&mut self, key: Key, bytes: &mut [u8]) {
+        let max = self.options.max_frame;
+        let Some(connection) = self.connection(key) else { return };
+        let mut input = connection.input.take().unwrap_or_default();
+        let mut joined = std::mem::take(&mut input.rest);
+        let bytes = if joined.is_empty() {
+            bytes
+        } else {
+            joined.extend_from_slice(bytes);
+            &mut joined[..]
+        };
+        let mut at = 0;
+        loop {
+            let Some(connection) = self.connection(key) else { return };
+            if connection.phase == Phase::Closing {
+                return;
+            }
+            if connection.socket.is_full() {
+                break;
+            }
+            match websocket::decode(bytes.get_mut(at..).unwrap_or_default(), &mut input.fragments, max) {
+                Ok(None) => break,
+                Ok(Some((incoming, used))) => {
+                    at += used;
+                    if let Some(incoming) = incoming {
+                        self.incoming(key, incoming);
+                    }
+                }
+                Err(violation) => return self.violation(key, violation),
+            }
+        }
+        input.rest = bytes.get(at..).unwrap_or_default().to_vec();
+        if !(input.rest.is_empty() && input.fragments.is_empty())
+            && let Some(connection) = self.connection(key)
+        {
+            connection.input = Some(input);
+        }
+    }
+
+    /// Goes on where the socket took no more.
+    fn writable(&mut self, key: Key) {
+        let Some(connection) = self.connection(key) else { return };
+        let was_full = connection.socket.is_full();
+        match connection.socket.flush() {
+            Ok(false) => {}
+            Ok(true) if connection.phase == Phase::Closing => connection.socket.finish(),
+            Ok(true) => {
+                self.lagging.push(key);
+                if was_full {
+                    self.feed(key, &mut []);
+                    self.unread.push(key);
+                }
+            }
+            Err(_) => self.remove(key),
+        }
+    }
+
+    /// What time it is for a connection.
+    fn look(&mut self, key: Key, now: Instant) {
+        let Options { connect_timeout, heartbeat, write_timeout, .. } = self.options;
+        let ping = self.ping.clone();
+        let Some(connection) = self.connection(key) else { return };
+        let silent = now.duration_since(connection.heard);
+        let next = match connection.phase {
+            Phase::New if silent >= connect_timeout => {
+                return self.end(key, ErrorCode::ConnectTimeout, "no `connect` frame came in time");
+            }
+            Phase::New => connect_timeout - silent,
+            Phase::Closing => return self.remove(key),
+            Phase::Open => {
+                if let Some(since) = connection.socket.blocked_since()
+                    && now.duration_since(since) >= write_timeout
+                {
+                    // It takes no byte, so no frame could tell it why.
+                    self.count_error(ErrorCode::TooSlow);
+                    return self.remove(key);
+                }
+                if silent >= heartbeat * 2 {
+                    return self.end(
+                        key,
+                        ErrorCode::HeartbeatTimeout,
+                        "nothing was heard for two heartbeats",
+                    );
+                }
+                if now >= connection.next_ping {
+                    connection.next_ping = now + heartbeat;
+                    if !connection.socket.is_blocked() && connection.socket.answer(ping).is_err() {
+                        return self.remove(key);
+                    }
+                }
+                if !connection.subscriptions.is_empty() && !connection.socket.is_blocked() {
+                    // A subscription whose read failed has waited for another chance.
+                    self.lagging.push(key);
+                }
+                let Some(connection) = self.connection(key) else { return };
+                let blocked = connection.socket.blocked_since().map(|since| since + write_timeout);
+                let next = blocked.map_or(connection.next_ping, |at| at.min(connection.next_ping));
+                next.saturating_duration_since(now)
+            }
+        };
+        self.wheel.put(key, next);
+    }
+
+    /// Writes a frame that answers a client.
+    pub(super) fn answer(&mut self, key: Key, frame: Bytes) {
+        if let Some(connection) = self.connection(key)
+            && connection.socket.answer(frame).is_err()
+        {
+            self.broken.push(key);
+        }
+    }
+
+    /// Refuses one request; the connection goes on.
+    pub(super) fn refuse(&mut self, key: Key, id: Option<u64>, code: ErrorCode, message: String) {
+        self.count_error(code);
+        self.answer(key, frames::frame(&ServerFrame::Error(ErrorFrame { id, code, message })));
+    }
+
+    /// Ends a connection for an error, and tells it why.
+    pub(super) fn end(&mut self, key: Key, code: ErrorCode, message: &str) {
+        self.refuse(key, None, code, format!("{message}; {}", code.remedy()));
+        self.close(key, code.close_code().map_or(1011, twine_protocol::CloseCode::as_u16), code.as_str());
+    }
+
+    /// Sends a close frame and nothing after it; the connection is removed when the client closes
+    /// its side, or soon.
+    pub(super) fn close(&mut self, key: Key, code: u16, reason: &str) {
+        self.leave_all(key);
+        self.answer(key, websocket::close(code, reason));
+        let Some(connection) = self.connection(key) else { return };
+        connection.phase = Phase::Closing;
+        connection.input = None;
+        if !connection.socket.is_blocked() {
+            connection.socket.finish();
+        }
+        self.wheel.put(key, LINGER);
+    }
+
+    pub(super) fn count_error(&self, code: ErrorCode) {
+        self.telemetry.errors.get_or_create(&Code { code: code.as_str() }).inc();
+    }
+
+    /// Forgets a connection.
+    fn remove(&mut self, key: Key) {
+        self.leave_all(key);
+        if self.connection(key).is_none() {
+            return;
+        }
+        let mut connection = self.connections.remove(key.slot as usize);
+        self.telemetry.connections.dec();
+        // The socket is closed right after, which takes it out of the poll in any case.
+        let _ = connection.socket.stream_mut().deregister(self.poll.registry());
+    }
+
+    fn leave_all(&mut self, key: Key) {
+        let Some(connection) = self.connection(key) else { return };
+        for subscription in std::mem::take(&mut connection.subscriptions) {
+            self.leave(subscription);
+        }
+    }
+
+    fn drain(&mut self, until: Instant) {
+        self.draining = Some(until);
+        let keys: Vec<Key> = self.keys().collect();
+        for key in keys {
+            self.send_away(key);
+        }
+    }
+
+    /// Asks a client to come back elsewhere or later, not all at once.
+    fn send_away(&mut self, key: Key) {
+        let retry = u64::try_from(MAX_RETRY.mul_f64(fastrand::f64()).as_millis()).unwrap_or_default();
+        let code = ErrorCode::Draining;
+        self.answer(key, frames::frame(&ServerFrame::Disconnect(Disconnect { code, retry })));
+        self.close(key, twine_protocol::CloseCode::Restart.as_u16(), code.as_str());
+    }
+
+    fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        let all = self.connections.iter();
+        all.map(|(slot, connection)| connection.key(u32::try_from(slot).unwrap_or(u32::MAX)))
+    }
+
+    /// The position of the present epoch with this offset.
+    pub(super) fn position(&self, offset: Offset) -> twine_protocol::Position {
+        twine_protocol::Position { epoch: self.epoch.clone(), offset }
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        let open = i64::try_from(self.connections.len()).unwrap_or_default();
+        self.telemetry.connections.dec_by(open);
+    }
+}

@@ -1,0 +1,47 @@
+//! The bound on what all rooms together keep in memory, by bytes and by age.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Registry, Room};
+
+/// Every message in memory, oldest first. The committer's thread owns it.
+pub(crate) struct Tails {
+    registry: Arc<Registry>,
+    max_bytes: usize,
+    max_age: Duration,
+    bytes: usize,
+    order: VecDeque<(Arc<Room>, Instant)>,
+}
+
+impl Tails {
+    pub(crate) fn new(registry: Arc<Registry>, max_bytes: usize, max_age: Duration) -> Self {
+        Self { registry, max_bytes, max_age, bytes: 0, order: VecDeque::new() }
+    }
+
+    /// Counts a message that `room` keeps from now on.
+    pub(crate) fn added(&mut self, room: &Arc<Room>, bytes: usize, now: Instant) {
+        self.bytes += bytes;
+        self.order.push_back((room.clone(), now));
+    }
+
+    /// Forgets what is over the bounds. Rooms that nothing holds any more leave memory.
+    pub(crate) fn trim(&mut self, now: Instant) {
+        while let Some((room, kept_since)) = self.order.front() {
+            if self.bytes <= self.max_bytes && now.duration_since(*kept_since) < self.max_age {
+                break;
+            }
+            self.bytes -= room.drop_oldest();
+            if room.is_idle() {
+                self.registry.drop_if_idle(room.name());
+            }
+            self.order.pop_front();
+        }
+    }
+
+    /// When [`Tails::trim`] has something to do next.
+    pub(crate) fn next_trim(&self) -> Option<Instant> {
+        self.order.front().map(|(_, kept_since)| *kept_since + self.max_age)
+    }
+}

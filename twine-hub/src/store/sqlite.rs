@@ -1,0 +1,427 @@
+//! The embedded store: one `SQLite` file, written by one thread, in a folder of its own.
+//!
+//! Every commit is synced before it returns (`synchronous=FULL` on a write-ahead log), so that what
+//! was acknowledged survives `kill -9` and a power cut. Rows have ascending numbers in the order of
+//! their commits: appends go to the end of the file, and retention cuts at its beginning.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use serde_json::value::RawValue;
+use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
+
+use super::{Opened, Reader, Record, Segment, StoreError, Writer, epoch};
+
+/// The schema that this version writes, in `PRAGMA user_version`.
+const SCHEMA: i64 = 1;
+/// Marks the file as Twine's, in `PRAGMA application_id`: "Twin".
+const APPLICATION_ID: i64 = 0x5477_696e;
+/// Ends and names of epochs are kept this long after the last message of theirs may be asked for.
+const SEALS_OUTLIVE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+const TABLES: &str = "
+    CREATE TABLE epochs (
+        id INTEGER PRIMARY KEY,
+        epoch TEXT NOT NULL UNIQUE,
+        opened INTEGER NOT NULL
+    );
+    CREATE TABLE rooms (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE
+    );
+    -- The last offset of each room in each epoch; outlives the messages.
+    CREATE TABLE ends (
+        room INTEGER NOT NULL REFERENCES rooms,
+        epoch INTEGER NOT NULL REFERENCES epochs,
+        last INTEGER NOT NULL,
+        PRIMARY KEY (room, epoch)
+    ) WITHOUT ROWID;
+    CREATE TABLE messages (
+        seq INTEGER PRIMARY KEY,
+        room INTEGER NOT NULL REFERENCES rooms,
+        epoch INTEGER NOT NULL REFERENCES epochs,
+        offset INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        id TEXT,
+        sender TEXT,
+        data TEXT NOT NULL
+    );
+    CREATE UNIQUE INDEX messages_by_position ON messages (room, epoch, offset);
+    CREATE INDEX messages_by_id ON messages (room, id) WHERE id IS NOT NULL;
+";
+
+/// Opens `data_dir/twine.db`, makes it if missing, and begins a new epoch in it.
+pub(crate) fn open(data_dir: &Path) -> Result<Opened, StoreError> {
+    std::fs::create_dir_all(data_dir)
+        .map_err(|source| StoreError::Folder { path: data_dir.to_owned(), source })?;
+    let lock = lock(data_dir)?;
+    let path = data_dir.join("twine.db");
+    let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    prepare(&connection, &path).map_err(|error| damaged(error, &path))?;
+    let (epoch_id, epoch) = begin_epoch(&connection).map_err(|error| damaged(error, &path))?;
+    let reader = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    Ok(Opened {
+        writer: Box::new(SqliteWriter { connection, epoch_id, epoch, _lock: lock }),
+        reader: Box::new(SqliteReader { connection: reader }),
+    })
+}
+
+/// Holds the folder for this process; the lock goes with the file, also when the process dies.
+fn lock(data_dir: &Path) -> Result<File, StoreError> {
+    let path = data_dir.join("lock");
+    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = open.map_err(|source| StoreError::Folder { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: data_dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StoreError::Folder { path, source }),
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(StoreError::database("opening it"))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    connection.busy_timeout(Duration::from_secs(5)).map_err(StoreError::database("opening it"))?;
+    Ok(connection)
+}
+
+/// Checks whose file it is, and makes or migrates the schema.
+fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let database = StoreError::database;
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let found = pragma("user_version").map_err(database("reading its schema"))?;
+    let owner = pragma("application_id").map_err(database("reading its schema"))?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(database("reading its schema"))?;
+    if tables > 0 && owner != APPLICATION_ID {
+        return Err(StoreError::Corrupt { path: path.to_owned(), source: None });
+    }
+    if found > SCHEMA {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA });
+    }
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;",
+        )
+        .map_err(database("setting it up"))?;
+    if tables == 0 {
+        let create = format!(
+            "BEGIN; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+        );
+        connection.execute_batch(&create).map_err(database("creating its tables"))?;
+    }
+    Ok(())
+}
+
+/// What SQLite says of a file that is none of its own, told as what to do about it.
+fn damaged(error: StoreError, path: &Path) -> StoreError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error {
+        StoreError::Database { source, .. }
+            if matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)) =>
+        {
+            StoreError::Corrupt { path: path.to_owned(), source: Some(source) }
+        }
+        other => other,
+    }
+}
+
+fn begin_epoch(connection: &Connection) -> Result<(i64, Epoch), StoreError> {
+    let last: Option<String> = connection
+        .query_row("SELECT epoch FROM epochs ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
+        .optional()
+        .map_err(StoreError::database("reading the last epoch"))?;
+    let epoch = epoch::mint(last.and_then(|text| Epoch::new(&text).ok()).as_ref());
+    connection
+        .execute("INSERT INTO epochs (epoch, opened) VALUES (?1, ?2)", params![epoch.as_str(), epoch::now()])
+        .map_err(StoreError::database("beginning a new epoch"))?;
+    Ok((connection.last_insert_rowid(), epoch))
+}
+
+struct SqliteWriter {
+    connection: Connection,
+    epoch_id: i64,
+    epoch: Epoch,
+    _lock: File,
+}
+
+impl SqliteWriter {
+    fn execute(
+        &self,
+        action: &'static str,
+        sql: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<usize, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(StoreError::database(action))?;
+        statement.execute(params).map_err(StoreError::database(action))
+    }
+
+    fn room_id(&self, room: &RoomName) -> Result<Option<i64>, StoreError> {
+        room_id(&self.connection, room)
+    }
+
+    fn room_id_or_new(&self, room: &RoomName) -> Result<i64, StoreError> {
+        if let Some(id) = self.room_id(room)? {
+            return Ok(id);
+        }
+        self.execute("naming a room", "INSERT INTO rooms (name) VALUES (?1)", [room.as_str()])?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    /// Forgets epochs, ends and rooms that no cursor worth recovering can name any more.
+    fn expire_seals(&self, cut: u64) -> Result<(), StoreError> {
+        let action = "removing old ends of epochs";
+        let cut = cut.saturating_sub(u64::try_from(SEALS_OUTLIVE.as_millis()).unwrap_or(u64::MAX));
+        self.execute(
+            action,
+            "DELETE FROM ends WHERE epoch IN (SELECT id FROM epochs WHERE opened < ?1) AND epoch < ?2
+               AND epoch < (SELECT ifnull(min(epoch), ?2) FROM messages)",
+            params![cut, self.epoch_id],
+        )?;
+        self.execute(
+            action,
+            "DELETE FROM epochs WHERE opened < ?1 AND id < ?2 AND id < (SELECT ifnull(min(epoch), ?2) FROM ends)",
+            params![cut, self.epoch_id],
+        )?;
+        Ok(())
+    }
+}
+
+impl Writer for SqliteWriter {
+    fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    fn head(&mut self, room: &RoomName) -> Result<Offset, StoreError> {
+        let action = "reading a room's head";
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT last FROM ends WHERE epoch = ?1 AND room = (SELECT id FROM rooms WHERE name = ?2)",
+            )
+            .map_err(StoreError::database(action))?;
+        let last = statement
+            .query_row(params![self.epoch_id, room.as_str()], |row| offset(row, 0))
+            .optional()
+            .map_err(StoreError::database(action))?;
+        Ok(last.unwrap_or_default())
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.execute("beginning a transaction", "BEGIN IMMEDIATE", []).map(drop)
+    }
+
+    fn find_id(
+        &mut self,
+        room: &RoomName,
+        id: &MessageId,
+        since: u64,
+    ) -> Result<Option<Position>, StoreError> {
+        let action = "looking an id up";
+        let Some(room) = self.room_id(room)? else { return Ok(None) };
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT e.epoch, m.offset FROM messages m JOIN epochs e ON e.id = m.epoch
+                 WHERE m.room = ?1 AND m.id = ?2 AND m.time >= ?3 ORDER BY m.seq LIMIT 1",
+            )
+            .map_err(StoreError::database(action))?;
+        statement
+            .query_row(params![room, id.as_str(), since], |row| {
+                Ok(Position { epoch: epoch_name(row, 0)?, offset: offset(row, 1)? })
+            })
+            .optional()
+            .map_err(StoreError::database(action))
+    }
+
+    fn append(&mut self, room: &RoomName, record: &Record) -> Result<(), StoreError> {
+        let action = "storing a message";
+        let room = self.room_id_or_new(room)?;
+        self.execute(
+            action,
+            "INSERT INTO messages (room, epoch, offset, time, id, sender, data)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                room,
+                self.epoch_id,
+                record.offset.get(),
+                record.time,
+                record.id.as_ref().map(MessageId::as_str),
+                record.sender,
+                record.data.get(),
+            ],
+        )?;
+        self.execute(
+            action,
+            "INSERT INTO ends (room, epoch, last) VALUES (?1, ?2, ?3)
+             ON CONFLICT (room, epoch) DO UPDATE SET last = excluded.last",
+            params![room, self.epoch_id, record.offset.get()],
+        )?;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let committed = self.execute("committing", "COMMIT", []);
+        if committed.is_err() {
+            self.rollback();
+        }
+        committed.map(drop)
+    }
+
+    fn rollback(&mut self) {
+        // SQLite may have rolled back by itself already (a full disk, for one); then there is no
+        // transaction to end.
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.execute("rolling back", "ROLLBACK", [])
+        {
+            tracing::error!(%error, "a failed transaction could not be rolled back");
+        }
+    }
+
+    fn expire(&mut self, cut: u64, limit: usize) -> Result<usize, StoreError> {
+        let action = "removing old messages";
+        // Rows are in the order of their commits, so the oldest are the first: no index on the time
+        // is needed, and a batch touches neighbouring pages only.
+        let removed = self.execute(
+            action,
+            "DELETE FROM messages WHERE seq IN
+               (SELECT seq FROM (SELECT seq, time FROM messages ORDER BY seq LIMIT ?2) WHERE time < ?1)",
+            params![cut, i64::try_from(limit).unwrap_or(i64::MAX)],
+        )?;
+        if removed < limit {
+            self.expire_seals(cut)?;
+        }
+        Ok(removed)
+    }
+}
+
+struct SqliteReader {
+    connection: Connection,
+}
+
+impl Reader for SqliteReader {
+    fn knows_epoch(&mut self, epoch: &Epoch) -> Result<bool, StoreError> {
+        let action = "looking an epoch up";
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT 1 FROM epochs WHERE epoch = ?1")
+            .map_err(StoreError::database(action))?;
+        statement.exists([epoch.as_str()]).map_err(StoreError::database(action))
+    }
+
+    fn segments(&mut self, room: &RoomName) -> Result<Vec<Segment>, StoreError> {
+        let action = "reading a room's epochs";
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT e.epoch, s.last FROM ends s JOIN epochs e ON e.id = s.epoch
+                 WHERE s.room = (SELECT id FROM rooms WHERE name = ?1) ORDER BY s.epoch",
+            )
+            .map_err(StoreError::database(action))?;
+        let rows = statement
+            .query_map([room.as_str()], |row| {
+                Ok(Segment { epoch: epoch_name(row, 0)?, last: offset(row, 1)? })
+            })
+            .map_err(StoreError::database(action))?;
+        rows.collect::<Result<_, _>>().map_err(StoreError::database(action))
+    }
+
+    fn records(
+        &mut self,
+        room: &RoomName,
+        epoch: &Epoch,
+        after: Offset,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let action = "reading messages";
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT offset, time, id, sender, data FROM messages
+                 WHERE room = (SELECT id FROM rooms WHERE name = ?1)
+                   AND epoch = (SELECT id FROM epochs WHERE epoch = ?2) AND offset > ?3
+                 ORDER BY offset LIMIT ?4",
+            )
+            .map_err(StoreError::database(action))?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement
+            .query(params![room.as_str(), epoch.as_str(), after.get(), limit])
+            .map_err(StoreError::database(action))?;
+        let mut records = Vec::new();
+        let mut total = 0;
+        while let Some(row) = rows.next().map_err(StoreError::database(action))? {
+            let record = record(row).map_err(StoreError::database(action))?;
+            total += record.size();
+            if total > bytes && !records.is_empty() {
+                break;
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    fn nth_last(
+        &mut self,
+        room: &RoomName,
+        n: u32,
+        until: &Position,
+    ) -> Result<Option<Position>, StoreError> {
+        let action = "counting back";
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT e.epoch, t.offset FROM
+                   (SELECT epoch, offset FROM messages
+                    WHERE room = (SELECT id FROM rooms WHERE name = ?1)
+                      AND (epoch, offset) <= ((SELECT id FROM epochs WHERE epoch = ?2), ?3)
+                    ORDER BY epoch DESC, offset DESC LIMIT ?4) t
+                 JOIN epochs e ON e.id = t.epoch ORDER BY t.epoch, t.offset LIMIT 1",
+            )
+            .map_err(StoreError::database(action))?;
+        statement
+            .query_row(params![room.as_str(), until.epoch.as_str(), until.offset.get(), n], |row| {
+                Ok(Position { epoch: epoch_name(row, 0)?, offset: offset(row, 1)? })
+            })
+            .optional()
+            .map_err(StoreError::database(action))
+    }
+}
+
+fn room_id(connection: &Connection, room: &RoomName) -> Result<Option<i64>, StoreError> {
+    let action = "looking a room up";
+    let mut statement = connection
+        .prepare_cached("SELECT id FROM rooms WHERE name = ?1")
+        .map_err(StoreError::database(action))?;
+    statement.query_row([room.as_str()], |row| row.get(0)).optional().map_err(StoreError::database(action))
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let id: Option<String> = row.get(2)?;
+    let data: String = row.get(4)?;
+    Ok(Record {
+        offset: offset(row, 0)?,
+        time: row.get(1)?,
+        id: id.map(|id| MessageId::new(&id).map_err(|error| unreadable(2, error))).transpose()?,
+        sender: row.get(3)?,
+        data: RawValue::from_string(data).map_err(|error| unreadable(4, error))?,
+    })
+}
+
+fn offset(row: &Row<'_>, index: usize) -> rusqlite::Result<Offset> {
+    Offset::new(row.get(index)?).map_err(|error| unreadable(index, error))
+}
+
+fn epoch_name(row: &Row<'_>, index: usize) -> rusqlite::Result<Epoch> {
+    let text: String = row.get(index)?;
+    Epoch::new(&text).map_err(|error| unreadable(index, error))
+}
+
+/// A value in the file that no hub wrote so.
+fn unreadable(index: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error))
+}
