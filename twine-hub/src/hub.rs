@@ -126,8 +126,8 @@ impl Builder {
         let rooms = Rooms::open(&config.store(), config.rooms(), telemetry.clone())?;
         // After the store, which keeps a second hub out of the folder.
         let keys = keys(&config, ephemeral)?;
-        let connections = Connections::start(rooms.clone(), config.connections(), telemetry.clone())
-            .map_err(StartError::System)?;
+        let connections =
+            Connections::start(&rooms, &config.connections(), &telemetry).map_err(StartError::System)?;
 
         let stop = CancellationToken::new();
         let tasks = Tasks::default();

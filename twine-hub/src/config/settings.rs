@@ -123,6 +123,8 @@ settings! {
     store: StoreKind = "sqlite", One, one(value::store_kind), "sqlite or memory";
     /// How long messages are kept.
     store_retention: Retention = "24h", One, one(value::retention), "a time like 24h or 7d, or forever";
+    /// Messages that the store `memory` keeps, all rooms together; the oldest go first.
+    store_memory: usize = "256MiB", One, one(value::size), "a size like 256MiB";
     /// How long a publish with the same id is recognised; never longer than `store_retention`.
     idempotency_window: Duration = "10m", One, one(value::duration), "a time like 10m";
     /// Recent messages kept in memory, all rooms together.
@@ -130,7 +132,7 @@ settings! {
     /// How long a message stays in memory.
     tail_age: Duration = "2m", One, one(value::duration), "a time like 2m";
     /// Publishes that may wait for the store; more are refused.
-    max_pending_publishes: usize = "65536", One, one(value::count), "a number from 1";
+    max_pending_bytes: usize = "64MiB", One, one(value::size), "a size like 64MiB";
     /// WebSocket connections at once; more are refused.
     max_connections: usize = "100000", One, one(value::count), "a number from 1";
     /// HTTP connections at once, WebSockets not counted; more wait to be accepted.
@@ -179,7 +181,7 @@ impl Config {
             tail_bytes: self.tail_bytes,
             tail_age: self.tail_age,
             idempotency_window,
-            max_pending_publishes: self.max_pending_publishes,
+            max_pending_bytes: self.max_pending_bytes,
         }
     }
 
@@ -200,7 +202,7 @@ impl Config {
     /// What `store` needs to know.
     pub(crate) fn store(&self) -> store::Options {
         let kind = match self.store {
-            StoreKind::Memory => store::Kind::Memory,
+            StoreKind::Memory => store::Kind::Memory { max_bytes: self.store_memory },
             StoreKind::Sqlite => store::Kind::Sqlite { data_dir: self.data_dir.clone() },
         };
         store::Options { kind, retention: self.store_retention }
