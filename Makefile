@@ -16,7 +16,7 @@ PRESETS ?= idle,fanout-1k,saturate-1k,publish
 TARGETS ?= floor,twine,twine-memory,nchan,nats,mosquitto,uws,bun,sockudo,ws-node,socketio
 
 .DEFAULT_GOAL := help
-.PHONY: help setup client hub demo lint deny test test-rust test-wasm test-npm test-e2e image package msrv bench clean
+.PHONY: help setup client hub demo lint deny test test-rust test-vectors test-wasm test-npm test-e2e image package msrv bench clean
 
 help: ## List what make can do here
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,6 +38,7 @@ test: ## Everything that CI runs
 	@$(STAGE) deny $(MAKE) --no-print-directory deny
 	@$(STAGE) client $(MAKE) --no-print-directory client
 	@$(STAGE) rust $(MAKE) --no-print-directory test-rust
+	@$(STAGE) vectors $(MAKE) --no-print-directory test-vectors
 	@$(STAGE) wasm $(MAKE) --no-print-directory test-wasm
 	@$(STAGE) npm $(MAKE) --no-print-directory test-npm
 	@$(STAGE) e2e $(MAKE) --no-print-directory test-e2e
@@ -65,6 +66,9 @@ test-rust: ## Tests of all crates, and the examples in their documentation
 	  cargo test --locked --workspace --all-features --lib --bins --tests; \
 	fi
 	cargo test --locked --workspace --all-features --doc
+
+test-vectors: ## The golden vectors of the protocol, in plain Node
+	node --test twine-protocol/vectors/vectors.test.mjs
 
 test-wasm: ## The client's browser driver, in headless Chromium
 	wasm-pack test --mode no-install --headless --chrome --chromedriver "$$(command -v chromedriver)" \
