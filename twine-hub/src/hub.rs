@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::auth::{self, ApiKey, ApiKeys, KeyFileError, Origins};
 use crate::config::{Config, StoreKind};
 use crate::connection::Connections;
-use crate::http::{self, App, Limits, Tasks};
+use crate::http::{self, App, Limits, Seldom, Tasks};
 use crate::rooms::Rooms;
 use crate::store::StoreError;
 use crate::telemetry::Telemetry;
@@ -142,6 +142,7 @@ impl Builder {
             telemetry,
             tasks: tasks.clone(),
             stop: stop.clone(),
+            refused_pages: Seldom::default(),
         });
         tasks.spawn(http::serve(listener, http::router(app.clone()), limits, tasks.clone(), stop));
         info!(%address, store = ?app.config.store, version = crate::VERSION, "listening");

@@ -10,4 +10,4 @@ pub use self::origin::{InvalidOrigin, Origin};
 
 pub(crate) use self::key::{ApiKeys, KeyRefusal};
 pub(crate) use self::key_file::{key_of_folder, keys_of_file};
-pub(crate) use self::origin::{Asking, Origins};
+pub(crate) use self::origin::{Asking, Origins, is_loopback};

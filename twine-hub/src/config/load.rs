@@ -339,9 +339,9 @@ mod tests {
 
     #[test]
     fn values_that_exclude_each_other_are_a_problem() {
-        let problems = with(&[], &[], "max_data = \"8MiB\"").unwrap_err();
+        let problems = with(&[], &[], "max_data = \"2MiB\"").unwrap_err();
         assert!(
-            problems.to_string().contains("`max_body` (4194304 bytes) is below `max_data`"),
+            problems.to_string().contains("`max_body` (1048576 bytes) is below `max_data`"),
             "{problems}"
         );
     }

@@ -131,7 +131,7 @@ settings! {
     tail_bytes: usize = "256MiB", One, one(value::size), "a size like 256MiB";
     /// How long a message stays in memory.
     tail_age: Duration = "2m", One, one(value::duration), "a time like 2m";
-    /// Publishes that may wait for the store; more are refused.
+    /// Publishes that may wait for the store, in bytes; more are refused.
     max_pending_bytes: usize = "64MiB", One, one(value::size), "a size like 64MiB";
     /// WebSocket connections at once; more are refused.
     max_connections: usize = "100000", One, one(value::count), "a number from 1";
@@ -144,7 +144,7 @@ settings! {
     /// The largest `data` of a message.
     max_data: usize = "64KiB", One, one(value::size), "a size like 64KiB";
     /// The largest body of a request.
-    max_body: usize = "4MiB", One, one(value::size), "a size like 4MiB";
+    max_body: usize = "1MiB", One, one(value::size), "a size like 4MiB";
     /// Messages of one batch, and rooms of one publish.
     max_batch: usize = "1000", One, one(value::count), "a number from 1";
     /// Messages that one request for history, or `history` of a subscribe, may ask for.

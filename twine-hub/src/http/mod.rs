@@ -4,9 +4,15 @@
 //! policy (keys, origins, sizes) live here; rooms know none of it. Every refusal is a
 //! [`problem::Refusal`].
 
+mod body;
+mod cookie;
 mod health;
+mod page;
 mod problem;
+mod publish;
+mod rooms;
 mod server;
+mod ws;
 
 use std::sync::Arc;
 
@@ -14,7 +20,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::Uri;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
@@ -22,12 +28,13 @@ use tokio_util::sync::CancellationToken;
 use twine_protocol::ErrorCode;
 
 use self::problem::{Refusal, Refused};
-use crate::auth::{ApiKeys, Origins};
+use crate::auth::{ApiKeys, KeyRefusal, Origins};
 use crate::config::Config;
 use crate::connection::Connections;
 use crate::rooms::Rooms;
 use crate::telemetry::{Code, Telemetry};
 
+pub(crate) use self::page::Seldom;
 pub(crate) use self::server::{Limits, Tasks, serve};
 
 /// What requests work with.
@@ -41,12 +48,25 @@ pub(crate) struct App {
     pub(crate) tasks: Tasks,
     /// Cancelled when the hub begins to stop.
     pub(crate) stop: CancellationToken,
+    /// Says that a page was refused.
+    pub(crate) refused_pages: Seldom,
 }
 
 /// Every path of the hub.
 pub(crate) fn router(app: Arc<App>) -> Router {
+    let api = Router::new()
+        .route("/api/publish", post(publish::one))
+        .route("/api/publish/batch", post(publish::batch))
+        .route("/api/rooms", get(rooms::list))
+        .route("/api/rooms/{room}", get(rooms::info))
+        .route("/api/rooms/{room}/messages", get(rooms::history))
+        // Methods and keys are looked at in this order: a wrong method tells no secret.
+        .route_layer(middleware::from_fn_with_state(app.clone(), check_key));
     Router::new()
+        .merge(api)
         .route("/", get(about))
+        .route("/ws", get(ws::open))
+        .route("/set-cookie", get(cookie::set).options(cookie::preflight))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
@@ -63,6 +83,16 @@ async fn about() -> Response {
         "version": crate::VERSION,
         "paths": ["/ws", "/set-cookie", "/api/publish", "/api/rooms", "/twine.js", "/healthz", "/readyz", "/metrics"],
     }))
+}
+
+/// Lets in who shows one of the hub's keys. Nothing of the body is read before.
+async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let refusal = match app.keys.check(request.headers()) {
+        Ok(()) => return next.run(request).await,
+        Err(KeyRefusal::Missing) => Refusal::new(ErrorCode::KeyMissing, "the request shows no API key"),
+        Err(KeyRefusal::Invalid) => Refusal::new(ErrorCode::KeyInvalid, "the API key is none of this hub's"),
+    };
+    refusal.into_response()
 }
 
 /// A body of JSON. What the hub answers with holds texts and numbers, which always serialize.

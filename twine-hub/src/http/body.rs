@@ -1,0 +1,91 @@
+//! Reading a request's body: how much, how long, of which kind.
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::Request;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::time::Instant;
+use twine_protocol::ErrorCode;
+
+use super::problem::Refusal;
+use crate::config::Config;
+
+/// How many times `max_body` is read and thrown away before a body that is too big is refused.
+/// An answer sent while the client still writes is often lost: its system sees the socket closed
+/// with data unread and tells the client of a reset instead.
+const DISCARD_FACTOR: usize = 8;
+
+/// The body of a request that says it is JSON. Nothing is parsed here.
+pub(super) async fn json(request: Request, config: &Config) -> Result<Bytes, Refusal> {
+    let (head, mut body) = request.into_parts();
+    let deadline = Instant::now() + config.request_timeout;
+    if !is_json(&head.headers) {
+        discard(&mut body, config.max_body, deadline).await;
+        let detail = "the body is not declared as `application/json`";
+        return Err(Refusal::new(ErrorCode::UnsupportedMediaType, detail));
+    }
+    let too_big = || {
+        let detail = format!("a body has {} bytes at most (`max_body`)", config.max_body);
+        Refusal::new(ErrorCode::BodyTooBig, detail)
+    };
+    if body.size_hint().lower() > u64::try_from(config.max_body).unwrap_or(u64::MAX) {
+        discard(&mut body, config.max_body, deadline).await;
+        return Err(too_big());
+    }
+    let collected = Limited::new(&mut body, config.max_body).collect();
+    match tokio::time::timeout_at(deadline, collected).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            discard(&mut body, config.max_body, deadline).await;
+            Err(too_big())
+        }
+        Ok(Err(error)) => {
+            Err(Refusal::new(ErrorCode::BadRequest, format!("the body can't be read: {error}")))
+        }
+        Err(_) => {
+            let detail = format!("the body did not arrive within {:?}", config.request_timeout);
+            Err(Refusal::new(ErrorCode::RequestTimeout, detail))
+        }
+    }
+}
+
+async fn discard(body: &mut Body, max_body: usize, deadline: Instant) {
+    let discarded = async {
+        let mut left = max_body.saturating_mul(DISCARD_FACTOR);
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // What is still missing then is the client's loss: the answer is the same.
+    let _ = tokio::time::timeout_at(deadline, discarded).await;
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(kind)) = headers.get(CONTENT_TYPE).map(http::HeaderValue::to_str) else { return false };
+    let essence = kind.split_once(';').map_or(kind, |(essence, _)| essence);
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_declared_with_or_without_parameters() {
+        let declared = |kind: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+            is_json(&headers)
+        };
+        assert!(declared("application/json") && declared("Application/JSON ; charset=utf-8"));
+        for other in ["", "text/plain", "application/json2", "application/problem+json", "text/json"] {
+            assert!(!declared(other), "{other}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,121 @@
+//! The page that a browser's request comes from, and whether it may ask.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::extract::FromRequestParts;
+use http::header::{HOST, ORIGIN};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue};
+use tracing::warn;
+use twine_protocol::ErrorCode;
+
+use super::App;
+use super::problem::Refusal;
+use super::server::Peer;
+use crate::auth::{Asking, Origin};
+
+/// What a request tells of the page behind it.
+#[derive(Debug)]
+pub(super) struct Page {
+    /// `Origin` as it came; `None` where no browser asks for another site's page.
+    pub(super) origin: Option<HeaderValue>,
+    /// Whom the request was meant for.
+    pub(super) host: Option<Authority>,
+    peer: Option<Peer>,
+    headers: HeaderMap,
+}
+
+impl<S: Sync> FromRequestParts<S> for Page {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // HTTP/2 has the host in its URI.
+        let host =
+            parts.uri.authority().cloned().or_else(|| parts.headers.get(HOST)?.to_str().ok()?.parse().ok());
+        Ok(Self {
+            origin: parts.headers.get(ORIGIN).cloned(),
+            host,
+            peer: parts.extensions.get::<Peer>().copied(),
+            headers: parts.headers.clone(),
+        })
+    }
+}
+
+impl Page {
+    /// Refuses a page that may not use this hub. A request without `Origin` is no page's: browsers
+    /// send it with every WebSocket and with every request to another site.
+    pub(super) fn check(&self, app: &App) -> Result<(), Refusal> {
+        let Some(origin) = &self.origin else { return Ok(()) };
+        let origin = String::from_utf8_lossy(origin.as_bytes());
+        let Some(Peer(peer)) = self.peer else {
+            return Err(Refusal::new(ErrorCode::Internal, "the connection has no peer"));
+        };
+        let asking = Asking { peer, host: self.host.as_ref(), headers: &self.headers };
+        if app.origins.allow(&origin, asking) {
+            return Ok(());
+        }
+        let host = self.host.as_ref().map_or("", Authority::as_str);
+        app.refused_pages.say(|unsaid| {
+            warn!(%origin, host, unsaid, "a page was refused: if it is yours, add its origin to `allowed_origins`");
+        });
+        let detail = format!(
+            "pages of the origin {origin} may not use this hub; its operator can add that origin to `allowed_origins` (TWINE_ALLOWED_ORIGINS)"
+        );
+        Err(Refusal::new(ErrorCode::OriginNotAllowed, detail))
+    }
+
+    /// `Origin` where it is one.
+    pub(super) fn parsed_origin(&self) -> Option<Origin> {
+        self.origin.as_ref()?.to_str().ok()?.parse().ok()
+    }
+}
+
+/// A log line that anyone may cause: one a second at most.
+#[derive(Debug)]
+pub(crate) struct Seldom {
+    started: Instant,
+    /// The second after `started` in which the line may be said again.
+    next: AtomicU64,
+    unsaid: AtomicU64,
+}
+
+impl Default for Seldom {
+    fn default() -> Self {
+        Self { started: Instant::now(), next: AtomicU64::new(0), unsaid: AtomicU64::new(0) }
+    }
+}
+
+impl Seldom {
+    /// Calls `say` with the number of lines left unsaid since the last one, or counts one more.
+    pub(crate) fn say(&self, say: impl FnOnce(u64)) {
+        let second = self.started.elapsed().as_secs();
+        let due = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+            (next <= second).then_some(second + 1)
+        });
+        if due.is_ok() {
+            say(self.unsaid.swap(0, Ordering::Relaxed));
+        } else {
+            self.unsaid.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_line_is_counted_instead_of_said() {
+        // A second that never ends, whatever this test takes.
+        let seldom = Seldom { next: AtomicU64::new(u64::MAX), ..Seldom::default() };
+        seldom.say(|_| panic!("too soon"));
+        seldom.say(|_| panic!("too soon"));
+        seldom.next.store(0, Ordering::Relaxed);
+        let mut said = None;
+        seldom.say(|unsaid| said = Some(unsaid));
+        assert_eq!(said, Some(2));
+    }
+}
