@@ -19,7 +19,7 @@ TARGETS ?= floor,twine,twine-memory,nchan,nats,mosquitto,uws,bun,sockudo,ws-node
 .PHONY: help setup client hub demo lint deny test test-rust test-vectors test-wasm test-npm test-e2e image package msrv bench clean
 
 help: ## List what make can do here
-	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## Install what is missing on this machine
 	@scripts/setup
