@@ -16,6 +16,8 @@ mod inbox;
 mod shard;
 mod socket;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod websocket;
 mod wheel;
 

@@ -1,1 +1,309 @@
+//! What every store must do, run on each of them; and reading, held against a simple model.
 
+use std::ops::Range;
+
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+use twine_protocol::{Epoch, GapReason, Lost, MessageId, Offset, Position, RoomName};
+
+use super::page::{self, Item, Limit, Page, Start};
+use super::{Kind, Opened, Options, Record, Retention, StoreError, open};
+
+const ALL: Limit = Limit { messages: 1_000, bytes: usize::MAX };
+
+fn room(name: &str) -> RoomName {
+    name.parse().unwrap()
+}
+
+fn offset(n: u64) -> Offset {
+    Offset::new(n).unwrap()
+}
+
+fn at(epoch: &Epoch, n: u64) -> Position {
+    Position { epoch: epoch.clone(), offset: offset(n) }
+}
+
+fn record(n: u64, time: u64, id: Option<&str>) -> Record {
+    Record {
+        offset: offset(n),
+        time,
+        id: id.map(|id| MessageId::new(id).unwrap()),
+        sender: None,
+        data: RawValue::from_string(n.to_string()).unwrap(),
+    }
+}
+
+fn append(store: &mut Opened, name: &str, offsets: Range<u64>, time: u64) {
+    store.writer.begin().unwrap();
+    for n in offsets {
+        store.writer.append(&room(name), &record(n, time, None)).unwrap();
+    }
+    store.writer.commit().unwrap();
+}
+
+/// A page as `offset` for messages and `epoch` for crossings.
+fn shown(page: &Page) -> Vec<String> {
+    let show = |item: &Item| match item {
+        Item::Message { record, .. } => record.offset.to_string(),
+        Item::Crossing { prev, .. } => format!("crossing after {}", prev.offset),
+    };
+    page.items.iter().map(show).collect()
+}
+
+fn read(store: &mut Opened, name: &str, start: Start, until: &Position) -> Page {
+    page::read(&mut *store.reader, &room(name), &start, until, ALL).unwrap()
+}
+
+fn memory() -> Opened {
+    open(&Options { kind: Kind::Memory { max_bytes: usize::MAX }, retention: Retention::Forever }).unwrap()
+}
+
+fn sqlite(folder: &tempfile::TempDir) -> Opened {
+    let kind = Kind::Sqlite { data_dir: folder.path().to_owned() };
+    open(&Options { kind, retention: Retention::Forever }).unwrap()
+}
+
+/// Runs a test on each store.
+fn on_each(test: fn(Opened)) {
+    test(memory());
+    test(sqlite(&tempfile::tempdir().unwrap()));
+}
+
+#[test]
+fn what_is_committed_is_read_and_counted() {
+    on_each(|mut store| {
+        let epoch = store.writer.epoch().clone();
+        assert_eq!(store.writer.head(&room("a")).unwrap(), Offset::ZERO);
+        append(&mut store, "a", 1..4, 10);
+        append(&mut store, "b", 1..2, 10);
+        append(&mut store, "a", 4..6, 10);
+        assert_eq!(store.writer.head(&room("a")).unwrap(), offset(5));
+        let page = read(&mut store, "a", Start::After(at(&epoch, 2)), &at(&epoch, 5));
+        assert_eq!(shown(&page), ["3", "4", "5"]);
+        assert!(page.complete && page.loss.is_none());
+        let page = read(&mut store, "a", Start::After(at(&epoch, 2)), &at(&epoch, 4));
+        assert_eq!(shown(&page), ["3", "4"], "nothing after the end that was asked for");
+        let page = read(&mut store, "nowhere", Start::After(at(&epoch, 0)), &at(&epoch, 0));
+        assert!(page.items.is_empty() && page.loss.is_none());
+    });
+}
+
+#[test]
+fn the_last_n_are_counted_back_from_the_head() {
+    on_each(|mut store| {
+        let epoch = store.writer.epoch().clone();
+        append(&mut store, "a", 1..6, 10);
+        let head = at(&epoch, 5);
+        assert_eq!(shown(&read(&mut store, "a", Start::Last(2), &head)), ["4", "5"]);
+        assert_eq!(shown(&read(&mut store, "a", Start::Last(2), &at(&epoch, 3))), ["2", "3"]);
+        assert_eq!(shown(&read(&mut store, "a", Start::Last(99), &head)), ["1", "2", "3", "4", "5"]);
+        assert_eq!(shown(&read(&mut store, "a", Start::Last(0), &head)), [""; 0]);
+        assert_eq!(read(&mut store, "b", Start::Last(3), &at(&epoch, 0)).start, at(&epoch, 0));
+        let earlier = Start::AfterOrLast(at(&epoch, 2), 1);
+        assert_eq!(shown(&read(&mut store, "a", earlier, &head)), ["3", "4", "5"]);
+        let earlier = Start::AfterOrLast(at(&epoch, 4), 3);
+        assert_eq!(shown(&read(&mut store, "a", earlier, &head)), ["3", "4", "5"]);
+    });
+}
+
+#[test]
+fn an_id_is_found_within_its_window_and_in_its_room_also_before_the_commit() {
+    on_each(|mut store| {
+        let epoch = store.writer.epoch().clone();
+        let id = MessageId::new("x").unwrap();
+        store.writer.begin().unwrap();
+        store.writer.append(&room("a"), &record(1, 100, Some("x"))).unwrap();
+        assert_eq!(store.writer.find_id(&room("a"), &id, 100).unwrap(), Some(at(&epoch, 1)));
+        store.writer.commit().unwrap();
+        assert_eq!(store.writer.find_id(&room("a"), &id, 50).unwrap(), Some(at(&epoch, 1)));
+        assert_eq!(store.writer.find_id(&room("a"), &id, 101).unwrap(), None);
+        assert_eq!(store.writer.find_id(&room("b"), &id, 0).unwrap(), None);
+    });
+}
+
+#[test]
+fn retention_takes_the_oldest_in_batches_and_a_reader_is_told_what_it_missed() {
+    on_each(|mut store| {
+        let epoch = store.writer.epoch().clone();
+        append(&mut store, "a", 1..4, 10);
+        append(&mut store, "a", 4..6, 20);
+        assert_eq!(store.writer.expire(20, 2).unwrap(), 2);
+        assert_eq!(store.writer.expire(20, 2).unwrap(), 1);
+        assert_eq!(store.writer.expire(20, 2).unwrap(), 0);
+        let page = read(&mut store, "a", Start::After(at(&epoch, 1)), &at(&epoch, 5));
+        assert_eq!(shown(&page), ["4", "5"]);
+        let loss = page.loss.unwrap();
+        assert_eq!(loss.reason, GapReason::Expired);
+        assert_eq!(loss.lost, Lost { from: at(&epoch, 1), to: at(&epoch, 3), count: Some(2) });
+        assert_eq!(page.start, at(&epoch, 3));
+        store.writer.expire(1000, 100).unwrap();
+        assert_eq!(store.writer.head(&room("a")).unwrap(), offset(5), "the head outlives the messages");
+        let page = read(&mut store, "a", Start::After(at(&epoch, 4)), &at(&epoch, 5));
+        assert_eq!(page.loss.unwrap().lost.count, Some(1));
+        assert_eq!(page.start, at(&epoch, 5));
+    });
+}
+
+#[test]
+fn a_cursor_of_another_log_is_told_so_and_goes_on_with_what_came_later() {
+    on_each(|mut store| {
+        let epoch = store.writer.epoch().clone();
+        append(&mut store, "a", 1..3, 10);
+        let head = at(&epoch, 2);
+        for (cursor, start) in [
+            (Position::new("", 0).unwrap(), at(&epoch, 0)),
+            (Position::new("000000000001-other", 7).unwrap(), at(&epoch, 0)),
+            (Position::new("zzz", 1).unwrap(), head.clone()),
+            (at(&epoch, 3), head.clone()),
+        ] {
+            let page = read(&mut store, "a", Start::After(cursor.clone()), &head);
+            let loss = page.loss.unwrap();
+            assert_eq!((loss.reason, loss.lost.count), (GapReason::Unknown, None));
+            assert_eq!((loss.lost.from, &loss.lost.to), (cursor, &start));
+            assert_eq!(page.start, start);
+        }
+    });
+}
+
+#[test]
+fn memory_keeps_no_more_than_it_may() {
+    let size = record(1, 0, None).size();
+    let kind = Kind::Memory { max_bytes: size * 2 };
+    let mut store = open(&Options { kind, retention: Retention::Forever }).unwrap();
+    let epoch = store.writer.epoch().clone();
+    append(&mut store, "a", 1..4, 10);
+    let page = read(&mut store, "a", Start::After(at(&epoch, 0)), &at(&epoch, 3));
+    assert_eq!(shown(&page), ["2", "3"]);
+    assert_eq!(page.loss.unwrap().lost.count, Some(1));
+}
+
+#[test]
+fn a_rolled_back_transaction_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = sqlite(&folder);
+    store.writer.begin().unwrap();
+    store.writer.append(&room("a"), &record(1, 10, Some("x"))).unwrap();
+    store.writer.rollback();
+    assert_eq!(store.writer.head(&room("a")).unwrap(), Offset::ZERO);
+    assert_eq!(store.writer.find_id(&room("a"), &MessageId::new("x").unwrap(), 0).unwrap(), None);
+    append(&mut store, "a", 1..2, 10);
+}
+
+#[test]
+fn a_second_hub_is_kept_out_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = sqlite(&folder);
+    let options =
+        Options { kind: Kind::Sqlite { data_dir: folder.path().to_owned() }, retention: Retention::Forever };
+    assert!(matches!(open(&options), Err(StoreError::InUse { .. })));
+    drop(first);
+    assert!(open(&options).is_ok());
+}
+
+#[test]
+fn a_file_that_is_no_database_of_ours_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let options =
+        Options { kind: Kind::Sqlite { data_dir: folder.path().to_owned() }, retention: Retention::Forever };
+    let path = folder.path().join("twine.db");
+    std::fs::write(&path, "this is a text, and long enough to be taken for a database header by no one ...")
+        .unwrap();
+    let Err(error) = open(&options) else { panic!("opened") };
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE foreign_one (x)").unwrap();
+    let Err(error) = open(&options) else { panic!("opened") };
+    assert!(error.to_string().contains("move it away"), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    drop(open(&options).unwrap());
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(open(&options), Err(StoreError::Newer { found: 99, .. })));
+}
+
+/// What happens to a room of the model.
+#[derive(Debug, Clone)]
+enum Step {
+    Append(u64),
+    Restart,
+    Expire(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (1u64..5).prop_map(Step::Append),
+        2 => Just(Step::Restart),
+        1 => (1u64..8).prop_map(Step::Expire),
+    ];
+    proptest::collection::vec(step, 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// From any position the log ever had, over restarts and retention, a reader gets every later
+    /// message that is kept, in order, or is told exactly how many are gone: whatever the pages.
+    #[test]
+    fn from_every_position_nothing_is_skipped_in_silence(steps in steps(), page_size in 1usize..6) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = sqlite(&folder);
+        // Every message ever, oldest first; `gone` of them were removed.
+        let mut log: Vec<Position> = Vec::new();
+        let mut positions = vec![at(store.writer.epoch(), 0)];
+        let (mut head, mut gone) = (0, 0);
+        for (time, step) in (1u64..).zip(steps) {
+            match step {
+                Step::Append(n) => {
+                    append(&mut store, "a", head + 1..head + 1 + n, time);
+                    let epoch = store.writer.epoch().clone();
+                    for n in head + 1..=head + n {
+                        log.push(at(&epoch, n));
+                        positions.push(at(&epoch, n));
+                    }
+                    head += n;
+                }
+                Step::Restart => {
+                    drop(store);
+                    store = sqlite(&folder);
+                    positions.push(at(store.writer.epoch(), 0));
+                    head = 0;
+                }
+                Step::Expire(n) => gone += store.writer.expire(1_000, n as usize).unwrap(),
+            }
+        }
+        let until = at(store.writer.epoch(), head);
+        for from in &positions {
+            let expected: Vec<_> = log.iter().filter(|at| *at > from).cloned().collect();
+            let lost = log.iter().take(gone).filter(|at| *at > from).count();
+            let (mut cursor, mut seen, mut told) = (from.clone(), Vec::new(), 0);
+            for _ in 0..200 {
+                let limit = Limit { messages: page_size, bytes: usize::MAX };
+                let page = page::read(&mut *store.reader, &room("a"), &Start::After(cursor.clone()), &until, limit).unwrap();
+                if let Some(loss) = &page.loss {
+                    prop_assert_eq!(&loss.lost.from, &cursor);
+                    prop_assert_eq!(&loss.lost.to, &page.start);
+                    told += loss.lost.count.unwrap();
+                }
+                cursor = page.start.clone();
+                for item in &page.items {
+                    match item {
+                        Item::Message { epoch, record } => {
+                            prop_assert_eq!(&cursor, &Position { epoch: epoch.clone(), offset: offset(record.offset.get() - 1) });
+                            cursor.offset = record.offset;
+                            seen.push(cursor.clone());
+                        }
+                        Item::Crossing { epoch, prev } => {
+                            prop_assert_eq!(prev, &cursor);
+                            cursor = at(epoch, 0);
+                        }
+                    }
+                }
+                if page.complete {
+                    break;
+                }
+            }
+            prop_assert_eq!(&cursor, &until);
+            prop_assert_eq!(told, lost as u64);
+            prop_assert_eq!(seen, expected[lost..].to_vec());
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! Connections over real sockets, below HTTP: what each frame is answered, and that no client's
+//! doing is another's undoing.
+
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::value::RawValue;
+use tokio_tungstenite::WebSocketStream;
+use tungstenite::Message as Ws;
+use tungstenite::protocol::Role;
+use twine_protocol::{GapReason, Position, ServerFrame, json};
+
+use super::{Connections, Handover, Options};
+use crate::rooms::{self, NewMessage, Rooms};
+use crate::store::{self, Kind, Retention};
+use crate::telemetry::Telemetry;
+
+type Frame = ServerFrame<twine_protocol::Data>;
+
+/// Rooms and connections without HTTP around them.
+struct Bench {
+    rooms: Rooms,
+    connections: Connections,
+    telemetry: Arc<Telemetry>,
+    listener: TcpListener,
+}
+
+struct Client(WebSocketStream<tokio::net::TcpStream>);
+
+impl Bench {
+    fn new(kind: Kind, rooms: rooms::Options, options: &Options) -> Self {
+        let telemetry = Arc::new(Telemetry::default());
+        let store = store::Options { kind, retention: Retention::Forever };
+        let rooms = Rooms::open(&store, rooms, telemetry.clone()).unwrap();
+        let connections = Connections::start(&rooms, options, &telemetry).unwrap();
+        Self { rooms, connections, telemetry, listener: TcpListener::bind("127.0.0.1:0").unwrap() }
+    }
+
+    fn in_memory(options: &Options) -> Self {
+        Self::new(Kind::Memory { max_bytes: usize::MAX }, rooms::Options::default(), options)
+    }
+
+    /// A socket of the hub's, and the client's end of it.
+    async fn socket(&self) -> tokio::net::TcpStream {
+        let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = self.listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let place = self.connections.reserve().unwrap();
+        self.connections.adopt(place, Handover { socket, read: Bytes::new() });
+        tokio::net::TcpStream::from_std(client).unwrap()
+    }
+
+    async fn client(&self) -> Client {
+        Client(WebSocketStream::from_raw_socket(self.socket().await, Role::Client, None).await)
+    }
+
+    /// A client that has said `connect` and subscribed to a room.
+    async fn subscriber(&self, room: &str) -> Client {
+        let mut client = self.client().await;
+        client.connect().await;
+        client.say(&format!(r#"{{"type":"subscribe","id":1,"room":"{room}"}}"#)).await;
+        assert!(matches!(client.next().await, Frame::Subscribed(s) if s.recovered.is_none()));
+        client
+    }
+
+    async fn publish(&self, room: &str, data: &str) -> Position {
+        let data = RawValue::from_string(data.to_owned()).unwrap();
+        let message = NewMessage { room: room.parse().unwrap(), data, id: None, sender: None };
+        let published = self.rooms.publish(vec![message]).await.unwrap().remove(0);
+        Position { epoch: published.epoch, offset: published.offset }
+    }
+
+    async fn end(self) {
+        self.connections.drain(Duration::from_secs(5)).await;
+        self.rooms.close().await;
+    }
+}
+
+impl Client {
+    async fn say(&mut self, text: &str) {
+        self.0.send(Ws::text(text)).await.unwrap();
+    }
+
+    async fn connect(&mut self) {
+        self.say(r#"{"type":"connect"}"#).await;
+        assert!(matches!(self.next().await, Frame::Connected(c) if !c.resumed && c.rooms.is_empty()));
+    }
+
+    async fn subscribe_after(&mut self, room: &str, after: &Position) {
+        let Position { epoch, offset } = after;
+        let after = format!(r#"{{"epoch":"{epoch}","offset":{offset}}}"#);
+        self.say(&format!(r#"{{"type":"subscribe","id":1,"room":"{room}","after":{after}}}"#)).await;
+    }
+
+    /// The next frame of the protocol.
+    async fn next(&mut self) -> Frame {
+        loop {
+            match self.0.next().await.unwrap().unwrap() {
+                Ws::Text(text) => return json::decode_server(&text).unwrap(),
+                Ws::Close(frame) => panic!("closed: {frame:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The data of the next frame, which is a message.
+    async fn data(&mut self) -> String {
+        match self.next().await {
+            Frame::Message(message) => message.data.get().to_owned(),
+            other => panic!("no message: {other:?}"),
+        }
+    }
+
+    async fn error(&mut self) -> (Option<u64>, &'static str) {
+        match self.next().await {
+            Frame::Error(error) => (error.id, error.code.as_str()),
+            other => panic!("no error: {other:?}"),
+        }
+    }
+
+    /// The code that the connection ends with.
+    async fn closed(&mut self) -> u16 {
+        loop {
+            match self.0.next().await {
+                Some(Ok(Ws::Close(Some(frame)))) => return frame.code.into(),
+                Some(Ok(_)) => {}
+                other => panic!("no close frame: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_reaches_every_subscriber_of_its_room_and_nobody_else() {
+    let bench = Bench::in_memory(&Options { shards: 2, ..Options::default() });
+    let mut chat = Vec::new();
+    for _ in 0..5 {
+        chat.push(bench.subscriber("chat").await);
+    }
+    let mut other = bench.subscriber("other").await;
+    for n in 0..3 {
+        bench.publish("chat", &n.to_string()).await;
+    }
+    bench.publish("other", r#""marker""#).await;
+    for client in &mut chat {
+        for n in 0..3 {
+            assert_eq!(client.data().await, n.to_string());
+        }
+    }
+    assert_eq!(other.data().await, r#""marker""#);
+    assert_eq!(bench.telemetry.delivered.get(), 16);
+    assert_eq!(bench.rooms.info(&"chat".parse().unwrap()).await.unwrap().subscribers, 5);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_breaks_the_protocol_is_answered_by_its_code_and_nobody_else_notices() {
+    let bench = Bench::in_memory(&Options { max_frame: 1000, ..Options::default() });
+    let mut witness = bench.subscriber("chat").await;
+    let long = format!(r#"{{"type":"connect","scope":"{}"}}"#, "x".repeat(1000));
+    let connect = r#"{"type":"connect"}"#;
+    for (frames, error, close) in [
+        (vec!["{"], "bad_frame", 4400),
+        (vec!["[]"], "bad_frame", 4400),
+        (vec![r#"{"type":"subscribe","id":1,"room":"chat"}"#], "bad_frame", 4400),
+        (vec![r#"{"type":"ping"}"#], "bad_frame", 4400),
+        (vec![connect, connect], "bad_frame", 4400),
+        (vec![connect, r#"{"id":1}"#], "bad_frame", 4400),
+        (vec![connect, r#"{"type":"subscribe","room":"chat"}"#], "bad_frame", 4400),
+        (vec![connect, r#"{"type":"subscribe","id":-1,"room":"chat"}"#], "bad_frame", 4400),
+        (vec![&long], "frame_too_big", 1009),
+    ] {
+        let mut client = bench.client().await;
+        for frame in &frames {
+            client.say(frame).await;
+        }
+        for _ in 1..frames.len() {
+            assert!(matches!(client.next().await, Frame::Connected(_)));
+        }
+        assert_eq!(client.error().await, (None, error), "{frames:?}");
+        assert_eq!(client.closed().await, close, "{frames:?}");
+    }
+    let mut client = bench.client().await;
+    client.connect().await;
+    client.0.send(Ws::binary(vec![1, 2, 3])).await.unwrap();
+    assert_eq!(client.error().await, (None, "bad_frame"));
+    assert_eq!(client.closed().await, 4400);
+    bench.publish("chat", "1").await;
+    assert_eq!(witness.data().await, "1");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_request_that_can_not_be_met_is_refused_by_its_id_and_the_connection_goes_on() {
+    let bench = Bench::in_memory(&Options { max_rooms: 3, ..Options::default() });
+    let mut client = bench.subscriber("chat").await;
+    client.say(r#"{"type":"publish","id":5}"#).await;
+    assert_eq!(client.error().await, (Some(5), "unknown_frame"));
+    client.say(r#"{"type":"subscribe","id":6,"room":""}"#).await;
+    assert_eq!(client.error().await, (Some(6), "bad_room"));
+    client.say(&format!(r#"{{"type":"subscribe","id":7,"room":"{}"}}"#, "x".repeat(256))).await;
+    assert_eq!(client.error().await, (Some(7), "bad_room"));
+    client.say(r#"{"type":"unsubscribe","id":8,"room":"never"}"#).await;
+    assert_eq!(client.error().await, (Some(8), "not_subscribed"));
+    for n in 0..10_000 {
+        client.say(&format!(r#"{{"type":"subscribe","id":{},"room":"room {n}"}}"#, 100 + n)).await;
+        match client.next().await {
+            Frame::Subscribed(s) => assert!(n < 2 && s.id == 100 + n),
+            Frame::Error(e) => {
+                assert!(n >= 2 && e.id == Some(100 + n) && e.code.as_str() == "too_many_rooms")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    bench.publish("chat", "1").await;
+    assert_eq!(client.data().await, "1");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn subscribing_again_answers_the_present_cursor_and_unsubscribing_ends_delivery() {
+    let bench = Bench::in_memory(&Options::default());
+    let mut client = bench.subscriber("chat").await;
+    let position = bench.publish("chat", "1").await;
+    assert_eq!(client.data().await, "1");
+    client.say(r#"{"type":"subscribe","id":2,"room":"chat"}"#).await;
+    let Frame::Subscribed(again) = client.next().await else { panic!("not subscribed") };
+    assert_eq!((again.id, again.offset, again.recovered), (2, position.offset, None));
+    bench.publish("chat", "2").await;
+    assert_eq!(client.data().await, "2");
+    client.say(r#"{"type":"unsubscribe","id":3,"room":"chat"}"#).await;
+    assert!(matches!(client.next().await, Frame::Unsubscribed(u) if u.id == 3));
+    bench.publish("chat", "3").await;
+    client.say(r#"{"type":"unsubscribe","id":4,"room":"chat"}"#).await;
+    assert_eq!(client.error().await, (Some(4), "not_subscribed"));
+    assert_eq!(bench.telemetry.subscriptions.get(), 0);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn who_never_says_connect_or_falls_silent_is_closed() {
+    let options = Options {
+        connect_timeout: Duration::from_millis(50),
+        heartbeat: Duration::from_millis(80),
+        ..Options::default()
+    };
+    let bench = Bench::in_memory(&options);
+    let mut silent = bench.client().await;
+    assert_eq!(silent.error().await, (None, "connect_timeout"));
+    assert_eq!(silent.closed().await, 4408);
+    let mut client = bench.client().await;
+    client.connect().await;
+    assert!(matches!(client.next().await, Frame::Ping));
+    client.say(r#"{"type":"pong"}"#).await;
+    loop {
+        match client.next().await {
+            Frame::Ping => {}
+            Frame::Error(error) => break assert_eq!(error.code.as_str(), "heartbeat_timeout"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(client.closed().await, 1012);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_cursor_goes_on_where_it_was_from_memory_and_from_the_store() {
+    for tail_bytes in [usize::MAX, 0] {
+        let options = rooms::Options { tail_bytes, ..rooms::Options::default() };
+        let bench = Bench::new(Kind::Memory { max_bytes: usize::MAX }, options, &Options::default());
+        let mut first = bench.publish("chat", "1").await;
+        for n in 2..=500 {
+            bench.publish("chat", &n.to_string()).await;
+        }
+        let mut client = bench.client().await;
+        client.connect().await;
+        client.subscribe_after("chat", &first).await;
+        let Frame::Subscribed(subscribed) = client.next().await else { panic!("not subscribed") };
+        assert_eq!((subscribed.offset, subscribed.recovered), (first.offset, Some(true)));
+        assert_eq!(subscribed.head.offset.get(), 500);
+        bench.publish("chat", "501").await;
+        for n in 2..=501 {
+            assert_eq!(client.data().await, n.to_string());
+        }
+        // From elsewhere: told so, and from here on nothing is missed.
+        first.epoch = twine_protocol::Epoch::new("zzz").unwrap();
+        client.subscribe_after("chat", &first).await;
+        let Frame::Subscribed(subscribed) = client.next().await else { panic!("not subscribed") };
+        assert_eq!((subscribed.recovered, subscribed.reason), (Some(false), Some(GapReason::Unknown)));
+        assert_eq!(subscribed.offset.get(), 501);
+        bench.publish("chat", "502").await;
+        assert_eq!(client.data().await, "502");
+        bench.end().await;
+    }
+}
+
+#[tokio::test]
+async fn history_starts_that_many_messages_before_the_head() {
+    for tail_bytes in [usize::MAX, 0] {
+        let options = rooms::Options { tail_bytes, ..rooms::Options::default() };
+        let bench = Bench::new(Kind::Memory { max_bytes: usize::MAX }, options, &Options::default());
+        for n in 1..=30 {
+            bench.publish("chat", &n.to_string()).await;
+        }
+        let mut client = bench.client().await;
+        client.connect().await;
+        for (history, first) in [(5, 26), (1000, 1)] {
+            client.say(&format!(r#"{{"type":"subscribe","id":1,"room":"chat","history":{history}}}"#)).await;
+            let Frame::Subscribed(subscribed) = client.next().await else { panic!("not subscribed") };
+            assert_eq!((subscribed.offset.get(), subscribed.recovered), (first - 1, None));
+            for n in first..=30 {
+                assert_eq!(client.data().await, n.to_string());
+            }
+        }
+        bench.end().await;
+    }
+}
+
+#[tokio::test]
+async fn over_a_restart_the_cursor_crosses_into_the_new_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let kind = Kind::Sqlite { data_dir: folder.path().to_owned() };
+    let bench = Bench::new(kind.clone(), rooms::Options::default(), &Options::default());
+    let first = bench.publish("chat", "1").await;
+    let last = bench.publish("chat", "2").await;
+    bench.end().await;
+    let bench = Bench::new(kind, rooms::Options::default(), &Options::default());
+    bench.publish("chat", "3").await;
+    let mut client = bench.client().await;
+    client.connect().await;
+    client.subscribe_after("chat", &first).await;
+    let Frame::Subscribed(subscribed) = client.next().await else { panic!("not subscribed") };
+    assert_eq!((subscribed.offset, subscribed.recovered), (first.offset, Some(true)));
+    assert_eq!(client.data().await, "2");
+    let Frame::Epoch(crossing) = client.next().await else { panic!("no crossing") };
+    assert_eq!((crossing.prev, &crossing.epoch), (last, &subscribed.head.epoch));
+    assert_eq!(client.data().await, "3");
+    bench.publish("chat", "4").await;
+    assert_eq!(client.data().await, "4");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_holds_nobody_up_and_misses_nothing() {
+    for tail_bytes in [usize::MAX, 1 << 20] {
+        let options = rooms::Options { tail_bytes, ..rooms::Options::default() };
+        let bench = Bench::new(
+            Kind::Memory { max_bytes: usize::MAX },
+            options,
+            &Options { shards: 1, ..Options::default() },
+        );
+        let mut slow = bench.subscriber("chat").await;
+        let mut quick = bench.subscriber("chat").await;
+        let filler = "x".repeat(60_000);
+        // More than the sockets' buffers hold.
+        for n in 0..400 {
+            bench.publish("chat", &format!(r#""{n} {filler}""#)).await;
+            assert!(quick.data().await.starts_with(&format!("\"{n} ")));
+        }
+        for n in 0..400 {
+            assert!(slow.data().await.starts_with(&format!("\"{n} ")), "message {n}");
+        }
+        bench.publish("chat", "1").await;
+        assert_eq!((slow.data().await, quick.data().await), ("1".into(), "1".into()));
+        bench.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_stays_stuck_is_closed() {
+    let options = Options {
+        write_timeout: Duration::from_millis(100),
+        heartbeat: Duration::from_millis(400),
+        ..Options::default()
+    };
+    let bench = Bench::in_memory(&options);
+    let mut stuck = bench.subscriber("chat").await;
+    let filler = "x".repeat(60_000);
+    for _ in 0..400 {
+        bench.publish("chat", &format!("\"{filler}\"")).await;
+    }
+    while bench.telemetry.connections.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+    // What was on its way is still read, and then the connection is at its end.
+    while let Some(Ok(_)) = stuck.0.next().await {}
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn draining_sends_every_client_away_and_counts_them_out() {
+    let bench = Bench::in_memory(&Options::default());
+    let mut client = bench.subscriber("chat").await;
+    let (telemetry, connections) = (bench.telemetry.clone(), bench.connections.clone());
+    let drained = tokio::spawn(async move { connections.drain(Duration::from_secs(5)).await });
+    assert!(matches!(client.next().await, Frame::Disconnect(d) if d.code.as_str() == "draining"));
+    assert_eq!(client.closed().await, 1012);
+    drop(client);
+    drained.await.unwrap();
+    assert_eq!(telemetry.connections.get(), 0);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_full_hub_has_no_place_until_one_is_free() {
+    let bench = Bench::in_memory(&Options { max_connections: 1, ..Options::default() });
+    let place = bench.connections.reserve().unwrap();
+    assert!(bench.connections.reserve().is_none());
+    drop(place);
+    assert!(bench.connections.reserve().is_some());
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_room_that_nobody_uses_leaves_memory() {
+    let options = rooms::Options { tail_bytes: 0, ..rooms::Options::default() };
+    let bench = Bench::new(Kind::Memory { max_bytes: usize::MAX }, options, &Options::default());
+    let client = bench.subscriber("chat").await;
+    bench.publish("chat", "1").await;
+    assert_eq!(bench.telemetry.rooms.get(), 1);
+    drop(client);
+    while bench.telemetry.rooms.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let again = bench.rooms.info(&"chat".parse().unwrap()).await.unwrap();
+    assert_eq!(again.head.offset.get(), 1, "its head is still known");
+    bench.publish("chat", "2").await;
+    assert_eq!(bench.rooms.info(&"chat".parse().unwrap()).await.unwrap().head.offset.get(), 2);
+    bench.end().await;
+}
