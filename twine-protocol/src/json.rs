@@ -117,7 +117,10 @@ pub fn decode_client(text: &str) -> Result<ClientFrame, DecodeError> {
             let raw: RawUnsubscribe<'_> = object(text)?;
             ClientFrame::Unsubscribe(Unsubscribe { id: raw.id.get(), room: room(raw.id, &raw.room)? })
         }
-        "pong" => ClientFrame::Pong(Pong { cursors: object::<RawPong>(text)?.cursors.unwrap_or_default() }),
+        "pong" => {
+            let cursors = object::<RawPong>(text)?.cursors.unwrap_or_default();
+            ClientFrame::Pong(Pong { cursors: cursors.into_iter().collect() })
+        }
         _ => return Err(unknown(&tag, text)),
     })
 }

@@ -11,7 +11,7 @@ use crate::object::Object;
 ///
 /// At most 64 bytes of ASCII letters, digits, `.`, `_` and `-`. A later epoch of a room compares
 /// greater as text. The empty epoch is allowed and matches no log. Clones share the text.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Epoch(Arc<str>);
 
@@ -34,7 +34,7 @@ pub struct Offset(u64);
 /// assert!(earlier < later);
 /// # Ok::<(), twine_protocol::InvalidPosition>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Position {
     /// Which incarnation of the log.
     pub epoch: Epoch,

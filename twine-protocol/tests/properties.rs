@@ -292,7 +292,8 @@ fn client_frame() -> impl Strategy<Value = ClientFrame> {
             ClientFrame::Subscribe(Subscribe { id, room, after, stored, history, token })
         }),
         (0..EXACT, room()).prop_map(|(id, room)| ClientFrame::Unsubscribe(Unsubscribe { id, room })),
-        btree_map(room(), position(), 0..5).prop_map(|cursors| ClientFrame::Pong(Pong { cursors })),
+        btree_map(room(), position(), 0..5)
+            .prop_map(|cursors| ClientFrame::Pong(Pong { cursors: cursors.into_iter().collect() })),
     ]
 }
 

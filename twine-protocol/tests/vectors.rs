@@ -3,7 +3,7 @@
 // The exception of clippy.toml covers test functions, not what they share.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -194,7 +194,10 @@ fn client_fields(frame: ClientFrame) -> Value {
         ClientFrame::Unsubscribe(Unsubscribe { id, room }) => {
             json!({ "type": "unsubscribe", "id": id, "room": room })
         }
-        ClientFrame::Pong(Pong { cursors }) => json!({ "type": "pong", "cursors": cursors }),
+        ClientFrame::Pong(Pong { cursors }) => {
+            let cursors: BTreeMap<_, _> = cursors.iter().map(|(room, cursor)| (room, cursor)).collect();
+            json!({ "type": "pong", "cursors": cursors })
+        }
         other => panic!("no vectors for {other:?}"),
     }
 }

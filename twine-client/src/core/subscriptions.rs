@@ -1,7 +1,5 @@
 //! What the app asks of rooms, and what the hub says about them.
 
-use std::collections::BTreeMap;
-
 use twine_protocol::{
     ClientFrame, CloseCode, EpochChange, ErrorCode, ErrorFrame, Gap, Message, Pong, Position, RoomName,
     Subscribe, Subscribed, Unsubscribe,
@@ -179,7 +177,7 @@ impl<P> Core<P> {
     }
 
     pub(super) fn on_ping(&mut self, now: u64, socket: SocketId) {
-        let cursors: BTreeMap<_, _> =
+        let cursors =
             self.rooms.iter_mut().filter_map(|room| Some((room.name.clone(), room.ack(now)?))).collect();
         self.effects.push_back(Effect::Send(socket, ClientFrame::Pong(Pong { cursors })));
     }

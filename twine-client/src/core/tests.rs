@@ -171,7 +171,9 @@ fn delivered(effects: &[Effect<u32>]) -> Vec<(Position, bool)> {
 
 fn acked(effects: &[Effect<u32>]) -> Vec<Position> {
     match effects {
-        [Effect::Send(_, ClientFrame::Pong(pong))] => pong.cursors.values().cloned().collect(),
+        [Effect::Send(_, ClientFrame::Pong(pong))] => {
+            pong.cursors.iter().map(|(_, cursor)| cursor.clone()).collect()
+        }
         other => panic!("no pong: {other:?}"),
     }
 }
