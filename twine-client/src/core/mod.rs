@@ -19,10 +19,10 @@
 //!
 //! # What a driver does
 //!
-//! After each call, and before the next frame, it drains [`Core::poll_effect`] until it is empty,
-//! with the core not borrowed while callbacks run: they may call the core again. Then it arms one
-//! timer for [`Core::deadline`]; a timer that is armed earlier may stay, since [`Core::timer`] does
-//! nothing before its time.
+//! After each call it drains [`Core::poll_effect`] until it is empty, with the core not borrowed while
+//! callbacks run: they may call the core again. Where several frames came at once it may hand in all
+//! of them first; what is queued is bounded by that. Then it arms one timer for [`Core::deadline`]; a
+//! timer that is armed earlier may stay, since [`Core::timer`] does nothing before its time.
 //!
 //! `connection.rs` has the transitions above, `subscriptions.rs` what is asked of rooms and answered,
 //! `room.rs` the rules of a cursor.

@@ -179,35 +179,37 @@ impl Room {
 
     /// The log goes on in a new epoch: only where the old one has been read to its end.
     pub(super) fn epoch(&mut self, frame: EpochChange) -> Verdict<()> {
-        if self.link != Link::Live {
-            return Verdict::Ignore;
-        }
-        let Some(cursor) = self.cursor.as_mut() else { return Verdict::Hole };
-        if *cursor == frame.prev {
-            // Epochs may be named out of order (a clock set back), so that having passed the head
-            // is remembered instead of compared.
-            if self.head.as_ref().is_some_and(|head| head.epoch == cursor.epoch) {
-                self.head = None;
-            }
-            *cursor = Position { epoch: frame.epoch, offset: Offset::ZERO };
-            return Verdict::Accept(());
-        }
-        if cursor.epoch == frame.epoch { Verdict::Ignore } else { Verdict::Hole }
+        self.step(&frame.prev, Position { epoch: frame.epoch, offset: Offset::ZERO })
     }
 
     /// Messages that will not come.
     pub(super) fn gap(&mut self, frame: &Gap) -> Verdict<()> {
+        if self.cursor.as_ref() == Some(&frame.to) {
+            return Verdict::Ignore;
+        }
+        let verdict = self.step(&frame.from, frame.to.clone());
+        // A gap may jump over the head's epoch unseen: there the order of their names has to do,
+        // which is wrong only where a clock was set back as well.
+        if verdict == Verdict::Accept(()) && self.head.as_ref().is_some_and(|head| frame.to > *head) {
+            self.head = None;
+        }
+        verdict
+    }
+
+    /// Moves the cursor without a message, if it is exactly where the hub believes it to be.
+    fn step(&mut self, from: &Position, to: Position) -> Verdict<()> {
         if self.link != Link::Live {
             return Verdict::Ignore;
         }
-        let Some(cursor) = self.cursor.as_mut() else { return Verdict::Hole };
-        if is_at_or_before(&frame.to, cursor) {
-            return Verdict::Ignore;
-        }
-        if !is_at_or_before(&frame.from, cursor) {
+        let Some(cursor) = self.cursor.as_mut().filter(|cursor| *cursor == from) else {
             return Verdict::Hole;
+        };
+        // Epochs may be named out of order (a clock set back), so that having passed the head is
+        // remembered instead of compared.
+        if to.epoch != cursor.epoch && self.head.as_ref().is_some_and(|head| head.epoch == cursor.epoch) {
+            self.head = None;
         }
-        *cursor = frame.to.clone();
+        *cursor = to;
         Verdict::Accept(())
     }
 
@@ -270,9 +272,4 @@ impl Room {
 fn before(position: &Position) -> Position {
     let offset = Offset::new(position.offset.get().saturating_sub(1)).unwrap_or(Offset::ZERO);
     Position { epoch: Epoch::clone(&position.epoch), offset }
-}
-
-/// Offsets compare inside one epoch only.
-fn is_at_or_before(position: &Position, cursor: &Position) -> bool {
-    position.epoch == cursor.epoch && position.offset <= cursor.offset
 }

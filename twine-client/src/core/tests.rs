@@ -603,7 +603,6 @@ fn a_hub_that_goes_on_leaving_holes_is_left() {
 fn an_epoch_is_entered_only_from_the_end_of_the_one_before() {
     let (mut bench, socket) = Bench::subscribed(4);
     assert_eq!(bench.frame(socket, epoch("e2", at("e1", 4))), []);
-    assert_eq!(bench.frame(socket, epoch("e2", at("e1", 4))), []);
     assert_eq!(delivered(&bench.frame(socket, message(1))), [(at("e2", 1), false)]);
     let ask = asked(&bench.frame(socket, epoch("e3", at("e2", 2))));
     assert_eq!(ask.after, Some(at("e2", 1)));
