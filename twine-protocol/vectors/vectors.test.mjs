@@ -216,3 +216,86 @@ test("codes.json: errors that end a connection name a close code of the list", (
     if (error.close !== null) assert.ok(codes.closes.some((close) => close.code === error.close), error.code);
   }
 });
+
+// The rules of PROTOCOL.md, "Cursors", in their shortest form.
+class Client {
+  cursor = null;
+  state = "idle";
+  then = [];
+
+  ask() {
+    this.state = "asked";
+    this.then.push({ subscribe_after: this.cursor });
+  }
+
+  do(what) {
+    if (what === "unsubscribe") {
+      this.state = "idle";
+      this.cursor = null;
+    } else {
+      this.ask();
+    }
+  }
+
+  frame(frame) {
+    if (frame.room !== "chat") return;
+    if (frame.type === "subscribed" && this.state === "asked") return this.subscribed(frame);
+    if (this.state === "live" && frame.type in this) this[frame.type](frame);
+  }
+
+  subscribed({ epoch, offset, head, recovered, reason, lost }) {
+    this.state = "live";
+    this.head = head;
+    this.cursor = { epoch, offset };
+    if (recovered === false) this.tell({ ...lost, reason });
+  }
+
+  message({ offset }) {
+    if (offset <= this.cursor.offset) return;
+    if (offset > this.cursor.offset + 1) return this.ask();
+    this.cursor = { ...this.cursor, offset };
+    const caughtUp = this.cursor.epoch === this.head?.epoch && offset > this.head.offset;
+    if (caughtUp) this.head = undefined;
+    this.then.push({ deliver: this.cursor, recovered: this.head !== undefined });
+  }
+
+  epoch({ epoch, prev }) {
+    if (same(this.cursor, prev)) {
+      if (this.head?.epoch === this.cursor.epoch) this.head = undefined;
+      this.cursor = { epoch, offset: 0 };
+    } else if (this.cursor.epoch !== epoch) {
+      this.ask();
+    }
+  }
+
+  gap({ from, to, count, reason }) {
+    const reached = (position) => position.epoch === this.cursor.epoch && position.offset <= this.cursor.offset;
+    if (reached(to)) return;
+    if (!reached(from)) return this.ask();
+    if (to.epoch !== from.epoch && to.epoch !== this.head?.epoch) this.head = undefined;
+    this.cursor = to;
+    this.tell({ from, to, count, reason });
+  }
+
+  tell({ from, to, count = null, reason: told }) {
+    this.then.push({ lost: { from, to, count, reason: reason.decode(told) } });
+  }
+}
+
+const same = (a, b) => a.epoch === b.epoch && a.offset === b.offset;
+
+test("cursors.json: the rules of cursors", () => {
+  const { format, scenarios } = read("cursors.json");
+  assert.equal(format, 1);
+  named(scenarios);
+  for (const { name, steps } of scenarios) {
+    const client = new Client();
+    for (const [index, step] of steps.entries()) {
+      if (step.do) client.do(step.do);
+      else client.frame(step.frame);
+      assert.deepEqual(client.then, step.then, `${name}, step ${index}`);
+      assert.deepEqual(client.cursor, step.cursor, `${name}, step ${index}`);
+      client.then = [];
+    }
+  }
+});
