@@ -3,3 +3,5 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod core;
+#[cfg(all(feature = "wasm", target_arch = "wasm32"))]
+pub mod wasm;

@@ -1,0 +1,86 @@
+//! What the driver asks of the page, and of the engine.
+
+use wasm_bindgen::prelude::*;
+use web_sys::WebSocket;
+
+#[wasm_bindgen]
+extern "C" {
+    /// What the JavaScript side does for the driver (`npm/src/host.js`).
+    ///
+    /// Its methods don't throw. Each may call any method of the driver.
+    #[derive(Debug)]
+    pub type Host;
+
+    /// Opens a socket to the hub; gives none where the page may not do so, and reports why.
+    #[wasm_bindgen(method)]
+    pub fn open(this: &Host) -> Option<WebSocket>;
+
+    /// Fetches the hub's cookie, then calls `cookieSettled`.
+    #[wasm_bindgen(method, js_name = fetchCookie)]
+    pub fn fetch_cookie(this: &Host);
+
+    /// Hands a `message` frame to its room's listeners. Gives whether one of them returned a
+    /// promise; then `settled` is called when all of those are settled.
+    #[wasm_bindgen(method)]
+    pub fn deliver(this: &Host, frame: &JsValue, epoch: &str, recovered: bool) -> bool;
+
+    /// The state has changed.
+    #[wasm_bindgen(method)]
+    pub fn state(
+        this: &Host,
+        state: &str,
+        delay: Option<f64>,
+        reason: Option<&str>,
+        code: Option<u16>,
+        message: Option<&str>,
+    );
+
+    /// Messages are lost.
+    #[wasm_bindgen(method)]
+    #[allow(clippy::too_many_arguments)]
+    pub fn gap(
+        this: &Host,
+        room: &str,
+        from_epoch: &str,
+        from_offset: f64,
+        to_epoch: &str,
+        to_offset: f64,
+        count: Option<f64>,
+        reason: &str,
+    );
+
+    /// The call has made a subscription.
+    #[wasm_bindgen(method)]
+    pub fn subscribed(this: &Host, call: &JsValue, epoch: &str, offset: f64, recovered: Option<bool>);
+
+    /// The call has ended a subscription.
+    #[wasm_bindgen(method)]
+    pub fn unsubscribed(this: &Host, call: &JsValue);
+
+    /// The call has failed; without a call (`undefined`), something else has. Without a `detail`,
+    /// the code says it all.
+    #[wasm_bindgen(method)]
+    pub fn failed(
+        this: &Host,
+        call: &JsValue,
+        code: &str,
+        detail: Option<&str>,
+        retryable: bool,
+        room: Option<&str>,
+    );
+
+    /// Monotonic, so that a clock that is set does not delay a timer.
+    #[wasm_bindgen(js_namespace = performance, js_name = now)]
+    fn performance_now() -> f64;
+}
+
+/// Milliseconds of a monotonic clock.
+pub(super) fn now() -> u64 {
+    integer(performance_now()).unwrap_or(0)
+}
+
+/// The whole part of a number below 2^53, up to which integers are exact on both sides.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub(super) fn integer(number: f64) -> Option<u64> {
+    (0.0..9_007_199_254_740_992.0).contains(&number).then_some(number as u64)
+}
