@@ -57,13 +57,13 @@ fn refusal(head: &Head, body: &[u8]) -> Error {
             kind(head.status, Some(problem.code)),
             format!("the hub answered {} ({}): {}", head.status.as_u16(), problem.code, problem.detail),
         )
-        .leaving(left_by(head.status, Some(problem.code)))
+        .leaving(left_by(head.status))
         .answered(problem.code, problem.index),
         None => Error::new(
             kind(head.status, None),
             format!("the answer was {}, without a hub's explanation", head.status),
         )
-        .leaving(left_by(head.status, None)),
+        .leaving(left_by(head.status)),
     };
     error.asking_for(head.retry_after)
 }
@@ -90,17 +90,10 @@ fn kind(status: StatusCode, code: Option<ErrorCode>) -> ErrorKind {
     }
 }
 
-fn left_by(status: StatusCode, code: Option<ErrorCode>) -> Stored {
-    match code {
-        // These say that the request never came as far as the store, or was taken out of it again.
-        Some(ErrorCode::Full | ErrorCode::Draining | ErrorCode::StoreFull | ErrorCode::RequestTimeout) => {
-            Stored::No
-        }
-        // A proxy that gives up waiting has sent the request on. Some of them say 408 then.
-        None if status == StatusCode::REQUEST_TIMEOUT => Stored::Maybe,
-        _ if status.is_server_error() => Stored::Maybe,
-        _ => Stored::No,
-    }
+/// What PROTOCOL.md promises ("Refusals"), whatever the code. A proxy gives these statuses also where it
+/// has sent the request on and gave up waiting.
+fn left_by(status: StatusCode) -> Stored {
+    if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT { Stored::Maybe } else { Stored::No }
 }
 
 /// A success, but not a hub's: perhaps some page at a wrong URL, perhaps a later version's answer.
@@ -149,13 +142,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_fault_of_the_hub_leaves_the_message_in_doubt() {
+    fn only_a_fault_that_is_not_the_publishers_leaves_the_message_in_doubt() {
         for code in ErrorCode::ALL {
-            let expected = match code {
-                // Not an answer to a publish, but to be on the safe side of.
-                ErrorCode::TooSlow | ErrorCode::Unavailable | ErrorCode::Internal => Stored::Maybe,
-                _ => Stored::No,
-            };
+            let in_doubt = code.http_status() == 408 || code.http_status() >= 500;
+            let expected = if in_doubt { Stored::Maybe } else { Stored::No };
             assert_eq!(problem(*code).stored(), expected, "{code}");
         }
     }

@@ -59,7 +59,7 @@ async fn the_hub_says_when_to_come_back() {
     let twine = twine_at(&hub.url()).build().unwrap();
     let error = twine.publish("chat", "hello").await.unwrap_err();
     assert_eq!(hub.requests().len(), 1);
-    assert_eq!((error.kind(), error.stored()), (ErrorKind::Unavailable, Stored::No));
+    assert_eq!((error.kind(), error.stored()), (ErrorKind::Unavailable, Stored::Maybe));
     assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
 }
 

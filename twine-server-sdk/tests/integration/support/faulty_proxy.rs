@@ -20,6 +20,8 @@ pub(crate) enum Step {
     Answer(String),
     /// It is answered here by the first so many bytes, and then the connection is cut.
     AnswerInPart(String, usize),
+    /// It goes to the hub; of the hub's answer so many bytes go back, and then the connection is cut.
+    PassThenCut(usize),
     /// It is read, and then nothing happens.
     Hang,
     /// It is read, and then the connection is cut.
@@ -35,17 +37,20 @@ pub(crate) struct FaultyProxy {
 
 struct State {
     steps: Mutex<VecDeque<Step>>,
+    /// What happens after the last step.
+    rest: Mutex<Step>,
     hub: Mutex<Option<SocketAddr>>,
     requests: watch::Sender<Vec<Exchanged>>,
 }
 
 impl FaultyProxy {
-    /// Takes one step a request, and after the last one passes on what comes.
+    /// Takes one step a request, and after the last one passes on what comes; see [`Self::set_rest`].
     pub(crate) async fn start(hub: Option<SocketAddr>, steps: impl IntoIterator<Item = Step>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(State {
             steps: Mutex::new(steps.into_iter().collect()),
+            rest: Mutex::new(Step::Pass),
             hub: Mutex::new(hub),
             requests: watch::Sender::new(Vec::new()),
         });
@@ -64,6 +69,16 @@ impl FaultyProxy {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// What happens to each request that no step is left for.
+    pub(crate) fn set_rest(&self, rest: Step) {
+        *self.state.rest.lock().unwrap() = rest;
+    }
+
+    /// Passes on to this hub from now on.
+    pub(crate) fn set_hub(&self, hub: SocketAddr) {
+        *self.state.hub.lock().unwrap() = Some(hub);
     }
 
     /// What came so far.
@@ -100,11 +115,13 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 async fn serve(stream: TcpStream, state: Arc<State>) {
     let mut stream = BufReader::new(stream);
     while let Some(request) = http::read(&mut stream).await {
-        let step = state.steps.lock().unwrap().pop_front().unwrap_or(Step::Pass);
+        let step = state.steps.lock().unwrap().pop_front();
+        let step = step.unwrap_or_else(|| state.rest.lock().unwrap().clone());
         let hub = *state.hub.lock().unwrap();
         state.requests.send_modify(|requests| requests.push(request.clone()));
         let (answer, n_bytes) = match step {
             Step::Pass => (ask(hub, &request).await, usize::MAX),
+            Step::PassThenCut(n_bytes) => (ask(hub, &request).await, n_bytes),
             Step::Answer(answer) => (Some(answer.into_bytes()), usize::MAX),
             Step::AnswerInPart(answer, n_bytes) => (Some(answer.into_bytes()), n_bytes),
             Step::Hang => return std::future::pending().await,
@@ -121,7 +138,6 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
 
 /// The hub's whole answer, or `None` where it gives none.
 async fn ask(hub: Option<SocketAddr>, request: &Exchanged) -> Option<Vec<u8>> {
-    let mut hub = BufReader::new(TcpStream::connect(hub?).await.ok()?);
-    hub.write_all(&request.to_bytes()).await.ok()?;
-    Some(http::read(&mut hub).await?.to_bytes())
+    let answer = http::exchange(hub?, request).await?;
+    Some(answer.to_bytes())
 }

@@ -1,6 +1,9 @@
 //! As much of HTTP/1.1 as it takes to see where a message ends.
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 /// A request or an answer, as it came over the wire.
 #[derive(Debug, Clone)]
@@ -34,4 +37,11 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Exchan
     stream.read_exact(&mut body).await.ok()?;
     message.body = String::from_utf8(body).unwrap();
     Some(message)
+}
+
+/// Sends a request and reads its answer; `None` where there is none.
+pub(crate) async fn exchange(server: SocketAddr, request: &Exchanged) -> Option<Exchanged> {
+    let mut stream = BufReader::new(TcpStream::connect(server).await.ok()?);
+    stream.write_all(&request.to_bytes()).await.ok()?;
+    read(&mut stream).await
 }

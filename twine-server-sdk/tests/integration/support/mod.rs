@@ -2,6 +2,7 @@
 
 mod faulty_proxy;
 mod http;
+mod hub;
 mod tls_proxy;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use twine_server_sdk::{RetryPolicy, Twine, TwineBuilder};
 
 pub(crate) use faulty_proxy::{FaultyProxy, Step};
+pub(crate) use hub::TestHub;
 pub(crate) use tls_proxy::{TlsProxy, tls_trusting};
 
 pub(crate) const KEY: &str = "key-of-the-tests";
