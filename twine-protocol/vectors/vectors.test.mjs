@@ -260,21 +260,20 @@ class Client {
   }
 
   epoch({ epoch, prev }) {
-    if (same(this.cursor, prev)) {
-      if (this.head?.epoch === this.cursor.epoch) this.head = undefined;
-      this.cursor = { epoch, offset: 0 };
-    } else if (this.cursor.epoch !== epoch) {
-      this.ask();
-    }
+    this.step(prev, { epoch, offset: 0 });
   }
 
   gap({ from, to, count, reason }) {
-    const reached = (position) => position.epoch === this.cursor.epoch && position.offset <= this.cursor.offset;
-    if (reached(to)) return;
-    if (!reached(from)) return this.ask();
-    if (to.epoch !== from.epoch && to.epoch !== this.head?.epoch) this.head = undefined;
-    this.cursor = to;
+    if (same(this.cursor, to) || !this.step(from, to)) return;
+    if (to.epoch !== from.epoch && to.epoch > this.head?.epoch) this.head = undefined;
     this.tell({ from, to, count, reason });
+  }
+
+  step(from, to) {
+    if (!same(this.cursor, from)) return this.ask();
+    if (to.epoch !== from.epoch && from.epoch === this.head?.epoch) this.head = undefined;
+    this.cursor = to;
+    return true;
   }
 
   tell({ from, to, count = null, reason: told }) {
