@@ -190,7 +190,10 @@ impl Room {
         let verdict = self.step(&frame.from, frame.to.clone());
         // A gap may jump over the head's epoch unseen: there the order of their names has to do,
         // which is wrong only where a clock was set back as well.
-        if verdict == Verdict::Accept(()) && self.head.as_ref().is_some_and(|head| frame.to > *head) {
+        if verdict == Verdict::Accept(())
+            && frame.to.epoch != frame.from.epoch
+            && self.head.as_ref().is_some_and(|head| frame.to > *head)
+        {
             self.head = None;
         }
         verdict
