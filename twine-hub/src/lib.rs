@@ -22,12 +22,12 @@ mod broker;
 #[doc(hidden)]
 pub mod cli;
 pub mod config;
-pub(crate) mod connection;
+mod connection;
 mod http;
 mod hub;
-pub(crate) mod rooms;
-pub(crate) mod store;
-pub(crate) mod telemetry;
+mod rooms;
+mod store;
+mod telemetry;
 
 pub use auth::{ApiKey, InvalidKey, InvalidOrigin, KeyFileError, Origin};
 pub use config::Config;

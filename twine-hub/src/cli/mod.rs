@@ -2,15 +2,17 @@
 
 mod flags;
 mod healthcheck;
+mod publish;
 mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use self::flags::Flags;
-use crate::config::{self, Loaded, Sources};
+use crate::config::{self, Config, Loaded, Sources};
+use crate::hub;
 
 /// Real-time as a service that you own.
 #[derive(Debug, Parser)]
@@ -32,8 +34,28 @@ struct Arguments {
 enum Command {
     /// Runs the hub; what happens without a command.
     Serve,
+    /// Publishes a message and prints its position.
+    Publish(publish::Publish),
     /// Asks the hub of this configuration whether it lives; ends with 0 or 1.
     Healthcheck,
+}
+
+/// Which hub a command talks to.
+#[derive(Debug, Args)]
+struct Target {
+    /// The hub's address; without it the one that `listen` names on this machine.
+    #[arg(long, value_name = "URL", env = config::URL_VARIABLE)]
+    url: Option<String>,
+}
+
+impl Target {
+    fn url(&self, config: &Config) -> String {
+        self.url.clone().unwrap_or_else(|| format!("http://{}", hub::reachable(config.listen)))
+    }
+
+    fn is_this_machine(&self) -> bool {
+        self.url.is_none()
+    }
 }
 
 /// Why a command failed; `Usage` is what clap's own errors end with.
@@ -66,6 +88,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     }
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(loaded),
+        Command::Publish(publish) => publish::run(publish, &loaded.config),
         Command::Healthcheck => healthcheck::run(loaded.config.listen),
     }
 }

@@ -67,6 +67,8 @@ enum Source {
 
 /// Where `--config` may also be set; no setting, for it can't stand in the file it names.
 pub(crate) const CONFIG_VARIABLE: &str = "TWINE_CONFIG";
+/// Where commands that talk to a hub find it; a hub itself has no use for it.
+pub(crate) const URL_VARIABLE: &str = "TWINE_URL";
 const DEFAULT_FILE: &str = "twine.toml";
 
 /// Reads and checks a configuration.
@@ -223,8 +225,10 @@ fn texts(form: Form, value: &toml::Value) -> Option<Vec<String>> {
 fn warnings(sources: &Sources<'_>) -> Vec<String> {
     // Orchestrators set such variables by themselves for a service that is called `twine`.
     let injected = |name: &str| name.starts_with("TWINE_PORT") || name.starts_with("TWINE_SERVICE_");
-    let known =
-        |name: &str| name == CONFIG_VARIABLE || SETTINGS.iter().any(|setting| setting.variable() == name);
+    let known = |name: &str| {
+        [CONFIG_VARIABLE, URL_VARIABLE].contains(&name)
+            || SETTINGS.iter().any(|setting| setting.variable() == name)
+    };
     sources
         .environment
         .iter()

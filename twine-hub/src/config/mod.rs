@@ -13,5 +13,5 @@ pub use self::value::{LogFormat, StoreKind};
 pub use crate::auth::{ApiKey, Origin};
 pub use crate::store::Retention;
 
-pub(crate) use self::load::{CONFIG_VARIABLE, Loaded, Sources, load};
+pub(crate) use self::load::{CONFIG_VARIABLE, Loaded, Sources, URL_VARIABLE, load};
 pub(crate) use self::settings::{Form, SETTINGS};
