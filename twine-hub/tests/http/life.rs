@@ -1,0 +1,117 @@
+//! How a hub starts and ends.
+
+use std::net::TcpListener;
+
+use futures_util::StreamExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use twine_hub::{Hub, StartError};
+
+use crate::support::{Request, answer, hub, hub_with};
+
+#[tokio::test]
+async fn a_hub_takes_a_listener_that_is_bound_already() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let hub = Hub::builder().ephemeral().listener(listener).start().await.unwrap();
+    assert_eq!(hub.address(), address);
+    assert_eq!(Request::get("/healthz").send(&hub).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let error =
+        Hub::builder().ephemeral().configure(|config| config.listen = address).start().await.unwrap_err();
+    assert!(matches!(error, StartError::Listen { .. }), "{error:?}");
+    assert_eq!(error.to_string(), format!("can't listen on {address}"));
+}
+
+#[tokio::test]
+async fn two_hubs_can_not_share_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        Hub::builder().configure(|config| {
+            config.listen = ([127, 0, 0, 1], 0).into();
+            config.data_dir = folder.path().to_owned();
+        })
+    };
+    let first = start().start().await.unwrap();
+    assert!(matches!(start().start().await, Err(StartError::Store(_))));
+    let key = first.api_key().expose().to_owned();
+    first.shutdown().await;
+    let again = start().start().await.unwrap();
+    assert_eq!(again.api_key().expose(), key);
+    again.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_key_file_is_read_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    std::fs::write(&path, "from-the-file\n").unwrap();
+    let file = path.clone();
+    let hub = hub_with(|config| config.api_key_file = Some(file)).await;
+    for key in ["from-the-file", crate::support::KEY] {
+        let answer =
+            Request::get("/api/rooms").header("Authorization", &format!("Bearer {key}")).send(&hub).await;
+        assert_eq!(answer.status, 200);
+    }
+    let missing = folder.path().join("missing");
+    let builder = Hub::builder().ephemeral().configure(|config| config.api_key_file = Some(missing));
+    assert!(matches!(builder.start().await, Err(StartError::Key(_))));
+}
+
+#[tokio::test]
+async fn a_stopping_hub_answers_what_it_has_begun_and_tells_its_clients() {
+    let hub = hub().await;
+    let address = hub.address();
+    let (mut subscriber, _) = tokio_tungstenite::connect_async(format!("ws://{address}/ws")).await.unwrap();
+    futures_util::SinkExt::send(
+        &mut subscriber,
+        tokio_tungstenite::tungstenite::Message::text(r#"{"type":"connect"}"#),
+    )
+    .await
+    .unwrap();
+    subscriber.next().await.unwrap().unwrap();
+
+    let bytes = Request::publish(r#"{"room":"chat","data":1}"#).bytes(address);
+    let (begun, rest) = bytes.split_at(bytes.len() - 5);
+    let mut publisher = TcpStream::connect(address).await.unwrap();
+    publisher.write_all(begun).await.unwrap();
+    // An answer on a later connection shows that the hub has taken the earlier one.
+    assert_eq!(Request::get("/healthz").send(&hub).await.status, 200);
+
+    let stopping = tokio::spawn(hub.shutdown());
+    let said = subscriber.next().await.unwrap().unwrap().into_text().unwrap();
+    assert!(said.starts_with(r#"{"type":"disconnect","code":"draining""#), "{said}");
+    publisher.write_all(rest).await.unwrap();
+    assert_eq!(answer(&mut publisher).await.unwrap().status, 200);
+    stopping.await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn requests_that_do_not_end_are_ended_by_force() {
+    let hub = hub_with(|config| config.shutdown_grace = std::time::Duration::from_millis(50)).await;
+    let mut publisher = TcpStream::connect(hub.address()).await.unwrap();
+    let bytes = Request::publish(r#"{"room":"chat","data":1}"#).bytes(hub.address());
+    publisher.write_all(&bytes[..bytes.len() - 5]).await.unwrap();
+    assert_eq!(Request::get("/healthz").send(&hub).await.status, 200);
+    hub.shutdown().await;
+    assert!(answer(&mut publisher).await.is_none());
+}
+
+#[tokio::test]
+async fn a_dropped_hub_leaves_nothing_behind() {
+    let hub = hub().await;
+    let address = hub.address();
+    let (mut subscriber, _) = tokio_tungstenite::connect_async(format!("ws://{address}/ws")).await.unwrap();
+    drop(hub);
+    while subscriber.next().await.is_some_and(|frame| frame.is_ok()) {}
+    // The listener is closed by its task, which has to be run for that.
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,67 @@
+//! Clients that say half and then nothing, or nothing at all.
+//!
+//! Every wait here ends by the hub's own timeouts, which are short in these hubs; without them the
+//! tests would hang.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::{Request, answer, assert_works, hub_with};
+
+const SHORT: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn half_a_body_and_silence_is_told_so() {
+    let hub = hub_with(|config| config.request_timeout = SHORT).await;
+    let bytes = Request::publish(r#"{"room":"chat","data":1}"#).bytes(hub.address());
+    let mut socket = TcpStream::connect(hub.address()).await.unwrap();
+    socket.write_all(&bytes[..bytes.len() - 5]).await.unwrap();
+    assert_eq!(answer(&mut socket).await.unwrap().problem(), (408, "request_timeout".into()));
+    assert_works(&hub).await;
+}
+
+#[tokio::test]
+async fn half_a_head_and_silence_is_closed() {
+    let hub = hub_with(|config| config.header_timeout = SHORT).await;
+    // The hub does not know the version of HTTP after none of these, and after "PR" it may be 2.
+    for start in ["", "P", "PR", "GET", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: x\r\nX-Half: "] {
+        let mut socket = TcpStream::connect(hub.address()).await.unwrap();
+        socket.write_all(start.as_bytes()).await.unwrap();
+        assert!(answer(&mut socket).await.is_none(), "{start:?}");
+    }
+    assert_works(&hub).await;
+}
+
+#[tokio::test]
+async fn a_connection_without_a_next_request_is_closed() {
+    let hub = hub_with(|config| config.header_timeout = SHORT).await;
+    let mut socket = TcpStream::connect(hub.address()).await.unwrap();
+    socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert_eq!(answer(&mut socket).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn http_2_and_silence_is_closed() {
+    let hub = hub_with(|config| config.header_timeout = SHORT).await;
+    let mut socket = TcpStream::connect(hub.address()).await.unwrap();
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let mut bytes = Vec::new();
+    // It ends, whether by a close or by a reset.
+    let _ = socket.read_to_end(&mut bytes).await;
+    assert_works(&hub).await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_place() {
+    let hub = hub_with(|config| config.max_http_connections = 1).await;
+    let mut first = TcpStream::connect(hub.address()).await.unwrap();
+    first.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut byte = [0];
+    first.read_exact(&mut byte).await.unwrap();
+    let mut second = TcpStream::connect(hub.address()).await.unwrap();
+    second.write_all(&Request::get("/healthz").bytes(hub.address())).await.unwrap();
+    drop(first);
+    assert_eq!(answer(&mut second).await.unwrap().status, 200);
+}
