@@ -88,7 +88,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     }
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(loaded),
-        Command::Publish(publish) => publish::run(publish, &loaded.config),
+        Command::Publish(publish) => publish::run(&publish, &loaded.config),
         Command::Healthcheck => healthcheck::run(loaded.config.listen),
     }
 }

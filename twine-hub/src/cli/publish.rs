@@ -26,9 +26,9 @@ pub(super) struct Publish {
     target: Target,
 }
 
-pub(super) fn run(publish: Publish, config: &Config) -> Result<(), Failure> {
+pub(super) fn run(publish: &Publish, config: &Config) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::Failed(chain(error));
-    let message = message(&publish)?;
+    let message = message(publish)?;
     let key = key(config)?;
     let builder = Twine::builder(publish.target.url(config), key);
     // A proxy of the environment knows no way to this machine's own hub.

@@ -135,7 +135,7 @@ settings! {
     max_pending_bytes: usize = "64MiB", One, one(value::size), "a size like 64MiB";
     /// WebSocket connections at once; more are refused.
     max_connections: usize = "100000", One, one(value::count), "a number from 1";
-    /// HTTP connections at once, WebSockets not counted; more wait to be accepted.
+    /// HTTP connections at once, not counting those that became a `WebSocket`; more wait to be accepted.
     max_http_connections: usize = "4096", One, one(value::count), "a number from 1";
     /// Rooms that one connection may be subscribed to.
     max_rooms_per_connection: usize = "1000", One, one(value::count), "a number from 1";

@@ -12,7 +12,7 @@ pub(super) struct Refusal {
     code: ErrorCode,
     detail: String,
     index: Option<usize>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, &'static str)>,
 }
 
 /// Marks a response as a refusal, for the count of errors.
@@ -22,7 +22,7 @@ pub(super) struct Refused(pub(super) ErrorCode);
 impl Refusal {
     /// `detail` says what went wrong here; what to do about it comes with the code.
     pub(super) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), index: None, headers: HeaderMap::new() }
+        Self { code, detail: detail.into(), index: None, headers: Vec::new() }
     }
 
     /// Names the message of a batch that it is about.
@@ -34,7 +34,7 @@ impl Refusal {
 
     #[must_use]
     pub(super) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.insert(name, HeaderValue::from_static(value));
+        self.headers.push((name, value));
         self
     }
 }
@@ -53,7 +53,8 @@ impl IntoResponse for Refusal {
         };
         // The struct holds texts and numbers only, which always serialize.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
-        let mut headers = self.headers;
+        let given = self.headers.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let mut headers: HeaderMap = given.collect();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::UNAUTHORIZED {

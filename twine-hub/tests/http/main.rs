@@ -1,4 +1,6 @@
 //! The hub's HTTP side over real sockets: what is answered to good input, to bad, and to none.
+// clippy allows these in functions marked as tests only, and here helpers are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod cookies;
 mod life;
