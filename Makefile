@@ -74,12 +74,13 @@ test-wasm: ## The client's browser driver, in headless Chromium
 	wasm-pack test --mode no-install --headless --chrome --chromedriver "$$(command -v chromedriver)" \
 	  twine-client --no-default-features --features wasm
 
-test-npm: client ## The npm package: types, exports, size, bundlers
+test-npm: client ## Vectors in JavaScript; the npm package: types, exports, size, bundlers
+	node --test twine-protocol/vectors/vectors.test.mjs
 	cd npm && npm test
 
-test-e2e: client ## Browsers, hub and package together
-	cargo build --locked -p twine-hub
-	cd npm && npm run --silent test:e2e
+test-e2e: client ## Browsers, hub, chat and package together
+	cargo build --locked -p twine-hub -p chat
+	cd e2e && npm test
 
 image: ## Build the container image and try it, locked down
 	deploy/test-image
