@@ -123,7 +123,7 @@ impl Builder {
         let address = listener.local_addr().map_err(listen_error)?;
 
         let telemetry = Arc::new(Telemetry::default());
-        let rooms = Rooms::open(&config.store(), config.rooms(), telemetry.clone())?;
+        let rooms = Rooms::open(&config.store(), &config.rooms(), telemetry.clone())?;
         // After the store, which keeps a second hub out of the folder.
         let keys = keys(&config, ephemeral)?;
         let connections =

@@ -67,7 +67,7 @@ impl LocalBroker {
         writer: Box<dyn Writer>,
         registry: Arc<Registry>,
         retention: Retention,
-        options: Options,
+        options: &Options,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StoreError> {
         let (commands, waiting) = channel();
@@ -337,7 +337,7 @@ impl Committer {
         let mut health = locked(&self.health);
         match (&*health, &report) {
             (Ok(()), Err(error)) => {
-                tracing::error!(%error, "publishes are refused until the store works again")
+                tracing::error!(%error, "publishes are refused until the store works again");
             }
             (Err(_), Ok(())) => tracing::info!("the store works again"),
             _ => {}

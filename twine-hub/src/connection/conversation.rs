@@ -39,7 +39,6 @@ impl Shard {
         let Some(connection) = self.connection(key) else { return };
         let phase = connection.phase;
         match (phase, json::decode_client(text)) {
-            (Phase::Closing, _) => {}
             (Phase::New, Ok(ClientFrame::Connect(connect))) => self.connect(key, &connect),
             (Phase::New, Ok(_)) => {
                 self.end(key, ErrorCode::BadFrame, "the first frame must be `connect`");
@@ -49,9 +48,9 @@ impl Shard {
             }
             (Phase::Open, Ok(ClientFrame::Subscribe(request))) => self.subscribe(key, request),
             (Phase::Open, Ok(ClientFrame::Unsubscribe(request))) => self.unsubscribe(key, &request),
-            // Hearing it is all there is to a pong here: cursors matter to sessions only. A frame
-            // type of a later protocol version can't be decoded, so nothing else comes here.
-            (Phase::Open, Ok(_)) => {}
+            // Hearing it is all there is to a pong here: cursors matter to sessions only. Other
+            // types of frames are not decoded.
+            (Phase::Open, Ok(_)) | (Phase::Closing, _) => {}
             (Phase::New, Err(error)) => self.end(key, ErrorCode::BadFrame, &error.to_string()),
             (Phase::Open, Err(error)) => match error.code() {
                 ErrorCode::BadFrame => self.end(key, ErrorCode::BadFrame, &error.to_string()),

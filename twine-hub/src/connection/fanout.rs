@@ -79,7 +79,7 @@ impl Shard {
     }
 
     /// Takes a subscription out of its room.
-    pub(super) fn leave(&mut self, subscription: Subscription) {
+    pub(super) fn leave(&mut self, subscription: &Subscription) {
         self.telemetry.subscriptions.dec();
         let slot = subscription.room;
         if let State::Live { index } = subscription.state {

@@ -36,7 +36,7 @@ use shard::Shard;
 
 /// What a connection may do and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub(crate) struct Options {
     /// Threads that own connections; 0 stands for one a core.
     pub shards: usize,
     /// Connections of this hub at most.
@@ -151,9 +151,8 @@ impl Connections {
         self.0.end(Instant::now() + grace);
         let threads = std::mem::take(&mut *locked(&self.0.threads));
         let join = move || threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
-        match tokio::task::spawn_blocking(join).await {
-            Ok(0) => {}
-            _ => tracing::error!("a shard's thread had panicked"),
+        if !matches!(tokio::task::spawn_blocking(join).await, Ok(0)) {
+            tracing::error!("a shard's thread had panicked");
         }
     }
 }

@@ -361,7 +361,7 @@ impl Shard {
             Phase::New if silent >= connect_timeout => {
                 return self.end(key, ErrorCode::ConnectTimeout, "no `connect` frame came in time");
             }
-            Phase::New => connect_timeout - silent,
+            Phase::New => connect_timeout.saturating_sub(silent),
             Phase::Closing => return self.remove(key),
             Phase::Open => {
                 if let Some(since) = connection.socket.blocked_since()
@@ -451,7 +451,7 @@ impl Shard {
     fn leave_all(&mut self, key: Key) {
         let Some(connection) = self.connection(key) else { return };
         for subscription in std::mem::take(&mut connection.subscriptions) {
-            self.leave(subscription);
+            self.leave(&subscription);
         }
     }
 

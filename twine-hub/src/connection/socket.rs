@@ -119,15 +119,14 @@ impl Socket {
 
     fn write(&mut self, frames: &[Bytes]) -> io::Result<usize> {
         loop {
-            let result = match frames {
-                [frame] => self.stream.write(frame),
-                _ => {
-                    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-                    for (slice, frame) in slices.iter_mut().zip(frames) {
-                        *slice = IoSlice::new(frame);
-                    }
-                    self.stream.write_vectored(slices.get(..frames.len()).unwrap_or_default())
+            let result = if let [frame] = frames {
+                self.stream.write(frame)
+            } else {
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                for (slice, frame) in slices.iter_mut().zip(frames) {
+                    *slice = IoSlice::new(frame);
                 }
+                self.stream.write_vectored(slices.get(..frames.len()).unwrap_or_default())
             };
             match result {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

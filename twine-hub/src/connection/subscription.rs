@@ -122,7 +122,7 @@ impl Shard {
             let message = "a later request for the same room came before this one was answered".into();
             self.refuse(key, Some(opening.request.id), ErrorCode::NotSubscribed, message);
         }
-        self.leave(subscription);
+        self.leave(&subscription);
     }
 
     /// Answers a subscribe for what is subscribed already.
@@ -164,7 +164,7 @@ impl Shard {
         if let State::Opening(opening) = &subscription.state {
             self.unavailable(key, opening.request.id, error);
         }
-        self.leave(subscription);
+        self.leave(&subscription);
     }
 
     /// Finds the cursor of a subscription whose room is in memory: here, or with the store's help.
@@ -221,10 +221,8 @@ impl Shard {
     ) {
         let Some(head) = self.open_room(room).map(|open| open.cursor) else { return };
         let recovered = request.after.is_some().then_some(loss.is_none());
-        let (lost, reason) = match loss.filter(|_| request.after.is_some()) {
-            Some(Loss { lost, reason }) => (Some(lost), Some(reason)),
-            None => (None, None),
-        };
+        let told = loss.filter(|_| request.after.is_some());
+        let (missing, reason) = told.map(|loss| (loss.lost, loss.reason)).unzip();
         let subscribed = Subscribed {
             id: request.id,
             room: request.room.clone(),
@@ -233,7 +231,7 @@ impl Shard {
             head: self.position(head),
             recovered,
             reason,
-            lost,
+            lost: missing,
         };
         self.answer(key, frames::frame(&ServerFrame::Subscribed(subscribed)));
     }
@@ -267,18 +265,18 @@ impl Shard {
             _ => return,
         };
         match (result, opening) {
-            (Ok(Steps { start, loss, steps }), Some(request)) => {
+            (Ok(Steps { start, loss, all }), Some(request)) => {
                 self.answer_subscribe(key, room, &request, start.clone(), loss);
                 if let Some(subscription) = self.subscription(key, room) {
                     subscription.state = State::behind(start);
                 }
-                self.take_steps(key, room, steps);
+                self.take_steps(key, room, all);
             }
-            (Ok(Steps { start, loss, steps }), None) => {
+            (Ok(Steps { start, loss, all }), None) => {
                 if let Some(loss) = loss {
                     self.tell_gap(key, room, start, loss);
                 }
-                self.take_steps(key, room, steps);
+                self.take_steps(key, room, all);
             }
             (Err(error), Some(_)) => self.fail(key, room, &error),
             // The cursor stays; the next look at the connection tries again.
@@ -317,15 +315,12 @@ impl Shard {
     /// Writes frames of a room to one connection and says how many went.
     fn write(&mut self, key: Key, frames: &[Bytes]) -> usize {
         let Some(connection) = self.connection(key) else { return 0 };
-        match connection.socket.send(frames) {
-            Ok(sent) => {
-                self.telemetry.delivered.inc_by(sent.frames as u64);
-                sent.frames
-            }
-            Err(_) => {
-                self.broken.push(key);
-                0
-            }
+        if let Ok(sent) = connection.socket.send(frames) {
+            self.telemetry.delivered.inc_by(sent.frames as u64);
+            sent.frames
+        } else {
+            self.broken.push(key);
+            0
         }
     }
 

@@ -31,7 +31,7 @@ struct Bench {
 struct Client(WebSocketStream<tokio::net::TcpStream>);
 
 impl Bench {
-    fn new(kind: Kind, rooms: rooms::Options, options: &Options) -> Self {
+    fn new(kind: Kind, rooms: &rooms::Options, options: &Options) -> Self {
         let telemetry = Arc::new(Telemetry::default());
         let store = store::Options { kind, retention: Retention::Forever };
         let rooms = Rooms::open(&store, rooms, telemetry.clone()).unwrap();
@@ -40,11 +40,11 @@ impl Bench {
     }
 
     fn in_memory(options: &Options) -> Self {
-        Self::new(Kind::Memory { max_bytes: usize::MAX }, rooms::Options::default(), options)
+        Self::new(Kind::Memory { max_bytes: usize::MAX }, &rooms::Options::default(), options)
     }
 
     /// A socket of the hub's, and the client's end of it.
-    async fn socket(&self) -> tokio::net::TcpStream {
+    fn socket(&self) -> tokio::net::TcpStream {
         let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, _) = self.listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -55,7 +55,7 @@ impl Bench {
     }
 
     async fn client(&self) -> Client {
-        Client(WebSocketStream::from_raw_socket(self.socket().await, Role::Client, None).await)
+        Client(WebSocketStream::from_raw_socket(self.socket(), Role::Client, None).await)
     }
 
     /// A client that has said `connect` and subscribed to a room.
@@ -211,7 +211,7 @@ async fn a_request_that_can_not_be_met_is_refused_by_its_id_and_the_connection_g
         match client.next().await {
             Frame::Subscribed(s) => assert!(n < 2 && s.id == 100 + n),
             Frame::Error(e) => {
-                assert!(n >= 2 && e.id == Some(100 + n) && e.code.as_str() == "too_many_rooms")
+                assert!(n >= 2 && e.id == Some(100 + n) && e.code.as_str() == "too_many_rooms");
             }
             other => panic!("{other:?}"),
         }
@@ -271,7 +271,7 @@ async fn who_never_says_connect_or_falls_silent_is_closed() {
 async fn a_cursor_goes_on_where_it_was_from_memory_and_from_the_store() {
     for tail_bytes in [usize::MAX, 0] {
         let options = rooms::Options { tail_bytes, ..rooms::Options::default() };
-        let bench = Bench::new(Kind::Memory { max_bytes: usize::MAX }, options, &Options::default());
+        let bench = Bench::new(Kind::Memory { max_bytes: usize::MAX }, &options, &Options::default());
         let mut first = bench.publish("chat", "1").await;
         for n in 2..=500 {
             bench.publish("chat", &n.to_string()).await;
@@ -302,7 +302,7 @@ async fn a_cursor_goes_on_where_it_was_from_memory_and_from_the_store() {
 async fn history_starts_that_many_messages_before_the_head() {
     for tail_bytes in [usize::MAX, 0] {
         let options = rooms::Options { tail_bytes, ..rooms::Options::default() };
-        let bench = Bench::new(Kind::Memory { max_bytes: usize::MAX }, options, &Options::default());
+        let bench = Bench::new(Kind::Memory { max_bytes: usize::MAX }, &options, &Options::default());
         for n in 1..=30 {
             bench.publish("chat", &n.to_string()).await;
         }
@@ -324,11 +324,11 @@ async fn history_starts_that_many_messages_before_the_head() {
 async fn over_a_restart_the_cursor_crosses_into_the_new_epoch() {
     let folder = tempfile::tempdir().unwrap();
     let kind = Kind::Sqlite { data_dir: folder.path().to_owned() };
-    let bench = Bench::new(kind.clone(), rooms::Options::default(), &Options::default());
+    let bench = Bench::new(kind.clone(), &rooms::Options::default(), &Options::default());
     let first = bench.publish("chat", "1").await;
     let last = bench.publish("chat", "2").await;
     bench.end().await;
-    let bench = Bench::new(kind, rooms::Options::default(), &Options::default());
+    let bench = Bench::new(kind, &rooms::Options::default(), &Options::default());
     bench.publish("chat", "3").await;
     let mut client = bench.client().await;
     client.connect().await;
@@ -350,7 +350,7 @@ async fn a_reader_that_stops_holds_nobody_up_and_misses_nothing() {
         let options = rooms::Options { tail_bytes, ..rooms::Options::default() };
         let bench = Bench::new(
             Kind::Memory { max_bytes: usize::MAX },
-            options,
+            &options,
             &Options { shards: 1, ..Options::default() },
         );
         let mut slow = bench.subscriber("chat").await;
@@ -418,7 +418,7 @@ async fn a_full_hub_has_no_place_until_one_is_free() {
 #[tokio::test]
 async fn a_room_that_nobody_uses_leaves_memory() {
     let options = rooms::Options { tail_bytes: 0, ..rooms::Options::default() };
-    let bench = Bench::new(Kind::Memory { max_bytes: usize::MAX }, options, &Options::default());
+    let bench = Bench::new(Kind::Memory { max_bytes: usize::MAX }, &options, &Options::default());
     let client = bench.subscriber("chat").await;
     bench.publish("chat", "1").await;
     assert_eq!(bench.telemetry.rooms.get(), 1);

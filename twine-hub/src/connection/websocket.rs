@@ -185,10 +185,10 @@ mod tests {
         let mask = [1, 2, 3, 4];
         let mut bytes = vec![first];
         match payload.len() {
-            len @ 0..126 => bytes.push(0x80 | len as u8),
+            len @ 0..126 => bytes.push(0x80 | u8::try_from(len).unwrap()),
             len => {
-                bytes.push(0x80 | 126);
-                bytes.extend((len as u16).to_be_bytes());
+                bytes.push(0x80 | 0x7e);
+                bytes.extend(u16::try_from(len).unwrap().to_be_bytes());
             }
         }
         bytes.extend(mask);

@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(wheel.idle(start), tick);
         let mut seen = Vec::new();
         let mut now = start;
-        for n in 0..SLOTS as u32 {
+        for n in 0..SLOTS {
             now += tick;
             seen.extend(wheel.turn(now).unwrap().into_iter().map(|key| (n, key.slot)));
         }

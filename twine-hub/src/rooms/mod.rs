@@ -30,7 +30,7 @@ use crate::telemetry::Telemetry;
 
 /// How the rooms keep messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub(crate) struct Options {
     /// Bytes of recent messages kept in memory, all rooms together.
     pub tail_bytes: usize,
     /// How long a message stays in memory at most.
@@ -129,7 +129,7 @@ impl Rooms {
     /// Where the store can't be opened.
     pub(crate) fn open(
         store: &store::Options,
-        options: Options,
+        options: &Options,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StoreError> {
         let opened = store::open(store)?;

@@ -33,7 +33,7 @@ pub(crate) struct Steps {
     /// What is missing before `start`.
     pub(crate) loss: Option<Loss>,
     /// What to write, in order.
-    pub(crate) steps: Vec<Step>,
+    pub(crate) all: Vec<Step>,
 }
 
 /// One frame, and where the cursor is once it is written.
@@ -159,5 +159,5 @@ fn steps(room: &RoomName, page: Page) -> Steps {
             frame: frames::frame(&ServerFrame::Epoch(EpochChange { room: room.clone(), epoch, prev })),
         },
     };
-    Steps { start: page.start, loss: page.loss, steps: page.items.into_iter().map(step).collect() }
+    Steps { start: page.start, loss: page.loss, all: page.items.into_iter().map(step).collect() }
 }

@@ -50,8 +50,8 @@ fn shown(page: &Page) -> Vec<String> {
     page.items.iter().map(show).collect()
 }
 
-fn read(store: &mut Opened, name: &str, start: Start, until: &Position) -> Page {
-    page::read(&mut *store.reader, &room(name), &start, until, ALL).unwrap()
+fn read(store: &mut Opened, name: &str, start: &Start, until: &Position) -> Page {
+    page::read(&mut *store.reader, &room(name), start, until, ALL).unwrap()
 }
 
 fn memory() -> Opened {
@@ -78,12 +78,12 @@ fn what_is_committed_is_read_and_counted() {
         append(&mut store, "b", 1..2, 10);
         append(&mut store, "a", 4..6, 10);
         assert_eq!(store.writer.head(&room("a")).unwrap(), offset(5));
-        let page = read(&mut store, "a", Start::After(at(&epoch, 2)), &at(&epoch, 5));
+        let page = read(&mut store, "a", &Start::After(at(&epoch, 2)), &at(&epoch, 5));
         assert_eq!(shown(&page), ["3", "4", "5"]);
         assert!(page.complete && page.loss.is_none());
-        let page = read(&mut store, "a", Start::After(at(&epoch, 2)), &at(&epoch, 4));
+        let page = read(&mut store, "a", &Start::After(at(&epoch, 2)), &at(&epoch, 4));
         assert_eq!(shown(&page), ["3", "4"], "nothing after the end that was asked for");
-        let page = read(&mut store, "nowhere", Start::After(at(&epoch, 0)), &at(&epoch, 0));
+        let page = read(&mut store, "nowhere", &Start::After(at(&epoch, 0)), &at(&epoch, 0));
         assert!(page.items.is_empty() && page.loss.is_none());
     });
 }
@@ -94,15 +94,15 @@ fn the_last_n_are_counted_back_from_the_head() {
         let epoch = store.writer.epoch().clone();
         append(&mut store, "a", 1..6, 10);
         let head = at(&epoch, 5);
-        assert_eq!(shown(&read(&mut store, "a", Start::Last(2), &head)), ["4", "5"]);
-        assert_eq!(shown(&read(&mut store, "a", Start::Last(2), &at(&epoch, 3))), ["2", "3"]);
-        assert_eq!(shown(&read(&mut store, "a", Start::Last(99), &head)), ["1", "2", "3", "4", "5"]);
-        assert_eq!(shown(&read(&mut store, "a", Start::Last(0), &head)), [""; 0]);
-        assert_eq!(read(&mut store, "b", Start::Last(3), &at(&epoch, 0)).start, at(&epoch, 0));
+        assert_eq!(shown(&read(&mut store, "a", &Start::Last(2), &head)), ["4", "5"]);
+        assert_eq!(shown(&read(&mut store, "a", &Start::Last(2), &at(&epoch, 3))), ["2", "3"]);
+        assert_eq!(shown(&read(&mut store, "a", &Start::Last(99), &head)), ["1", "2", "3", "4", "5"]);
+        assert_eq!(shown(&read(&mut store, "a", &Start::Last(0), &head)), [""; 0]);
+        assert_eq!(read(&mut store, "b", &Start::Last(3), &at(&epoch, 0)).start, at(&epoch, 0));
         let earlier = Start::AfterOrLast(at(&epoch, 2), 1);
-        assert_eq!(shown(&read(&mut store, "a", earlier, &head)), ["3", "4", "5"]);
+        assert_eq!(shown(&read(&mut store, "a", &earlier, &head)), ["3", "4", "5"]);
         let earlier = Start::AfterOrLast(at(&epoch, 4), 3);
-        assert_eq!(shown(&read(&mut store, "a", earlier, &head)), ["3", "4", "5"]);
+        assert_eq!(shown(&read(&mut store, "a", &earlier, &head)), ["3", "4", "5"]);
     });
 }
 
@@ -130,7 +130,7 @@ fn retention_takes_the_oldest_in_batches_and_a_reader_is_told_what_it_missed() {
         assert_eq!(store.writer.expire(20, 2).unwrap(), 2);
         assert_eq!(store.writer.expire(20, 2).unwrap(), 1);
         assert_eq!(store.writer.expire(20, 2).unwrap(), 0);
-        let page = read(&mut store, "a", Start::After(at(&epoch, 1)), &at(&epoch, 5));
+        let page = read(&mut store, "a", &Start::After(at(&epoch, 1)), &at(&epoch, 5));
         assert_eq!(shown(&page), ["4", "5"]);
         let loss = page.loss.unwrap();
         assert_eq!(loss.reason, GapReason::Expired);
@@ -138,7 +138,7 @@ fn retention_takes_the_oldest_in_batches_and_a_reader_is_told_what_it_missed() {
         assert_eq!(page.start, at(&epoch, 3));
         store.writer.expire(1000, 100).unwrap();
         assert_eq!(store.writer.head(&room("a")).unwrap(), offset(5), "the head outlives the messages");
-        let page = read(&mut store, "a", Start::After(at(&epoch, 4)), &at(&epoch, 5));
+        let page = read(&mut store, "a", &Start::After(at(&epoch, 4)), &at(&epoch, 5));
         assert_eq!(page.loss.unwrap().lost.count, Some(1));
         assert_eq!(page.start, at(&epoch, 5));
     });
@@ -156,7 +156,7 @@ fn a_cursor_of_another_log_is_told_so_and_goes_on_with_what_came_later() {
             (Position::new("zzz", 1).unwrap(), head.clone()),
             (at(&epoch, 3), head.clone()),
         ] {
-            let page = read(&mut store, "a", Start::After(cursor.clone()), &head);
+            let page = read(&mut store, "a", &Start::After(cursor.clone()), &head);
             let loss = page.loss.unwrap();
             assert_eq!((loss.reason, loss.lost.count), (GapReason::Unknown, None));
             assert_eq!((loss.lost.from, &loss.lost.to), (cursor, &start));
@@ -172,7 +172,7 @@ fn memory_keeps_no_more_than_it_may() {
     let mut store = open(&Options { kind, retention: Retention::Forever }).unwrap();
     let epoch = store.writer.epoch().clone();
     append(&mut store, "a", 1..4, 10);
-    let page = read(&mut store, "a", Start::After(at(&epoch, 0)), &at(&epoch, 3));
+    let page = read(&mut store, "a", &Start::After(at(&epoch, 0)), &at(&epoch, 3));
     assert_eq!(shown(&page), ["2", "3"]);
     assert_eq!(page.loss.unwrap().lost.count, Some(1));
 }
@@ -225,14 +225,14 @@ fn a_file_that_is_no_database_of_ours_is_refused_with_what_to_do() {
 enum Step {
     Append(u64),
     Restart,
-    Expire(u64),
+    Expire(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (1u64..5).prop_map(Step::Append),
         2 => Just(Step::Restart),
-        1 => (1u64..8).prop_map(Step::Expire),
+        1 => (1usize..8).prop_map(Step::Expire),
     ];
     proptest::collection::vec(step, 1..12)
 }
@@ -267,7 +267,7 @@ proptest! {
                     positions.push(at(store.writer.epoch(), 0));
                     head = 0;
                 }
-                Step::Expire(n) => gone += store.writer.expire(1_000, n as usize).unwrap(),
+                Step::Expire(n) => gone += store.writer.expire(1_000, n).unwrap(),
             }
         }
         let until = at(store.writer.epoch(), head);

@@ -17,7 +17,7 @@ pub(crate) fn mint(last: Option<&Epoch>) -> Epoch {
     let random = fastrand::u32(..);
     // Hexadecimal digits and a dash, 21 bytes: always an epoch.
     #[allow(clippy::expect_used)]
-    Epoch::new(&format!("{order:0width$x}-{random:08x}", width = ORDER_DIGITS)).expect("short and plain")
+    Epoch::new(&format!("{order:0ORDER_DIGITS$x}-{random:08x}")).expect("short and plain")
 }
 
 /// The milliseconds that `epoch` starts with.

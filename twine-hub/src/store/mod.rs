@@ -23,7 +23,7 @@ use twine_protocol::{Data, Epoch, ErrorCode, MessageId, Offset, Position, RoomNa
 
 /// Which store, and for how long it keeps messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub(crate) struct Options {
     /// Which one.
     pub kind: Kind,
     /// How long messages are kept.
@@ -32,7 +32,7 @@ pub struct Options {
 
 /// The kinds of store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// In this process only: a restart loses everything.
     Memory {
         /// Bytes of messages kept at most; the oldest go first.

@@ -76,7 +76,7 @@ pub(crate) fn read(
     };
     let log = Log::load(reader, room, until)?;
     let Some(index) = log.index_of(reader, &cursor)? else {
-        return log.after_unknown(cursor, until);
+        return Ok(log.after_unknown(cursor, until));
     };
     log.walk(reader, room, cursor, index, limit)
 }
@@ -118,16 +118,16 @@ impl Log {
 
     /// The log goes on in the first epoch after the cursor's, if there is one: what lies in later
     /// epochs the reader can't have seen.
-    fn after_unknown(self, cursor: Position, until: &Position) -> Result<Page, StoreError> {
+    fn after_unknown(self, cursor: Position, until: &Position) -> Page {
         let start = self
             .segments
             .into_iter()
             .find(|segment| segment.epoch > cursor.epoch)
             .map_or_else(|| until.clone(), |segment| Position { epoch: segment.epoch, offset: Offset::ZERO });
         let complete = start == *until;
-        let lost = Lost { from: cursor, to: start.clone(), count: None };
-        let loss = Some(Loss { lost, reason: GapReason::Unknown });
-        Ok(Page { start, loss, items: Vec::new(), complete })
+        let unknown =
+            Loss { lost: Lost { from: cursor, to: start.clone(), count: None }, reason: GapReason::Unknown };
+        Page { start, loss: Some(unknown), items: Vec::new(), complete }
     }
 
     fn walk(
