@@ -1,0 +1,310 @@
+//! The subscribers: connect, shake hands, say what the target wants to hear, and check the
+//! sequence of what comes.
+
+use memchr::memmem;
+
+use crate::Load;
+use crate::socket::{errno, http_answer, send_all, send_frame, set, sockaddr};
+use crate::stats::now;
+use crate::target::fill;
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+const MARK: usize = 2 + 16 + 8 + 8 + 1;
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum State {
+    Connecting,
+    Handshake,
+    Talking(u8),
+    Subscribed,
+    Closed,
+}
+
+pub(crate) struct Client {
+    pub(crate) fd: i32,
+    pub(crate) state: State,
+    pub(crate) room: u32,
+    pub(crate) next: u32,     // the sequence number that is due
+    pub(crate) seen: u64,     // bit k: number next-1-k has come
+    pub(crate) unique: u32,   // distinct messages in the measured window
+    pub(crate) part: Vec<u8>, // an incomplete frame
+}
+
+impl Load {
+    pub(crate) fn connect(&mut self, room: usize) {
+        let i = self.clients.len();
+        let fd = unsafe {
+            libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0)
+        };
+        assert!(fd >= 0, "socket: {}", std::io::Error::last_os_error());
+        set(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT);
+        set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY);
+        let from = sockaddr([127, 0, 0, 2 + (i % 249) as u8], 0);
+        let to = sockaddr(self.ip(), self.t.port);
+        let size = std::mem::size_of::<libc::sockaddr_in>() as u32;
+        unsafe {
+            assert!(
+                libc::bind(fd, (&raw const from).cast(), size) == 0,
+                "bind: {}",
+                std::io::Error::last_os_error()
+            );
+            let r = libc::connect(fd, (&raw const to).cast(), size);
+            assert!(r == 0 || errno() == libc::EINPROGRESS, "connect: {}", std::io::Error::last_os_error());
+        }
+        self.clients.push(Client {
+            fd,
+            state: State::Connecting,
+            room: room as u32,
+            next: 0,
+            seen: u64::MAX,
+            unique: 0,
+            part: Vec::new(),
+        });
+        self.in_flight += 1;
+        self.epoll(libc::EPOLL_CTL_ADD, fd, libc::EPOLLOUT, i as u64);
+    }
+
+    fn drop_client(&mut self, i: usize, why: &str) {
+        let c = &mut self.clients[i];
+        if c.state == State::Closed {
+            return;
+        }
+        if c.state == State::Subscribed {
+            self.c.closed += 1;
+            self.c.subscribed -= 1;
+            self.rooms[c.room as usize].subs -= 1;
+        } else {
+            self.in_flight -= 1;
+            self.c.failed += 1;
+            if self.c.failed <= 3 {
+                eprintln!("client {i} failed: {why}: {}", String::from_utf8_lossy(&c.part));
+            }
+        }
+        c.state = State::Closed;
+        unsafe { libc::close(c.fd) };
+    }
+
+    /// Sends what the subscribe script has to say at `step`; stops where it must wait.
+    fn talk(&mut self, i: usize, mut step: usize) {
+        let (fd, room) = (self.clients[i].fd, self.clients[i].room as usize);
+        let opcode = if self.t.binary { 2 } else { 1 };
+        while let Some(s) = self.t.subscribe.get(step) {
+            if s.expect.is_some() && self.clients[i].state != State::Talking(step as u8 | 128) {
+                self.clients[i].state = State::Talking(step as u8);
+                return;
+            }
+            if let Some(text) = &s.send {
+                send_frame(fd, opcode, &self.t.bytes(&fill(text, room, i)));
+            }
+            step += 1;
+        }
+        self.clients[i].state = State::Subscribed;
+        self.in_flight -= 1;
+        self.c.subscribed += 1;
+        self.rooms[room].subs += 1;
+    }
+
+    pub(crate) fn connected(&mut self, i: usize) {
+        let c = &self.clients[i];
+        let (fd, room) = (c.fd, c.room as usize);
+        let mut req = format!(
+            "GET {} HTTP/1.1\r\nHost: {}:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n",
+            fill(&self.t.ws_path, room, i),
+            self.t.host,
+            self.t.port
+        );
+        for h in &self.t.ws_headers {
+            req += &fill(h, room, i);
+            req += "\r\n";
+        }
+        if !self.cookies.is_empty() {
+            req += &format!("Cookie: {}\r\n", self.cookies[i % self.cookies.len()]);
+        }
+        req += "\r\n";
+        if send_all(fd, req.as_bytes()) {
+            self.clients[i].state = State::Handshake;
+            // Edge-triggered: half the kernel's work of level-triggered.
+            self.epoll(libc::EPOLL_CTL_MOD, fd, libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET, i as u64);
+        } else {
+            self.drop_client(i, "no connection");
+        }
+    }
+
+    pub(crate) fn readable(&mut self, i: usize) {
+        let mut buf = std::mem::take(&mut self.buf);
+        let c = &mut self.clients[i];
+        let kept = c.part.len();
+        if buf.len() < kept + 65536 {
+            buf.resize(kept + 65536, 0);
+        }
+        let room = buf.len() - kept;
+        let n = unsafe { libc::recv(c.fd, buf.as_mut_ptr().add(kept).cast(), room, 0) };
+        if n <= 0 {
+            if n == 0 || errno() != libc::EAGAIN {
+                self.drop_client(i, "closed by the server");
+            }
+            self.buf = buf;
+            return;
+        }
+        self.c.reads += 1;
+        self.c.bytes += n as u64;
+        if kept > 0 {
+            buf[..kept].copy_from_slice(&c.part);
+            c.part = Vec::new();
+        }
+        let end = kept + n as usize;
+        let used = self.consume(i, &buf[..end]);
+        if used < end && self.clients[i].state != State::Closed {
+            self.clients[i].part = buf[used..end].to_vec();
+        }
+        self.buf = buf;
+        if n as usize == room && self.clients[i].state != State::Closed {
+            self.readable(i);
+        }
+    }
+
+    fn consume(&mut self, i: usize, data: &[u8]) -> usize {
+        let mut pos = 0;
+        if self.clients[i].state == State::Handshake {
+            let Some(end) = memmem::find(data, b"\r\n\r\n") else { return 0 };
+            let head = &data[..end];
+            if !head.starts_with(b"HTTP/1.1 101") || memmem::find(head, ACCEPT).is_none() {
+                self.clients[i].part = head.to_vec();
+                self.drop_client(i, "handshake refused");
+                return data.len();
+            }
+            pos = end + 4;
+            self.talk(i, 0);
+        }
+        let at = now();
+        while data.len() >= pos + 2 {
+            let (mut head, mut len) = (2, (data[pos + 1] & 127) as usize);
+            if len == 126 && data.len() >= pos + 4 {
+                head = 4;
+                len = u16::from_be_bytes([data[pos + 2], data[pos + 3]]) as usize;
+            } else if len == 127 && data.len() >= pos + 10 {
+                head = 10;
+                len = u64::from_be_bytes(data[pos + 2..pos + 10].try_into().unwrap()) as usize;
+            } else if len >= 126 {
+                break;
+            }
+            if data.len() < pos + head + len {
+                break;
+            }
+            let payload = &data[pos + head..pos + head + len];
+            match data[pos] & 15 {
+                8 => {
+                    self.drop_client(i, "close frame");
+                    return data.len();
+                }
+                9 => {
+                    send_frame(self.clients[i].fd, 10, payload);
+                }
+                10 => {}
+                _ => self.frame(i, payload, at),
+            }
+            pos += head + len;
+        }
+        pos
+    }
+
+    fn frame(&mut self, i: usize, payload: &[u8], at: u64) {
+        if self.trace {
+            eprintln!("< {i} {}", String::from_utf8_lossy(payload));
+        }
+        let mut rest = payload;
+        let mut messages = 0;
+        while let Some(p) = memmem::find(rest, b"~~") {
+            if rest.len() < p + MARK {
+                break;
+            }
+            self.message(i, &rest[p + 2..p + MARK], at);
+            rest = &rest[p + MARK..];
+            messages += 1;
+        }
+        if let State::Talking(step) = self.clients[i].state {
+            let want = self.t.subscribe[step as usize].expect.as_deref().unwrap_or("");
+            if memmem::find(payload, &self.t.bytes(want)).is_some() {
+                self.clients[i].state = State::Talking(step | 128);
+                self.talk(i, step as usize);
+            }
+        }
+        if messages == 0 || self.t.binary {
+            for r in &self.t.replies {
+                let hit = if r.exact {
+                    payload == r.starts.as_bytes()
+                } else {
+                    memmem::find(payload, r.starts.as_bytes()).is_some()
+                };
+                if hit {
+                    send_frame(self.clients[i].fd, if self.t.binary { 2 } else { 1 }, r.send.as_bytes());
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, i: usize, mark: &[u8], at: u64) {
+        let hex = |b: &[u8]| {
+            b.iter().fold(0u64, |a, d| (a << 4) | ((d & 15) as u64 + if *d > b'9' { 9 } else { 0 }))
+        };
+        let (sent, seq, room) = (hex(&mark[..16]), hex(&mark[16..24]) as u32, hex(&mark[24..32]) as u32);
+        let c = &mut self.clients[i];
+        if room != c.room {
+            self.c.misrouted += 1;
+            return;
+        }
+        if seq >= c.next {
+            let shift = seq - c.next + 1;
+            c.seen = if shift < 64 { c.seen << shift } else { 0 } | 1;
+            c.next = seq + 1;
+        } else {
+            let age = c.next - 1 - seq;
+            if age >= 64 || (c.seen >> age) & 1 == 1 {
+                self.c.dup += 1;
+                return;
+            }
+            c.seen |= 1 << age;
+            self.c.reorder += 1;
+        }
+        c.unique += 1;
+        self.c.unique += 1;
+        self.latency.add(at.saturating_sub(sent));
+        self.last = at;
+    }
+
+    pub(crate) fn fetch_cookies(&mut self, n: usize) {
+        use std::io::{Read, Write};
+        let Some(c) = &self.t.cookie else { return };
+        let want = if c.per_client { n } else { 1 };
+        let port = c.port.unwrap_or(self.t.port);
+        let mut s: Option<std::net::TcpStream> = None;
+        for i in 0..want {
+            let mut conn = s.take().unwrap_or_else(|| {
+                std::net::TcpStream::connect((self.t.host.as_str(), port)).expect("cookie port")
+            });
+            conn.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+            let path = fill(&c.path, i % self.rooms.len(), i);
+            write!(conn, "GET {path} HTTP/1.1\r\nHost: {}:{port}\r\n\r\n", self.t.host).unwrap();
+            let mut data = Vec::new();
+            let mut buf = [0; 4096];
+            while http_answer(&data).is_none() {
+                match conn.read(&mut buf).expect("a cookie answer within 5 s") {
+                    0 => break,
+                    n => data.extend_from_slice(&buf[..n]),
+                }
+            }
+            let text = String::from_utf8_lossy(&data);
+            let pairs: Vec<&str> = text
+                .split("\r\n")
+                .filter(|l| l.to_ascii_lowercase().starts_with("set-cookie:"))
+                .filter_map(|l| l[11..].split(';').next().map(str::trim))
+                .collect();
+            assert!(!pairs.is_empty(), "no Set-Cookie in: {text}");
+            self.cookies.push(pairs.join("; "));
+            if !text.to_ascii_lowercase().contains("connection: close") {
+                s = Some(conn);
+            }
+        }
+    }
+}
