@@ -36,3 +36,13 @@ const _: () = {
     #[cfg(feature = "blocking")]
     is_shareable::<blocking::Twine>();
 };
+
+const _: fn(&Twine, &Message, &Publisher) = |twine, message, publisher| {
+    const fn is_sendable<T: Send>(_: &T) {}
+    is_sendable(&twine.publish("chat", "hello"));
+    is_sendable(&twine.publish_message(message));
+    is_sendable(&twine.publish_to_rooms(["chat"], "hello"));
+    is_sendable(&twine.publish_batch(&[]));
+    is_sendable(&publisher.flush());
+    is_sendable(&publisher.close());
+};

@@ -67,9 +67,7 @@ impl Twine {
     where
         T: Serialize + ?Sized,
     {
-        // Before the first `await`, so that the future does not hold on to the arguments for longer.
-        let message = Message::new(room, data)?;
-        self.publish_message(&message).await
+        self.publish_message(&Message::new(room, data)?).await
     }
 
     /// Publishes a message that was made before, with its id and sender.

@@ -1,6 +1,6 @@
 //! A real hub stores what is published: once, in order, and also when something fails on the way.
 
-use std::collections::BTreeSet;
+use std::ops::Range;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -145,20 +145,16 @@ async fn a_publish_outlives_a_restart_of_the_hub() {
 }
 
 #[tokio::test]
-async fn many_at_once_are_each_stored_once() {
-    const N_MESSAGES: u64 = 100;
+async fn many_at_once_are_each_stored_once_across_a_restart() {
     let hub = TestHub::start().await;
-    let twine = hub.twine();
-    let mut publishes = JoinSet::new();
-    for number in 0..N_MESSAGES {
-        let twine = twine.clone();
-        publishes.spawn(async move { twine.publish("chat", &number).await.unwrap().offset.get() });
-    }
-    let offsets: BTreeSet<_> = publishes.join_all().await.into_iter().collect();
-    assert!(offsets.into_iter().eq(1..=N_MESSAGES));
-    let payloads: BTreeSet<_> =
-        hub.payloads("chat").await.iter().map(|payload| payload.as_u64().unwrap()).collect();
-    assert!(payloads.into_iter().eq(0..N_MESSAGES));
+    let proxy = FaultyProxy::start(Some(hub.addr()), []).await;
+    let mut publishes = publish_numbers(&twine_at(&proxy.url()).build().unwrap());
+    // In the middle of them.
+    publishes.join_next().await.unwrap().unwrap();
+    let hub = hub.stop().await.start().await;
+    proxy.set_hub(hub.addr());
+    publishes.join_all().await;
+    assert_eq!(numbers_in(&hub).await, ALL_NUMBERS.collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -167,15 +163,48 @@ async fn http_2_carries_many_publishes_over_one_connection() {
     let proxy = TlsProxy::start(hub.addr(), &["h2", "http/1.1"]).await;
     let twine = twine_at(&proxy.url()).root_certificates(proxy.pem()).build().unwrap();
     // Once connected, all that follows finds the connection.
-    twine.publish("chat", &0).await.unwrap();
-    let mut publishes = JoinSet::new();
-    for number in 1..50 {
-        let twine = twine.clone();
-        publishes.spawn(async move { twine.publish("chat", &number).await.unwrap() });
+    twine.publish("elsewhere", "hello").await.unwrap();
+    publish_numbers(&twine).join_all().await;
+    assert_eq!(numbers_in(&hub).await, ALL_NUMBERS.collect::<Vec<_>>());
+    assert_eq!(proxy.agreed_protocols(), ["h2"]);
+}
+
+#[tokio::test]
+async fn http_2_connections_that_are_cut_repeat_nothing() {
+    let hub = TestHub::start().await;
+    let proxy = TlsProxy::start(hub.addr(), &["h2", "http/1.1"]).await;
+    let twine = twine_at(&proxy.url()).root_certificates(proxy.pem()).build().unwrap();
+    let mut publishes = publish_numbers(&twine);
+    for _ in 0..5 {
+        // In the middle of what is left.
+        publishes.join_next().await.unwrap().unwrap();
+        proxy.cut();
     }
     publishes.join_all().await;
-    assert_eq!(hub.payloads("chat").await.len(), 50);
-    assert_eq!(proxy.agreed_protocols(), ["h2"]);
+    assert_eq!(numbers_in(&hub).await, ALL_NUMBERS.collect::<Vec<_>>());
+    assert!(proxy.agreed_protocols().len() > 1, "no connection was replaced");
+}
+
+const ALL_NUMBERS: Range<u64> = 0..50;
+
+/// Publishes all numbers at once, in no order.
+fn publish_numbers(twine: &Twine) -> JoinSet<()> {
+    ALL_NUMBERS
+        .map(|number| {
+            let twine = twine.clone();
+            async move {
+                twine.publish("numbers", &number).await.unwrap();
+            }
+        })
+        .collect()
+}
+
+/// What is stored of them, sorted: a repeated one is there twice.
+async fn numbers_in(hub: &TestHub) -> Vec<u64> {
+    let payloads = hub.payloads("numbers").await;
+    let mut numbers: Vec<_> = payloads.iter().map(|payload| payload.as_u64().unwrap()).collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 #[tokio::test]

@@ -19,6 +19,16 @@ async fn a_request_names_the_sdk_and_carries_the_key() {
 }
 
 #[tokio::test]
+async fn a_connection_is_kept_and_shared_by_clones() {
+    let hub = FaultyProxy::scripted([stored("chat"), stored("chat"), stored("chat")]).await;
+    let twine = twine_at(&hub.url()).build().unwrap();
+    for _ in 0..3 {
+        twine.clone().publish("chat", "hello").await.unwrap();
+    }
+    assert_eq!((hub.requests().len(), hub.n_connections()), (3, 1));
+}
+
+#[tokio::test]
 async fn requests_go_through_the_proxy() {
     let proxy = FaultyProxy::scripted([stored("chat")]).await;
     let url = proxy.url().replace("http://", "http://me:secret@");

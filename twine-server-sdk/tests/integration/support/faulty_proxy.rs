@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncWriteExt, BufReader};
@@ -41,6 +42,7 @@ struct State {
     rest: Mutex<Step>,
     hub: Mutex<Option<SocketAddr>>,
     requests: watch::Sender<Vec<Exchanged>>,
+    n_connections: AtomicUsize,
 }
 
 impl FaultyProxy {
@@ -53,6 +55,7 @@ impl FaultyProxy {
             rest: Mutex::new(Step::Pass),
             hub: Mutex::new(hub),
             requests: watch::Sender::new(Vec::new()),
+            n_connections: AtomicUsize::new(0),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&state)));
         Self { addr, state, task }
@@ -86,6 +89,11 @@ impl FaultyProxy {
         self.state.requests.borrow().clone()
     }
 
+    /// How many connections were made so far.
+    pub(crate) fn n_connections(&self) -> usize {
+        self.state.n_connections.load(Ordering::Relaxed)
+    }
+
     /// The bodies of what came so far.
     pub(crate) fn bodies(&self) -> Vec<String> {
         self.requests().into_iter().map(|request| request.body).collect()
@@ -108,6 +116,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     // Owns the connections, and so ends them with itself.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
+        state.n_connections.fetch_add(1, Ordering::Relaxed);
         connections.spawn(serve(stream, Arc::clone(&state)));
     }
 }

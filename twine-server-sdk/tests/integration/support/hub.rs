@@ -83,7 +83,7 @@ async fn run(data_dir: &Path, change: impl FnOnce(&mut Config)) -> Running {
     let hub = Hub::builder().configure(|config| {
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.store = StoreKind::Sqlite;
-        config.data_dir = data_dir.to_owned();
+        data_dir.clone_into(&mut config.data_dir);
         config.api_key = vec![KEY.parse().unwrap()];
         change(config);
     });

@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -17,8 +18,15 @@ pub(crate) struct TlsProxy {
     addr: SocketAddr,
     certificate: CertificateDer<'static>,
     pem: String,
-    alpn: Arc<Mutex<Vec<String>>>,
+    relay: Arc<Relay>,
     task: JoinHandle<()>,
+}
+
+struct Relay {
+    acceptor: TlsAcceptor,
+    to: SocketAddr,
+    agreed_protocols: Mutex<Vec<String>>,
+    cut: Notify,
 }
 
 impl TlsProxy {
@@ -37,10 +45,14 @@ impl TlsProxy {
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let alpn = Arc::default();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let task = tokio::spawn(accept(listener, acceptor, to, Arc::clone(&alpn)));
-        Self { addr, certificate: cert.der().clone(), pem: cert.pem(), alpn, task }
+        let relay = Arc::new(Relay {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            to,
+            agreed_protocols: Mutex::default(),
+            cut: Notify::new(),
+        });
+        let task = tokio::spawn(accept(listener, Arc::clone(&relay)));
+        Self { addr, certificate: cert.der().clone(), pem: cert.pem(), relay, task }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -60,9 +72,14 @@ impl TlsProxy {
         &self.pem
     }
 
+    /// Cuts every connection, whatever is under way on it.
+    pub(crate) fn cut(&self) {
+        self.relay.cut.notify_waiters();
+    }
+
     /// What was agreed on, a connection each.
     pub(crate) fn agreed_protocols(&self) -> Vec<String> {
-        self.alpn.lock().unwrap().clone()
+        self.relay.agreed_protocols.lock().unwrap().clone()
     }
 }
 
@@ -72,19 +89,27 @@ impl Drop for TlsProxy {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, to: SocketAddr, alpn: Arc<Mutex<Vec<String>>>) {
+async fn accept(listener: TcpListener, relay: Arc<Relay>) {
+    // Owns the connections, and so ends them with itself.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let (acceptor, alpn) = (acceptor.clone(), Arc::clone(&alpn));
-        connections.spawn(async move {
-            // A client that does not trust the certificate hangs up.
-            let Ok(mut stream) = acceptor.accept(stream).await else { return };
-            let agreed = stream.get_ref().1.alpn_protocol().unwrap_or_default();
-            alpn.lock().unwrap().push(String::from_utf8(agreed.to_vec()).unwrap());
-            let mut server = TcpStream::connect(to).await.unwrap();
+        let relay = Arc::clone(&relay);
+        connections.spawn(async move { relay.pass_on(stream).await });
+    }
+}
+
+impl Relay {
+    async fn pass_on(&self, stream: TcpStream) {
+        // A client that does not trust the certificate hangs up.
+        let Ok(mut stream) = self.acceptor.accept(stream).await else { return };
+        let agreed = stream.get_ref().1.alpn_protocol().unwrap_or_default();
+        self.agreed_protocols.lock().unwrap().push(String::from_utf8(agreed.to_vec()).unwrap());
+        let mut server = TcpStream::connect(self.to).await.unwrap();
+        tokio::select! {
             // How a connection ends is the two ends' business.
-            let _ = copy_bidirectional(&mut stream, &mut server).await;
-        });
+            _ = copy_bidirectional(&mut stream, &mut server) => {}
+            () = self.cut.notified() => {}
+        }
     }
 }
 
