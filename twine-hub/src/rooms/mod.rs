@@ -192,7 +192,12 @@ impl Rooms {
         let head = self.head(room).await?;
         let start = after.map_or(Start::Last(limit), Start::After);
         let limit = Limit { messages: limit as usize, bytes: usize::MAX };
-        let page = self.0.reading.page(room.clone(), start, head.clone(), limit).await?;
+        let mut page = self.0.reading.page(room.clone(), start, head.clone(), limit).await?;
+        if page.items.is_empty() && !page.complete {
+            // The log never was at `after`: the page only says where it goes on.
+            let start = Start::After(page.start);
+            page = self.0.reading.page(room.clone(), start, head.clone(), limit).await?;
+        }
         let messages = page.items.into_iter().filter_map(|item| match item {
             Item::Message { epoch, record } => Some(StoredMessage {
                 epoch,

@@ -57,6 +57,18 @@ async fn history_is_read_on_from_a_position() {
 }
 
 #[tokio::test]
+async fn history_after_a_position_that_never_was_starts_with_what_is_kept() {
+    let hub = hub().await;
+    for n in 1..=3 {
+        Request::publish(&format!(r#"{{"room":"chat","data":{n}}}"#)).send(&hub).await;
+    }
+    let path = "/api/rooms/chat/messages?epoch=&after=0&limit=2";
+    let page = Request::get(path).with_key().send(&hub).await.json();
+    let data: Vec<_> = page["messages"].as_array().unwrap().iter().map(|m| m["data"].clone()).collect();
+    assert_eq!(data, [json!(1), json!(2)]);
+}
+
+#[tokio::test]
 async fn bad_parameters_are_refused() {
     let hub = hub_with(|config| config.max_history = 50).await;
     for query in [
