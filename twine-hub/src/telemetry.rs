@@ -84,3 +84,41 @@ impl Telemetry {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_metric_as_it_is() {
+        let telemetry = Telemetry::default();
+        telemetry.errors.get_or_create(&Code { code: "bad_room" }).inc();
+        let text = telemetry.open_metrics();
+        let mut expected = Vec::new();
+        for line in text.lines() {
+            let mut words = line.splitn(4, ' ');
+            match (words.next(), words.next(), words.next(), words.next()) {
+                (Some("#"), Some("HELP"), Some(name), Some(help)) => {
+                    expected.push((name.to_owned(), help.trim_end_matches('.').to_owned()));
+                }
+                (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
+                    let (found, help) = expected.pop().unwrap();
+                    assert_eq!(found, name);
+                    let (suffix, labels) = match (kind, name) {
+                        ("counter", "twine_errors") => ("_total", "`code`"),
+                        ("counter", _) => ("_total", ""),
+                        ("info", _) => ("_info", "`version`"),
+                        _ => ("", ""),
+                    };
+                    expected
+                        .push((format!("| `{name}{suffix}` | {kind} | {labels} | {help} |"), String::new()));
+                }
+                _ => {}
+            }
+        }
+        let expected: Vec<_> = expected.into_iter().map(|(row, _)| row).collect();
+        let page = include_str!("../../docs/OPERATIONS.md");
+        let listed: Vec<_> = page.lines().filter(|line| line.starts_with("| `twine_")).collect();
+        assert_eq!(listed, expected, "write this:\n{}", expected.join("\n"));
+    }
+}

@@ -46,7 +46,8 @@ impl Served {
         });
         let mut hub = Self { child, log, address: String::new(), folder };
         let line = hub.logged("address=");
-        hub.address = line.split_once("address=").unwrap().1.split_whitespace().next().unwrap().to_owned();
+        let (_, rest) = line.split_once("address=").unwrap();
+        rest.split_whitespace().next().unwrap().clone_into(&mut hub.address);
         hub
     }
 

@@ -135,7 +135,7 @@ settings! {
     max_pending_bytes: usize = "64MiB", One, one(value::size), "a size like 64MiB";
     /// WebSocket connections at once; more are refused.
     max_connections: usize = "100000", One, one(value::count), "a number from 1";
-    /// HTTP connections at once, not counting those that became a `WebSocket`; more wait to be accepted.
+    /// HTTP connections at once, beside those of `/ws`; more wait to be accepted.
     max_http_connections: usize = "4096", One, one(value::count), "a number from 1";
     /// Rooms that one connection may be subscribed to.
     max_rooms_per_connection: usize = "1000", One, one(value::count), "a number from 1";
@@ -144,7 +144,7 @@ settings! {
     /// The largest `data` of a message.
     max_data: usize = "64KiB", One, one(value::size), "a size like 64KiB";
     /// The largest body of a request.
-    max_body: usize = "1MiB", One, one(value::size), "a size like 4MiB";
+    max_body: usize = "1MiB", One, one(value::size), "a size like 1MiB";
     /// Messages of one batch, and rooms of one publish.
     max_batch: usize = "1000", One, one(value::count), "a number from 1";
     /// Messages that one request for history, or `history` of a subscribe, may ask for.
@@ -221,6 +221,20 @@ mod tests {
                 setting.apply(&mut config, &[default.to_owned()]).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn the_documentation_lists_every_setting_as_it_is() {
+        let page = include_str!("../../../docs/CONFIGURATION.md");
+        let listed: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<_> = SETTINGS
+            .iter()
+            .map(|setting| {
+                let default = setting.default.map(|default| format!("`{default}`")).unwrap_or_default();
+                format!("| `{}` | {default} | {} | {} |", setting.name, setting.help.trim(), setting.allowed)
+            })
+            .collect();
+        assert_eq!(listed, expected, "write this:\n{}", expected.join("\n"));
     }
 
     #[test]
