@@ -131,8 +131,11 @@ impl Builder {
 
         let stop = CancellationToken::new();
         let tasks = Tasks::default();
-        let limits =
-            Limits { connections: config.max_http_connections, header_timeout: config.header_timeout };
+        let limits = Limits {
+            connections: config.max_http_connections,
+            header_timeout: config.header_timeout,
+            write_timeout: config.write_timeout,
+        };
         let app = Arc::new(App {
             keys: ApiKeys::new(&keys),
             origins: Origins::new(config.allowed_origins.clone(), config.public_url.clone()),

@@ -34,5 +34,10 @@ pub use config::Config;
 pub use hub::{Builder, Hub, Running, StartError};
 pub use store::StoreError;
 
+/// The examples of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// The version of this hub.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

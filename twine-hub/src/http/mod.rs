@@ -12,6 +12,7 @@ mod problem;
 mod publish;
 mod rooms;
 mod server;
+mod stall;
 mod ws;
 
 use std::sync::Arc;

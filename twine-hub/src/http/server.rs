@@ -22,6 +22,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use super::stall::Impatient;
+
 /// The head of a request, and what is read ahead, in bytes at most.
 const MAX_READ_BUFFER: usize = 64 << 10;
 /// The head of an HTTP/2 request, in bytes at most.
@@ -78,6 +80,7 @@ where
 pub(crate) struct Limits {
     pub(crate) connections: usize,
     pub(crate) header_timeout: Duration,
+    pub(crate) write_timeout: Duration,
 }
 
 /// Accepts connections until `stop`, and serves each in a task of its own. The listener is closed
@@ -104,7 +107,7 @@ pub(crate) async fn serve(
                 backoff = ACCEPT_BACKOFF.0;
                 let (builder, router, stop) = (builder.clone(), router.clone(), stop.clone());
                 tasks.spawn(async move {
-                    connection(socket, peer, router, &builder, limits.header_timeout, stop).await;
+                    connection(socket, peer, router, &builder, limits, stop).await;
                     drop(place);
                 });
             }
@@ -147,7 +150,7 @@ async fn connection(
     peer: SocketAddr,
     router: Router,
     builder: &auto::Builder<Tasks>,
-    header_timeout: Duration,
+    limits: Limits,
     stop: CancellationToken,
 ) {
     if let Err(error) = socket.set_nodelay(true) {
@@ -163,10 +166,11 @@ async fn connection(
             router.clone().oneshot(request.map(Body::new))
         })
     };
+    let socket = Impatient::new(socket, limits.write_timeout);
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
     // hyper's own timeout begins when it knows the HTTP version; a client that sends less than
     // that is silent for good.
-    let mut silence = pin!(tokio::time::sleep(header_timeout));
+    let mut silence = pin!(tokio::time::sleep(limits.header_timeout));
     let (mut stopping, mut listening) = (false, true);
     loop {
         tokio::select! {

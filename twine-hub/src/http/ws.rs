@@ -13,7 +13,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
-use tokio::net::TcpStream;
 use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 use twine_protocol::{ErrorCode, SUBPROTOCOL};
@@ -21,6 +20,7 @@ use twine_protocol::{ErrorCode, SUBPROTOCOL};
 use super::App;
 use super::page::Page;
 use super::problem::Refusal;
+use super::stall::Impatient;
 use crate::connection::{Handover, Place};
 
 /// How long a socket may take to accept the 101.
@@ -117,9 +117,9 @@ async fn hand_over(app: Arc<App>, place: Place, upgrade: OnUpgrade) {
 
 /// The socket itself, out of the runtime's hands, and what was read past the request.
 fn take_socket(upgraded: Upgraded) -> std::io::Result<Handover> {
-    let parts = downcast::<TokioIo<TcpStream>>(upgraded)
+    let parts = downcast::<TokioIo<Impatient>>(upgraded)
         .map_err(|_| std::io::Error::other("the connection is no TCP socket"))?;
-    Ok(Handover { socket: parts.io.into_inner().into_std()?, read: parts.read_buf })
+    Ok(Handover { socket: parts.io.into_inner().into_inner().into_std()?, read: parts.read_buf })
 }
 
 #[cfg(test)]

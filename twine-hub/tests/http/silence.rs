@@ -54,6 +54,27 @@ async fn http_2_and_silence_is_closed() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_closed() {
+    let hub = hub_with(|config| {
+        config.write_timeout = SHORT;
+        config.max_http_connections = 1;
+    })
+    .await;
+    let data = "x".repeat(60_000);
+    for _ in 0..50 {
+        Request::publish(&format!(r#"{{"room":"chat","data":"{data}"}}"#)).send(&hub).await;
+    }
+    // Three megabytes each: more than the kernel takes for a client that reads none of them.
+    let request = Request::get("/api/rooms/chat/messages").with_key().bytes(hub.address());
+    let mut deaf = TcpStream::connect(hub.address()).await.unwrap();
+    let request = String::from_utf8(request).unwrap().replace("Connection: close\r\n", "");
+    deaf.write_all(request.repeat(10).as_bytes()).await.unwrap();
+    // It has the only place: this is answered when the hub has closed it.
+    assert_works(&hub).await;
+    drop(deaf);
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_wait_for_a_place() {
     let hub = hub_with(|config| config.max_http_connections = 1).await;
     let mut first = TcpStream::connect(hub.address()).await.unwrap();
