@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 use twine_protocol::ErrorCode;
-use twine_protocol::api::Problem;
+use twine_protocol::api::{Problem, Published, PublishedList};
 
 use crate::{Error, ErrorKind, Stored};
 
@@ -21,16 +21,46 @@ pub(crate) struct Head {
     pub(crate) retry_after: Option<Duration>,
 }
 
-/// Reads a whole answer.
-pub(crate) fn read<A: DeserializeOwned>(head: &Head, body: &[u8]) -> Result<A, Error> {
+/// What a hub answers a publish that succeeded.
+pub(crate) trait Answer: DeserializeOwned {
+    /// How many messages it says to be stored.
+    fn n_results(&self) -> usize;
+}
+
+impl Answer for Published {
+    fn n_results(&self) -> usize {
+        1
+    }
+}
+
+impl Answer for PublishedList {
+    fn n_results(&self) -> usize {
+        self.results.len()
+    }
+}
+
+/// Reads a whole answer to a request that is owed so many results.
+pub(crate) fn read<A: Answer>(head: &Head, body: &[u8], n_results: usize) -> Result<A, Error> {
     if !head.status.is_success() {
         return Err(refusal(head, body));
     }
     if head.media_type != "application/json" {
         return Err(not_a_hubs(format!("the answer is {:?}, not JSON", head.media_type)));
     }
-    serde_json::from_slice(body)
-        .map_err(|source| not_a_hubs("the answer is not what a hub gives".to_owned()).because(source))
+    let answer: A = serde_json::from_slice(body)
+        .map_err(|source| not_a_hubs("the answer is not what a hub gives".to_owned()).because(source))?;
+    match answer.n_results() {
+        found if found == n_results => Ok(answer),
+        found => Err(not_a_hubs(format!("the answer has {found} results, not {n_results}"))),
+    }
+}
+
+/// Understands an answer that is longer than a hub's ever is.
+pub(crate) fn too_long(head: &Head) -> Error {
+    if head.status.is_success() {
+        return not_a_hubs("the answer is too long".to_owned());
+    }
+    refusal(head, b"")
 }
 
 /// Understands an answer whose body did not come, because of `failure`.
@@ -97,14 +127,12 @@ fn left_by(status: StatusCode) -> Stored {
 }
 
 /// A success, but not a hub's: perhaps some page at a wrong URL, perhaps a later version's answer.
-pub(crate) fn not_a_hubs(what: String) -> Error {
+fn not_a_hubs(what: String) -> Error {
     Error::new(ErrorKind::BadAnswer, what).leaving(Stored::Maybe)
 }
 
 #[cfg(test)]
 mod tests {
-    use twine_protocol::api::Published;
-
     use super::*;
 
     fn head(status: u16, media_type: &str) -> Head {
@@ -125,11 +153,11 @@ mod tests {
             index: None,
         };
         let body = serde_json::to_vec(&body).unwrap();
-        read::<Published>(&head(code.http_status(), "application/problem+json"), &body).unwrap_err()
+        read::<Published>(&head(code.http_status(), "application/problem+json"), &body, 1).unwrap_err()
     }
 
     fn bare(status: u16) -> Error {
-        read::<Published>(&head(status, "text/html"), b"<html>").unwrap_err()
+        read::<Published>(&head(status, "text/html"), b"<html>", 1).unwrap_err()
     }
 
     #[test]
@@ -177,7 +205,7 @@ mod tests {
     fn a_code_of_a_later_version_is_judged_by_its_status() {
         for (status, retryable) in [(422, false), (429, true), (503, true)] {
             let body = format!(r#"{{"title":"","status":{status},"code":"of_tomorrow","detail":""}}"#);
-            let error = read::<Published>(&head(status, "application/problem+json"), body.as_bytes());
+            let error = read::<Published>(&head(status, "application/problem+json"), body.as_bytes(), 1);
             assert_eq!(error.unwrap_err().is_retryable(), retryable, "{status}");
         }
     }
@@ -186,8 +214,13 @@ mod tests {
     fn a_page_at_a_wrong_url_is_no_success() {
         let error = bare(200);
         assert_eq!((error.kind(), error.stored()), (ErrorKind::BadAnswer, Stored::Maybe));
-        let error = read::<Published>(&head(200, "application/json"), b"{}").unwrap_err();
+        for body in [&b"{}"[..], br#"{"results":[]}"#] {
+            let error = read::<PublishedList>(&head(200, "application/json"), body, 1).unwrap_err();
+            assert_eq!((error.kind(), error.stored()), (ErrorKind::BadAnswer, Stored::Maybe));
+        }
+        let error = too_long(&head(200, "application/json"));
         assert_eq!((error.kind(), error.stored()), (ErrorKind::BadAnswer, Stored::Maybe));
+        assert_eq!(too_long(&head(413, "application/problem+json")).kind(), ErrorKind::Rejected);
     }
 
     #[test]

@@ -103,6 +103,9 @@ impl TwineBuilder {
 
     /// Sends by this client of the re-exported [`reqwest`] instead of one of our own. Its own settings
     /// hold for connections, TLS, proxies and redirects; ours for everything else.
+    ///
+    /// This crate compiles `reqwest` without a TLS provider: enable one by a feature of `reqwest`, install
+    /// one with rustls, or hand it a whole configuration (`tls_backend_preconfigured`).
     pub fn client(self, client: reqwest::Client) -> Self {
         Self { client: Some(client), ..self }
     }
@@ -161,7 +164,7 @@ impl TwineBuilder {
         for pem in &self.root_certificates {
             roots.append(&mut tls::certificates(pem)?);
         }
-        let hub = if url.scheme() == "https" { tls::Hub::Https } else { tls::Hub::Http };
+        let scheme = if url.scheme() == "https" { tls::Scheme::Https } else { tls::Scheme::Http };
         let mut client = reqwest::Client::builder()
             .user_agent(concat!("twine-server-sdk/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT))
@@ -169,7 +172,7 @@ impl TwineBuilder {
             .http2_keep_alive_timeout(PING_EVERY)
             // A redirected POST becomes a GET, or carries the key elsewhere.
             .redirect(reqwest::redirect::Policy::none())
-            .tls_backend_preconfigured(tls::config(hub, roots)?);
+            .tls_backend_preconfigured(tls::config(scheme, roots)?);
         match &self.proxy {
             Some(Proxy::At(url)) => {
                 let proxy = reqwest::Proxy::all(url).map_err(|source| {

@@ -8,11 +8,10 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, Url};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::answer::{self, Head};
+use crate::answer::{self, Answer, Head};
 use crate::retry::parse_retry_after;
 use crate::{Error, ErrorKind, RetryPolicy, Stored};
 
@@ -33,36 +32,39 @@ pub(crate) struct Hub {
 pub(crate) struct Request {
     url: Url,
     body: Bytes,
-    answer_limit: usize,
+    n_results: usize,
 }
 
-impl Hub {
-    /// Prepares a request to `path` that is answered with `results` results.
-    pub(crate) fn request<B: Serialize>(
-        &self,
-        path: &str,
-        body: &B,
-        results: usize,
-    ) -> Result<Request, Error> {
+impl Request {
+    /// The most bytes that are read of an answer.
+    fn answer_limit(&self) -> usize {
         // A result has a room of 255 bytes (as JSON up to twice as many), an epoch, and little else; a
         // problem may explain itself at some length.
         const RESULT: usize = 1024;
         const PROBLEM: usize = 64 * 1024;
+        self.n_results.saturating_mul(RESULT).max(PROBLEM)
+    }
+}
+
+impl Hub {
+    /// Prepares a request to `path` that is owed so many results.
+    pub(crate) fn request<B: Serialize>(
+        &self,
+        path: &str,
+        body: &B,
+        n_results: usize,
+    ) -> Result<Request, Error> {
         let url = self
             .url
             .join(path)
             .map_err(|source| Error::config("the hub's URL can't be extended").because(source))?;
         let body = serde_json::to_vec(body)
             .map_err(|source| Error::invalid("the message does not serialize to JSON").because(source))?;
-        Ok(Request { url, body: body.into(), answer_limit: results.saturating_mul(RESULT).max(PROBLEM) })
+        Ok(Request { url, body: body.into(), n_results })
     }
 
     /// Sends `request` until it is answered for good, the retry policy gives up, or `deadline` passes.
-    pub(crate) async fn send<A: DeserializeOwned>(
-        &self,
-        request: &Request,
-        deadline: Duration,
-    ) -> Result<A, Error> {
+    pub(crate) async fn send<A: Answer>(&self, request: &Request, deadline: Duration) -> Result<A, Error> {
         let start = Instant::now();
         let left = || deadline.saturating_sub(start.elapsed());
         let mut stored = Stored::No;
@@ -82,7 +84,7 @@ impl Hub {
         }
     }
 
-    async fn attempt<A: DeserializeOwned>(&self, request: &Request, timeout: Duration) -> Result<A, Error> {
+    async fn attempt<A: Answer>(&self, request: &Request, timeout: Duration) -> Result<A, Error> {
         let mut response = self
             .http
             .post(request.url.clone())
@@ -94,9 +96,9 @@ impl Hub {
             .await
             .map_err(|error| self.failure(error))?;
         let head = head(&response);
-        match body(&mut response, request.answer_limit).await {
-            Ok(Some(body)) => answer::read(&head, &body),
-            Ok(None) => Err(answer::cut(&head, answer::not_a_hubs("the answer is too long".to_owned()))),
+        match body(&mut response, request.answer_limit()).await {
+            Ok(Some(body)) => answer::read(&head, &body, request.n_results),
+            Ok(None) => Err(answer::too_long(&head)),
             Err(error) => Err(answer::cut(&head, self.failure(error))),
         }
     }

@@ -20,16 +20,16 @@ use rustls_platform_verifier::Verifier;
 
 use crate::Error;
 
-/// Whether the hub itself is spoken to over TLS.
+/// How the hub is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hub {
+pub(crate) enum Scheme {
     Https,
-    /// Plain HTTP. TLS is used only to reach an HTTPS proxy, if there is one.
+    /// TLS is used only to reach an HTTPS proxy, if there is one.
     Http,
 }
 
 /// Settings that trust the system's roots and `extra` ones, and offer HTTP/2.
-pub(crate) fn config(hub: Hub, extra: Vec<CertificateDer<'static>>) -> Result<ClientConfig, Error> {
+pub(crate) fn config(scheme: Scheme, extra: Vec<CertificateDer<'static>>) -> Result<ClientConfig, Error> {
     let provider = CryptoProvider::get_default()
         .cloned()
         .unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
@@ -41,7 +41,7 @@ pub(crate) fn config(hub: Hub, extra: Vec<CertificateDer<'static>>) -> Result<Cl
     let mut config = match verifier(extra, provider) {
         Ok(verifier) => config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth(),
         // A machine without certificates can still talk plain HTTP.
-        Err(_) if hub == Hub::Http => {
+        Err(_) if scheme == Scheme::Http => {
             config.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
         }
         Err(source) => {
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn http_2_is_offered_first() {
-        let config = config(Hub::Http, Vec::new()).unwrap();
+        let config = config(Scheme::Http, Vec::new()).unwrap();
         assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
     }
 
