@@ -1,10 +1,10 @@
 //! Reading a request's body: how much, how long, of which kind.
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::HttpBody as _;
 use axum::extract::Request;
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, EXPECT};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::Instant;
 use twine_protocol::ErrorCode;
@@ -18,11 +18,10 @@ use crate::config::Config;
 const DISCARD_FACTOR: usize = 8;
 
 /// The body of a request that says it is JSON. Nothing is parsed here.
-pub(super) async fn json(request: Request, config: &Config) -> Result<Bytes, Refusal> {
-    let (head, mut body) = request.into_parts();
+pub(super) async fn json(mut request: Request, config: &Config) -> Result<Bytes, Refusal> {
     let deadline = Instant::now() + config.request_timeout;
-    if !is_json(&head.headers) {
-        discard(&mut body, config.max_body, deadline).await;
+    if !is_json(request.headers()) {
+        discard(request, config.max_body, deadline).await;
         let detail = "the body is not declared as `application/json`";
         return Err(Refusal::new(ErrorCode::UnsupportedMediaType, detail));
     }
@@ -30,15 +29,15 @@ pub(super) async fn json(request: Request, config: &Config) -> Result<Bytes, Ref
         let detail = format!("a body has {} bytes at most (`max_body`)", config.max_body);
         Refusal::new(ErrorCode::BodyTooBig, detail)
     };
-    if body.size_hint().lower() > u64::try_from(config.max_body).unwrap_or(u64::MAX) {
-        discard(&mut body, config.max_body, deadline).await;
+    if request.body().size_hint().lower() > u64::try_from(config.max_body).unwrap_or(u64::MAX) {
+        discard(request, config.max_body, deadline).await;
         return Err(too_big());
     }
-    let collected = Limited::new(&mut body, config.max_body).collect();
+    let collected = Limited::new(request.body_mut(), config.max_body).collect();
     match tokio::time::timeout_at(deadline, collected).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            discard(&mut body, config.max_body, deadline).await;
+            discard(request, config.max_body, deadline).await;
             Err(too_big())
         }
         Ok(Err(error)) => {
@@ -51,7 +50,13 @@ pub(super) async fn json(request: Request, config: &Config) -> Result<Bytes, Ref
     }
 }
 
-async fn discard(body: &mut Body, max_body: usize, deadline: Instant) {
+/// Reads what is left of a refused request's body, within bounds, so that the answer arrives.
+pub(super) async fn discard(request: Request, max_body: usize, deadline: Instant) {
+    // Who asked whether to send the body has not sent it.
+    if request.headers().contains_key(EXPECT) {
+        return;
+    }
+    let mut body = request.into_body();
     let discarded = async {
         let mut left = max_body.saturating_mul(DISCARD_FACTOR);
         while let Some(Ok(frame)) = body.frame().await {

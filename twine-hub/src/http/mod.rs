@@ -25,6 +25,7 @@ use axum::routing::{get, post};
 use http::Uri;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use twine_protocol::ErrorCode;
 
@@ -86,13 +87,15 @@ async fn about() -> Response {
     }))
 }
 
-/// Lets in who shows one of the hub's keys. Nothing of the body is read before.
+/// Lets in who shows one of the hub's keys. Nothing of the body is looked at before.
 async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let refusal = match app.keys.check(request.headers()) {
         Ok(()) => return next.run(request).await,
         Err(KeyRefusal::Missing) => Refusal::new(ErrorCode::KeyMissing, "the request shows no API key"),
         Err(KeyRefusal::Invalid) => Refusal::new(ErrorCode::KeyInvalid, "the API key is none of this hub's"),
     };
+    let App { config, .. } = &*app;
+    body::discard(request, config.max_body, Instant::now() + config.request_timeout).await;
     refusal.into_response()
 }
 

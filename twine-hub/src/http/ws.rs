@@ -9,7 +9,7 @@ use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
     UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
@@ -32,6 +32,10 @@ pub(super) async fn open(
     page: Page,
     mut request: Request,
 ) -> Result<Response, Refusal> {
+    // A `HEAD` comes here too, where a router sends it for every `GET`.
+    if request.method() != Method::GET {
+        return Err(Refusal::new(ErrorCode::UpgradeRequired, "a WebSocket is opened by GET"));
+    }
     let accept = accept_key(request.version(), request.headers())?;
     page.check(&app)?;
     if app.stop.is_cancelled() {

@@ -164,3 +164,31 @@ async fn a_body_over_the_limit_is_refused_also_where_its_length_is_not_said() {
     assert_eq!(exchange(hub.address(), &bytes).await.unwrap().problem(), (413, "body_too_big".into()));
     assert_works(&hub).await;
 }
+
+#[tokio::test]
+async fn a_refusal_arrives_also_where_much_was_sent() {
+    let hub = hub_with(|config| {
+        config.max_data = 1_000;
+        config.max_body = 1_000_000;
+    })
+    .await;
+    let body = "x".repeat(5_000_000);
+    let kind = ("Content-Type", "application/json");
+    let big = Request::post("/api/publish", &body).header(kind.0, kind.1);
+    assert_eq!(refusal(&hub, big).await, (413, "body_too_big".into()));
+    assert_eq!(refusal(&hub, Request::post("/api/publish", &body)).await.0, 415);
+    let no_key = Request::post_without_key("/api/publish", &body).header(kind.0, kind.1);
+    assert_eq!(refusal(&hub, no_key).await.0, 401);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_refused_before_it_sends() {
+    let hub = hub_with(|config| {
+        config.max_data = 1_000;
+        config.max_body = 1_000;
+    })
+    .await;
+    // The length is announced, and no byte of it sent.
+    let asking = Request::publish("").header("Expect", "100-continue").header("Content-Length", "5000");
+    assert_eq!(refusal(&hub, asking).await, (413, "body_too_big".into()));
+}

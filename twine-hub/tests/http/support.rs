@@ -47,7 +47,11 @@ impl Request {
 
     /// A body with the key, and without a content type.
     pub(crate) fn post(path: &str, body: &str) -> Self {
-        Self { body: body.into(), ..Self::new("POST", path) }.with_key()
+        Self::post_without_key(path, body).with_key()
+    }
+
+    pub(crate) fn post_without_key(path: &str, body: &str) -> Self {
+        Self { body: body.into(), ..Self::new("POST", path) }
     }
 
     pub(crate) fn with_key(self) -> Self {
