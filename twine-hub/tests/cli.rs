@@ -260,6 +260,55 @@ fn publish_takes_json_from_its_arguments_or_standard_input() {
 }
 
 #[test]
+fn tail_prints_what_was_and_what_comes() {
+    let hub = Served::start(&[]);
+    let publish = |json: &str| run(hub.command("publish").args(["chat", json, "--sender", "me"])).1;
+    let first: serde_json::Value = serde_json::from_str(&publish(r#"{"n" : 1.0}"#)).unwrap();
+    publish("2");
+    let position = format!("{}:{}", first["epoch"].as_str().unwrap(), first["offset"]);
+
+    let follow = |arguments: &[&str]| {
+        let mut command = hub.command("tail");
+        let mut child = command.arg("chat").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
+        (child, lines)
+    };
+    let (mut all, mut lines) = follow(&["--history", "10"]);
+    let (one, two) = (lines.next().unwrap(), lines.next().unwrap());
+    assert_eq!((&one["room"], &one["offset"], &one["sender"]), (&"chat".into(), &1.into(), &"me".into()));
+    assert_eq!((&one["data"]["n"], &two["data"]), (&1.0.into(), &2.into()));
+    let (mut later, mut later_lines) = follow(&["--after", &position]);
+    assert_eq!(later_lines.next().unwrap()["data"], 2);
+
+    publish("3");
+    assert_eq!(
+        (&lines.next().unwrap()["data"], &later_lines.next().unwrap()["data"]),
+        (&3.into(), &3.into())
+    );
+    for child in [&mut all, &mut later] {
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn tail_says_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, errors) = run(twine_hub(folder.path()).args(["tail", "chat", "--after", "x"]));
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("EPOCH:OFFSET"), "{errors}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    drop(taken);
+    let (code, _, errors) = run(twine_hub(folder.path()).args(["tail", "chat", "--listen", &address]));
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("can't be reached"), "{errors}");
+}
+
+#[test]
 fn publish_without_a_key_says_where_it_looked() {
     let folder = tempfile::tempdir().unwrap();
     let (code, _, errors) = run(twine_hub(folder.path()).args(["publish", "chat", "1"]));

@@ -4,7 +4,10 @@ mod flags;
 mod healthcheck;
 mod publish;
 mod serve;
+mod signals;
+mod tail;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,6 +39,8 @@ enum Command {
     Serve,
     /// Publishes a message and prints its position.
     Publish(publish::Publish),
+    /// Prints the messages of a room as they come, a line of JSON each.
+    Tail(tail::Tail),
     /// Asks the hub of this configuration whether it lives; ends with 0 or 1.
     Healthcheck,
 }
@@ -83,12 +88,13 @@ pub fn run() -> ExitCode {
 fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     let loaded = load(arguments.flags, arguments.config)?;
     if arguments.print_config {
-        print!("{loaded}");
+        print(loaded.to_string().trim_end())?;
         return Ok(());
     }
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(loaded),
         Command::Publish(publish) => publish::run(&publish, &loaded.config),
+        Command::Tail(tail) => tail::run(tail, &loaded.config),
         Command::Healthcheck => healthcheck::run(loaded.config.listen),
     }
 }
@@ -98,6 +104,24 @@ fn load(flags: Flags, file: Option<PathBuf>) -> Result<Loaded, Failure> {
     let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
     config::load(&Sources { flags: flags.0, environment, file, read: &|path| std::fs::read_to_string(path) })
         .map_err(|problems| Failure::Usage(format!("the configuration is not valid:\n{problems}")))
+}
+
+/// Whether anybody reads what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Open,
+    /// Whoever read it has enough, which is no failure.
+    Closed,
+}
+
+/// Writes lines to standard output.
+fn print(text: &str) -> Result<Output, Failure> {
+    let mut output = std::io::stdout().lock();
+    match writeln!(output, "{text}").and_then(|()| output.flush()) {
+        Ok(()) => Ok(Output::Open),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Output::Closed),
+        Err(error) => Err(Failure::Failed(format!("can't write the output: {error}"))),
+    }
 }
 
 /// An error and what caused it, in one line.

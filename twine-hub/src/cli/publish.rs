@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::value::RawValue;
 use twine_server_sdk::{Message, Twine};
 
-use super::{Failure, Target, chain};
+use super::{Failure, Target, chain, print};
 use crate::auth;
 use crate::config::Config;
 
@@ -37,7 +37,7 @@ pub(super) fn run(publish: &Publish, config: &Config) -> Result<(), Failure> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
     let published = runtime.block_on(twine.publish_message(&message)).map_err(|error| failed(&error))?;
-    println!("{}", serde_json::to_string(&published).map_err(|error| failed(&error))?);
+    print(&serde_json::to_string(&published).map_err(|error| failed(&error))?)?;
     Ok(())
 }
 

@@ -2,10 +2,10 @@
 
 use std::io::IsTerminal as _;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
+use super::signals::Signals;
 use super::{Failure, chain};
 use crate::config::{Config, Loaded, LogFormat};
 use crate::hub::Hub;
@@ -41,25 +41,6 @@ async fn serve(config: Config) -> Result<(), Failure> {
             warn!(signal = name, "ended by a second signal");
             // The point is to wait for nothing, and dropping the runtime would wait for its threads.
             std::process::exit(1)
-        }
-    }
-}
-
-/// The signals that stop the hub.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }
