@@ -79,7 +79,7 @@ test-npm: client ## Vectors in JavaScript; the npm package: types, exports, size
 	cd npm && npm test
 
 test-e2e: client ## Browsers, hub, chat and package together
-	cargo build --locked -p twine-hub -p chat
+	cargo build --locked -p twine-hub -p chat -p twine-server-sdk --bins --examples
 	cd e2e && npm test
 
 image: ## Build the container image and try it, locked down

@@ -1,0 +1,63 @@
+// Chromium, and pages whose every complaint is kept.
+
+import { chromium } from "playwright-core";
+
+const FLAGS = [
+  ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
+  ...["--disable-component-update", "--disable-sync"],
+];
+
+export function launch(flags = []) {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [...FLAGS, ...flags],
+  });
+}
+
+/**
+ * Notes what a page complains of: errors and warnings on its console, exceptions, requests that
+ * failed or were refused.
+ */
+export class Complaints {
+  #found = [];
+  #away = new Set();
+
+  constructor(page) {
+    page.on("console", (line) => {
+      if (["error", "warning"].includes(line.type())) this.#note(line.text(), line.location().url, line.text());
+    });
+    page.on("pageerror", (error) => this.#note(`exception: ${error.stack ?? error}`));
+    page.on("requestfailed", (request) => {
+      const why = request.failure()?.errorText;
+      this.#note(`${request.method()} ${request.url()} failed: ${why}`, request.url());
+    });
+    page.on("response", (response) => {
+      if (response.status() >= 400) this.#note(`${response.url()} answered ${response.status()}`, response.url());
+    });
+  }
+
+  /** While a server is away on purpose, the browser's word that it is away is no complaint. */
+  async whileAway(server, work) {
+    const host = new URL(server).host;
+    this.#away.add(host);
+    await work();
+    this.#away.delete(host);
+  }
+
+  /** What was found; empty at the end of a good test. */
+  get all() {
+    return this.#found;
+  }
+
+  /** Takes out the one complaint that a test provokes. */
+  take(pattern) {
+    const index = this.#found.findIndex((text) => pattern.test(text));
+    if (index < 0) throw new Error(`no complaint matches ${pattern}: ${JSON.stringify(this.#found)}`);
+    this.#found.splice(index, 1);
+  }
+
+  #note(text, url = "", more = "") {
+    for (const host of this.#away) if (url.includes(host) || more.includes(host)) return;
+    this.#found.push(text);
+  }
+}

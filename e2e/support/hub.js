@@ -1,0 +1,73 @@
+// A real hub on a free port, with its data in a folder of its own.
+
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Program, built, run } from "./program.js";
+
+export class Hub {
+  #program;
+  #settings;
+
+  /** Starts a hub, as it is without any configuration but a port and a folder. */
+  static async start(settings = []) {
+    const hub = new Hub();
+    hub.#settings = settings;
+    hub.dataDir = await mkdtemp(join(tmpdir(), "twine-e2e-"));
+    hub.port = 0;
+    await hub.resume();
+    hub.keyFile = join(hub.dataDir, "api-key");
+    hub.key = (await readFile(hub.keyFile, "utf8")).trim();
+    return hub;
+  }
+
+  /** As pages on this machine reach it. */
+  get url() {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  /** Starts it again on the same port and folder. */
+  async resume() {
+    const where = ["--listen", `127.0.0.1:${this.port}`, "--data-dir", this.dataDir];
+    const { program, port } = await Program.listening(built("twine-hub"), ["serve", ...where, ...this.#settings]);
+    this.#program = program;
+    this.port = port;
+  }
+
+  /** Stops it; `SIGKILL` leaves it no time for anything. */
+  stop(signal) {
+    return this.#program.stop(signal);
+  }
+
+  /** Stops it for good. */
+  async remove() {
+    await this.stop();
+    await rm(this.dataDir, { recursive: true, force: true });
+  }
+
+  get log() {
+    return this.#program.log;
+  }
+
+  /** Publishes by plain HTTP. */
+  curl(room, data) {
+    return run("curl", [
+      ...["--silent", "--show-error", "--fail-with-body", "--noproxy", "*", `${this.url}/api/publish`],
+      ...["--header", `Authorization: Bearer ${this.key}`, "--json", JSON.stringify({ room, data })],
+    ]);
+  }
+
+  /** Publishes from the command line of the hub. */
+  command(room, data) {
+    const where = ["--url", this.url, "--api-key", this.key];
+    return run(built("twine-hub"), ["publish", room, JSON.stringify(data), ...where]);
+  }
+
+  /** Publishes through the Rust SDK, one message after the other; retries while the hub is away. */
+  sdk(room, messages) {
+    const env = { TWINE_API_KEY: this.key, NO_PROXY: "127.0.0.1" };
+    const program = new Program(built("examples/publish"), [room, this.url], { env });
+    program.input(messages.map((data) => `${JSON.stringify(data)}\n`).join(""));
+    return program.finished();
+  }
+}
