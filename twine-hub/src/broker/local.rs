@@ -74,13 +74,13 @@ impl LocalBroker {
         let health = Arc::new(Mutex::new(Ok(())));
         let committer = Committer {
             tails: Tails::new(registry.clone(), options.tail_bytes, options.tail_age),
+            last_time: writer.last_time(),
             writer,
             registry,
             retention,
             window: options.idempotency_window,
             telemetry,
             health: health.clone(),
-            last_time: 0,
             next_expiry: Instant::now(),
         };
         let thread = std::thread::Builder::new()

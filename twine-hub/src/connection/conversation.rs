@@ -1,13 +1,10 @@
 //! What a client says and what it is answered (PROTOCOL.md, "Frames").
 
-use twine_protocol::{ClientFrame, Connect, Connected, ErrorCode, ServerFrame, json};
+use twine_protocol::{ClientFrame, Connected, ErrorCode, ServerFrame, json};
 
 use super::shard::{Key, Phase, Shard};
 use super::websocket::{self, Incoming, Violation};
 use crate::rooms::frames;
-
-/// The longest `scope`, in bytes.
-const MAX_SCOPE: usize = 1024;
 
 impl Shard {
     /// Takes a message of the WebSocket layer.
@@ -39,7 +36,7 @@ impl Shard {
         let Some(connection) = self.connection(key) else { return };
         let phase = connection.phase;
         match (phase, json::decode_client(text)) {
-            (Phase::New, Ok(ClientFrame::Connect(connect))) => self.connect(key, &connect),
+            (Phase::New, Ok(ClientFrame::Connect(_))) => self.connect(key),
             (Phase::New, Ok(_)) => {
                 self.end(key, ErrorCode::BadFrame, "the first frame must be `connect`");
             }
@@ -50,7 +47,7 @@ impl Shard {
             (Phase::Open, Ok(ClientFrame::Unsubscribe(request))) => self.unsubscribe(key, &request),
             // Hearing it is all there is to a pong here: cursors matter to sessions only. Other
             // types of frames are not decoded.
-            (Phase::Open, Ok(_)) | (Phase::Closing, _) => {}
+            (Phase::Open, Ok(_)) | (Phase::Closing { .. }, _) => {}
             (Phase::New, Err(error)) => self.end(key, ErrorCode::BadFrame, &error.to_string()),
             (Phase::Open, Err(error)) => match error.code() {
                 ErrorCode::BadFrame => self.end(key, ErrorCode::BadFrame, &error.to_string()),
@@ -59,10 +56,8 @@ impl Shard {
         }
     }
 
-    fn connect(&mut self, key: Key, connect: &Connect) {
-        if connect.scope.as_ref().is_some_and(|scope| scope.len() > MAX_SCOPE) {
-            return self.end(key, ErrorCode::BadFrame, "`scope` is longer than 1,024 bytes");
-        }
+    /// Opens the conversation. What `connect` names is for sessions, which this hub does not keep.
+    fn connect(&mut self, key: Key) {
         let heartbeat = u64::try_from(self.options.heartbeat.as_millis()).unwrap_or(u64::MAX);
         let Some(connection) = self.connection(key) else { return };
         connection.phase = Phase::Open;

@@ -49,6 +49,8 @@ pub(super) struct Connection {
     next_ping: Instant,
     /// What of the client's bytes is not a whole message yet, or has to wait.
     input: Option<Box<Input>>,
+    /// Whether it is not read until it takes some of the answers that wait for it.
+    is_paused: bool,
     _place: Place,
 }
 
@@ -60,7 +62,10 @@ pub(super) enum Phase {
     /// Talks.
     Open,
     /// Has been told to close; what it still sends is not read.
-    Closing,
+    Closing {
+        /// When it is removed even if it doesn't close its side.
+        until: Instant,
+    },
 }
 
 impl Connection {
@@ -246,6 +251,7 @@ impl Shard {
             heard: now,
             next_ping: now + self.options.heartbeat.mul_f64(spread),
             input: None,
+            is_paused: false,
             _place: place,
         });
         self.telemetry.connections.inc();
@@ -263,7 +269,7 @@ impl Shard {
         for turn in 1.. {
             let Some(connection) = self.connection(key) else { break };
             if connection.socket.is_full() {
-                // `writable` goes on reading.
+                connection.is_paused = true;
                 break;
             }
             match connection.socket.read(&mut buffer) {
@@ -308,10 +314,11 @@ impl Shard {
         let mut at = 0;
         loop {
             let Some(connection) = self.connection(key) else { return };
-            if connection.phase == Phase::Closing {
+            if matches!(connection.phase, Phase::Closing { .. }) {
                 return;
             }
             if connection.socket.is_full() {
+                connection.is_paused = true;
                 break;
             }
             match websocket::decode(bytes.get_mut(at..).unwrap_or_default(), &mut input.fragments, max) {
@@ -336,18 +343,17 @@ impl Shard {
     /// Goes on where the socket took no more.
     fn writable(&mut self, key: Key) {
         let Some(connection) = self.connection(key) else { return };
-        let was_full = connection.socket.is_full();
-        match connection.socket.flush() {
-            Ok(false) => {}
-            Ok(true) if connection.phase == Phase::Closing => connection.socket.finish(),
-            Ok(true) => {
-                self.lagging.push(key);
-                if was_full {
-                    self.feed(key, &mut []);
-                    self.unread.push(key);
-                }
-            }
-            Err(_) => self.remove(key),
+        let Ok(is_flushed) = connection.socket.flush() else { return self.remove(key) };
+        if connection.is_paused && !connection.socket.is_full() {
+            connection.is_paused = false;
+            self.feed(key, &mut []);
+            self.unread.push(key);
+        }
+        let Some(connection) = self.connection(key) else { return };
+        match connection.phase {
+            Phase::Closing { .. } if is_flushed => connection.socket.finish(),
+            _ if is_flushed => self.lagging.push(key),
+            _ => {}
         }
     }
 
@@ -362,7 +368,8 @@ impl Shard {
                 return self.end(key, ErrorCode::ConnectTimeout, "no `connect` frame came in time");
             }
             Phase::New => connect_timeout.saturating_sub(silent),
-            Phase::Closing => return self.remove(key),
+            Phase::Closing { until } if now >= until => return self.remove(key),
+            Phase::Closing { until } => until.saturating_duration_since(now),
             Phase::Open => {
                 if let Some(since) = connection.socket.blocked_since()
                     && now.duration_since(since) >= write_timeout
@@ -424,7 +431,7 @@ impl Shard {
         self.leave_all(key);
         self.answer(key, websocket::close(code, reason));
         let Some(connection) = self.connection(key) else { return };
-        connection.phase = Phase::Closing;
+        connection.phase = Phase::Closing { until: Instant::now() + LINGER };
         connection.input = None;
         if !connection.socket.is_blocked() {
             connection.socket.finish();

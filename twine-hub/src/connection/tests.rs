@@ -392,6 +392,37 @@ async fn a_reader_that_stays_stuck_is_closed() {
 }
 
 #[tokio::test]
+async fn a_client_that_asks_without_reading_waits_for_its_answers_and_gets_them_all() {
+    const PINGS: usize = 60_000;
+    let bench = Bench::in_memory(&Options::default());
+    let mut client = bench.client().await;
+    client.connect().await;
+    let (mut sink, mut stream) = client.0.split();
+    let mut sent = 0;
+    let ping = || Ws::Ping(Bytes::from_static(&[b'x'; 100]));
+    // As many as go without reading any answer; then the rest while reading.
+    while sent < PINGS && futures_util::poll!(sink.feed(ping())).is_ready() {
+        sent += 1;
+        if futures_util::poll!(sink.flush()).is_pending() {
+            break;
+        }
+    }
+    let ask = async {
+        for _ in sent..PINGS {
+            sink.feed(ping()).await.unwrap();
+        }
+        sink.flush().await.unwrap();
+    };
+    let answers = async {
+        for _ in 0..PINGS {
+            assert!(matches!(stream.next().await, Some(Ok(Ws::Pong(_)))));
+        }
+    };
+    futures_util::future::join(ask, answers).await;
+    bench.end().await;
+}
+
+#[tokio::test]
 async fn draining_sends_every_client_away_and_counts_them_out() {
     let bench = Bench::in_memory(&Options::default());
     let mut client = bench.subscriber("chat").await;

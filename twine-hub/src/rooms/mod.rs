@@ -28,6 +28,9 @@ use crate::store::page::{Item, Limit, Start};
 use crate::store::{self, StoreError};
 use crate::telemetry::Telemetry;
 
+/// Bytes of a page of history; who asks for more goes on from its last message.
+const HISTORY_BYTES: usize = 4 << 20;
+
 /// How the rooms keep messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -191,7 +194,7 @@ impl Rooms {
     ) -> Result<History<Data>, Arc<StoreError>> {
         let head = self.head(room).await?;
         let start = after.map_or(Start::Last(limit), Start::After);
-        let limit = Limit { messages: limit as usize, bytes: usize::MAX };
+        let limit = Limit { messages: limit as usize, bytes: HISTORY_BYTES };
         let mut page = self.0.reading.page(room.clone(), start, head.clone(), limit).await?;
         if page.items.is_empty() && !page.complete {
             // The log never was at `after`: the page only says where it goes on.

@@ -162,6 +162,11 @@ fn a_cursor_of_another_log_is_told_so_and_goes_on_with_what_came_later() {
             assert_eq!((loss.lost.from, &loss.lost.to), (cursor, &start));
             assert_eq!(page.start, start);
         }
+        let cursor = Position::new("zzz", 1).unwrap();
+        let page = read(&mut store, "a", &Start::AfterOrLast(cursor.clone(), 1), &head);
+        assert_eq!(shown(&page), ["2"]);
+        let loss = page.loss.unwrap();
+        assert_eq!((loss.reason, loss.lost.from, loss.lost.to), (GapReason::Unknown, cursor, at(&epoch, 1)));
     });
 }
 
@@ -175,6 +180,16 @@ fn memory_keeps_no_more_than_it_may() {
     let page = read(&mut store, "a", &Start::After(at(&epoch, 0)), &at(&epoch, 3));
     assert_eq!(shown(&page), ["2", "3"]);
     assert_eq!(page.loss.unwrap().lost.count, Some(1));
+}
+
+#[test]
+fn a_later_opening_knows_the_time_of_the_last_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = sqlite(&folder);
+    assert_eq!(store.writer.last_time(), 0);
+    append(&mut store, "a", 1..2, 4711);
+    drop(store);
+    assert_eq!(sqlite(&folder).writer.last_time(), 4711);
 }
 
 #[test]

@@ -70,6 +70,10 @@ impl Writer for Shared {
         &self.epoch
     }
 
+    fn last_time(&self) -> u64 {
+        0
+    }
+
     fn head(&mut self, room: &RoomName) -> Result<Offset, StoreError> {
         Ok(self.log().rooms.get(room).map_or(Offset::ZERO, |room| room.last))
     }

@@ -88,6 +88,9 @@ pub(crate) trait Writer: Send {
     /// The epoch that this opening of the store began; all that is appended belongs to it.
     fn epoch(&self) -> &Epoch;
 
+    /// The time of the last message that an earlier opening stored, 0 without one.
+    fn last_time(&self) -> u64;
+
     /// The last offset of `room` in the present epoch.
     fn head(&mut self, room: &RoomName) -> Result<Offset, StoreError>;
 

@@ -47,6 +47,13 @@ pub(crate) struct Loss {
     pub(crate) reason: GapReason,
 }
 
+impl Loss {
+    /// What lies between a cursor of another log and the place where this one goes on.
+    fn unknown(from: Position, to: Position) -> Self {
+        Self { lost: Lost { from, to, count: None }, reason: GapReason::Unknown }
+    }
+}
+
 /// How much a page may hold.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
@@ -66,19 +73,25 @@ pub(crate) fn read(
     until: &Position,
     limit: Limit,
 ) -> Result<Page, StoreError> {
-    let cursor = match start {
-        Start::After(position) => position.clone(),
-        Start::Last(n) => last(reader, room, *n, until)?,
-        Start::AfterOrLast(position, n) => {
-            let last = last(reader, room, *n, until)?;
-            if last < *position { last } else { position.clone() }
-        }
-    };
     let log = Log::load(reader, room, until)?;
-    let Some(index) = log.index_of(reader, &cursor)? else {
-        return Ok(log.after_unknown(cursor, until));
+    let (cursor, earlier) = match start {
+        Start::After(position) => (position.clone(), None),
+        Start::Last(n) => (last(reader, room, *n, until)?, None),
+        Start::AfterOrLast(position, n) => (position.clone(), Some(last(reader, room, *n, until)?)),
     };
-    log.walk(reader, room, cursor, index, limit)
+    let place = log.index_of(reader, &cursor)?;
+    let Some(earlier) = earlier.filter(|earlier| *earlier < cursor) else {
+        return match place {
+            Some(index) => log.walk(reader, room, cursor, index, limit),
+            None => Ok(log.after_unknown(cursor, until)),
+        };
+    };
+    let index = log.index_of(reader, &earlier)?.unwrap_or_default();
+    let mut page = log.walk(reader, room, earlier, index, limit)?;
+    if place.is_none() {
+        page.loss = Some(Loss::unknown(cursor, page.start.clone()));
+    }
+    Ok(page)
 }
 
 /// The cursor that the last `n` messages come after.
@@ -125,9 +138,8 @@ impl Log {
             .find(|segment| segment.epoch > cursor.epoch)
             .map_or_else(|| until.clone(), |segment| Position { epoch: segment.epoch, offset: Offset::ZERO });
         let complete = start == *until;
-        let unknown =
-            Loss { lost: Lost { from: cursor, to: start.clone(), count: None }, reason: GapReason::Unknown };
-        Page { start, loss: Some(unknown), items: Vec::new(), complete }
+        let loss = Some(Loss::unknown(cursor, start.clone()));
+        Page { start, loss, items: Vec::new(), complete }
     }
 
     fn walk(

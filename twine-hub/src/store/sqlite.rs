@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
@@ -20,6 +20,8 @@ const SCHEMA: i64 = 1;
 const APPLICATION_ID: i64 = 0x5477_696e;
 /// Ends and names of epochs are kept this long after the last message of theirs may be asked for.
 const SEALS_OUTLIVE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How often old ones are looked for, which reads a row for each room.
+const SEALS_EVERY: Duration = Duration::from_secs(3600);
 
 const TABLES: &str = "
     CREATE TABLE epochs (
@@ -61,9 +63,17 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, StoreError> {
     let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     prepare(&connection, &path).map_err(|error| damaged(error, &path))?;
     let (epoch_id, epoch) = begin_epoch(&connection).map_err(|error| damaged(error, &path))?;
+    let last_time = last_time(&connection)?;
     let reader = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     Ok(Opened {
-        writer: Box::new(SqliteWriter { connection, epoch_id, epoch, _lock: lock }),
+        writer: Box::new(SqliteWriter {
+            connection,
+            epoch_id,
+            epoch,
+            last_time,
+            next_seals: Instant::now(),
+            _lock: lock,
+        }),
         reader: Box::new(SqliteReader { connection: reader }),
     })
 }
@@ -142,10 +152,21 @@ fn begin_epoch(connection: &Connection) -> Result<(i64, Epoch), StoreError> {
     Ok((connection.last_insert_rowid(), epoch))
 }
 
+/// The time of the last message, so that no later one is older.
+fn last_time(connection: &Connection) -> Result<u64, StoreError> {
+    let time = connection
+        .query_row("SELECT time FROM messages ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
+        .optional()
+        .map_err(StoreError::database("reading the last message"))?;
+    Ok(time.unwrap_or_default())
+}
+
 struct SqliteWriter {
     connection: Connection,
     epoch_id: i64,
     epoch: Epoch,
+    last_time: u64,
+    next_seals: Instant,
     _lock: File,
 }
 
@@ -187,6 +208,7 @@ impl SqliteWriter {
             "DELETE FROM epochs WHERE opened < ?1 AND id < ?2 AND id < (SELECT ifnull(min(epoch), ?2) FROM ends)",
             params![cut, self.epoch_id],
         )?;
+        self.execute(action, "DELETE FROM rooms WHERE id NOT IN (SELECT room FROM ends)", [])?;
         Ok(())
     }
 }
@@ -194,6 +216,10 @@ impl SqliteWriter {
 impl Writer for SqliteWriter {
     fn epoch(&self) -> &Epoch {
         &self.epoch
+    }
+
+    fn last_time(&self) -> u64 {
+        self.last_time
     }
 
     fn head(&mut self, room: &RoomName) -> Result<Offset, StoreError> {
@@ -212,6 +238,8 @@ impl Writer for SqliteWriter {
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
+        // Whatever an earlier failure left open must not stand in the way for ever.
+        self.rollback();
         self.execute("beginning a transaction", "BEGIN IMMEDIATE", []).map(drop)
     }
 
@@ -292,7 +320,8 @@ impl Writer for SqliteWriter {
                (SELECT seq FROM (SELECT seq, time FROM messages ORDER BY seq LIMIT ?2) WHERE time < ?1)",
             params![cut, i64::try_from(limit).unwrap_or(i64::MAX)],
         )?;
-        if removed < limit {
+        if removed < limit && self.next_seals <= Instant::now() {
+            self.next_seals = Instant::now() + SEALS_EVERY;
             self.expire_seals(cut)?;
         }
         Ok(removed)
