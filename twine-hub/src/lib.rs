@@ -17,6 +17,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(not(unix))]
+compile_error!("the hub needs a Unix: its key file has a mode, and it stops on SIGTERM");
+
 mod auth;
 mod broker;
 #[doc(hidden)]

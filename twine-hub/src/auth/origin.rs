@@ -98,9 +98,11 @@ impl FromStr for Origin {
         // `Authority` takes user names and, in a port, anything; an origin has neither.
         let text_after_host = rest.strip_prefix(authority.host()).ok_or(InvalidOrigin)?;
         let port = match text_after_host.strip_prefix(':') {
-            Some(digits) => Some(digits.parse::<u16>().map_err(|_| InvalidOrigin)?),
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse::<u16>().map_err(|_| InvalidOrigin)?)
+            }
             None if text_after_host.is_empty() => None,
-            None => return Err(InvalidOrigin),
+            _ => return Err(InvalidOrigin),
         };
         if authority.host().is_empty() || authority.host().contains('*') {
             return Err(InvalidOrigin);
@@ -170,6 +172,7 @@ fn came_through_a_proxy(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -216,6 +219,7 @@ mod tests {
             "https://*.example.com",
             "https://user@a.example",
             "https://a.example:",
+            "https://a.example:+80",
             "https://a.example:x",
             "https://a.example:99999",
             "https://a b",
@@ -225,6 +229,15 @@ mod tests {
             "https://a,b#",
         ] {
             assert!(bad.parse::<Origin>().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_as_an_origin_is_written_as_one(text in "\\PC*|[a-z]{1,5}://[a-zA-Z0-9.:@/\\[\\]+-]{0,20}") {
+            if let Ok(origin) = text.parse::<Origin>() {
+                prop_assert_eq!(origin.to_string().parse::<Origin>(), Ok(origin));
+            }
         }
     }
 

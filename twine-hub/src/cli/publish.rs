@@ -1,6 +1,7 @@
 //! `twine-hub publish`: a message from the command line, by the same way as a backend's.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::value::RawValue;
@@ -9,6 +10,9 @@ use twine_server_sdk::{Message, Twine};
 use super::{Failure, Target, chain, print};
 use crate::auth;
 use crate::config::Config;
+
+/// How long it tries to reach the hub: someone is waiting.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Publish {
@@ -30,7 +34,7 @@ pub(super) fn run(publish: &Publish, config: &Config) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::Failed(chain(error));
     let message = message(publish)?;
     let key = key(config)?;
-    let builder = Twine::builder(publish.target.url(config), key);
+    let builder = Twine::builder(publish.target.url(config), key).deadline(PATIENCE);
     // A proxy of the environment knows no way to this machine's own hub.
     let builder = if publish.target.is_this_machine() { builder.no_proxy() } else { builder };
     let twine = builder.build().map_err(|error| failed(&error))?;

@@ -9,7 +9,11 @@ use twine_hub::Running;
 use crate::support::{Answer, Request, assert_works, hub, hub_with, refusal};
 
 fn handshake() -> Request {
-    Request::get("/ws")
+    handshake_by("GET")
+}
+
+fn handshake_by(method: &str) -> Request {
+    Request::new(method, "/ws")
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Version", "13")
@@ -34,20 +38,46 @@ pub(crate) async fn first_answer(hub: &Running, request: &Request) -> Answer {
     Answer::parse(text.as_str(), String::from_utf8(body).unwrap())
 }
 
+type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<TcpStream>>;
+
+/// A subscriber of the room `chat`.
+async fn subscriber(hub: &Running) -> Socket {
+    let (mut socket, _) =
+        tokio_tungstenite::connect_async(format!("ws://{}/ws", hub.address())).await.unwrap();
+    socket.send(Message::text(r#"{"type":"connect"}"#)).await.unwrap();
+    socket.send(Message::text(r#"{"type":"subscribe","id":1,"room":"chat"}"#)).await.unwrap();
+    assert!(next(&mut socket).await.starts_with(r#"{"type":"connected""#));
+    assert!(next(&mut socket).await.starts_with(r#"{"type":"subscribed","id":1,"room":"chat""#));
+    socket
+}
+
+async fn next(socket: &mut Socket) -> String {
+    socket.next().await.unwrap().unwrap().into_text().unwrap().to_string()
+}
+
 #[tokio::test]
 async fn a_message_reaches_a_subscriber() {
     let hub = hub().await;
-    let url = format!("ws://{}/ws", hub.address());
-    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-    socket.send(Message::text(r#"{"type":"connect"}"#)).await.unwrap();
-    socket.send(Message::text(r#"{"type":"subscribe","id":1,"room":"chat"}"#)).await.unwrap();
-    let mut next = async || socket.next().await.unwrap().unwrap().into_text().unwrap();
-    assert!(next().await.starts_with(r#"{"type":"connected""#));
-    assert!(next().await.starts_with(r#"{"type":"subscribed","id":1,"room":"chat""#));
+    let mut socket = subscriber(&hub).await;
     Request::publish(r#"{"room":"chat","data":{"n" : 1.0},"sender":"me"}"#).send(&hub).await;
-    let message = next().await;
+    let message = next(&mut socket).await;
     assert!(message.starts_with(r#"{"type":"message","room":"chat","offset":1,"#), "{message}");
     assert!(message.ends_with(r#""sender":"me","data":{"n" : 1.0}}"#), "{message}");
+}
+
+#[tokio::test]
+async fn what_others_do_wrong_is_not_noticed() {
+    let hub = hub().await;
+    let mut socket = subscriber(&hub).await;
+    Request::publish(r#"{"room":"chat","data":"#).send(&hub).await;
+    Request::publish(&"x".repeat(2_000_000)).send(&hub).await;
+    Request::post("/api/publish", r#"{"room":"chat","data":1}"#).send(&hub).await;
+    Request::post_without_key("/api/publish", r#"{"room":"chat","data":1}"#).send(&hub).await;
+    first_answer(&hub, &handshake().header("Origin", "https://evil.example")).await;
+    let mut silent = TcpStream::connect(hub.address()).await.unwrap();
+    silent.write_all(b"POST /api/publish HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+    Request::publish(r#"{"room":"chat","data":"good"}"#).send(&hub).await;
+    assert!(next(&mut socket).await.ends_with(r#""data":"good"}"#));
 }
 
 #[tokio::test]
@@ -97,6 +127,8 @@ async fn what_is_no_handshake_is_told_how_to_make_one() {
     let answer = old.send(&hub).await;
     assert_eq!(answer.problem(), (426, "upgrade_required".into()));
     assert_eq!(answer.header("sec-websocket-version"), Some("13"));
+    let head = handshake_by("HEAD").send(&hub).await;
+    assert_eq!(head.status, 426);
     let no_key = Request::get("/ws")
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
