@@ -9,6 +9,7 @@
 use std::env;
 use std::error::Error;
 use std::io::{self, BufRead as _};
+use std::process::ExitCode;
 
 use serde_json::Value;
 use twine_server_sdk::Twine;
@@ -16,7 +17,17 @@ use twine_server_sdk::Twine;
 const USAGE: &str = "usage: TWINE_API_KEY=… publish ROOM [URL]";
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match publish_lines().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn publish_lines() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
     let room = arguments.next().ok_or(USAGE)?;
     let url = arguments.next().unwrap_or_else(|| "http://127.0.0.1:7070".to_owned());

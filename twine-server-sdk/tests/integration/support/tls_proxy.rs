@@ -7,9 +7,8 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, copy, split};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -26,12 +25,18 @@ struct Relay {
     acceptor: TlsAcceptor,
     to: SocketAddr,
     agreed_protocols: Mutex<Vec<String>>,
-    cut: Notify,
+    /// After so many bytes of answers a connection is cut.
+    max_answer_bytes: u64,
 }
 
 impl TlsProxy {
     /// Offers these protocols, the preferred one first, and passes everything on to `to`.
     pub(crate) async fn start(to: SocketAddr, protocols: &[&str]) -> Self {
+        Self::start_cutting(to, protocols, u64::MAX).await
+    }
+
+    /// As [`Self::start`], and cuts each connection after so many bytes of answers.
+    pub(crate) async fn start_cutting(to: SocketAddr, protocols: &[&str], max_answer_bytes: u64) -> Self {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
@@ -49,7 +54,7 @@ impl TlsProxy {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             to,
             agreed_protocols: Mutex::default(),
-            cut: Notify::new(),
+            max_answer_bytes,
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&relay)));
         Self { addr, certificate: cert.der().clone(), pem: cert.pem(), relay, task }
@@ -70,11 +75,6 @@ impl TlsProxy {
 
     pub(crate) fn pem(&self) -> &str {
         &self.pem
-    }
-
-    /// Cuts every connection, whatever is under way on it.
-    pub(crate) fn cut(&self) {
-        self.relay.cut.notify_waiters();
     }
 
     /// What was agreed on, a connection each.
@@ -101,14 +101,17 @@ async fn accept(listener: TcpListener, relay: Arc<Relay>) {
 impl Relay {
     async fn pass_on(&self, stream: TcpStream) {
         // A client that does not trust the certificate hangs up.
-        let Ok(mut stream) = self.acceptor.accept(stream).await else { return };
+        let Ok(stream) = self.acceptor.accept(stream).await else { return };
         let agreed = stream.get_ref().1.alpn_protocol().unwrap_or_default();
         self.agreed_protocols.lock().unwrap().push(String::from_utf8(agreed.to_vec()).unwrap());
         let mut server = TcpStream::connect(self.to).await.unwrap();
+        let (mut requests, mut to_client) = split(stream);
+        let (answers, mut to_server) = server.split();
+        let mut answers = answers.take(self.max_answer_bytes);
+        // Both ways end together, and how is the two ends' business.
         tokio::select! {
-            // How a connection ends is the two ends' business.
-            _ = copy_bidirectional(&mut stream, &mut server) => {}
-            () = self.cut.notified() => {}
+            _ = copy(&mut requests, &mut to_server) => {}
+            _ = copy(&mut answers, &mut to_client) => {}
         }
     }
 }
