@@ -20,6 +20,7 @@
 #[cfg(not(unix))]
 compile_error!("the hub needs a Unix: its key file has a mode, and it stops on SIGTERM");
 
+mod assets;
 mod auth;
 mod broker;
 #[doc(hidden)]

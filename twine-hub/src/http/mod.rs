@@ -5,6 +5,7 @@
 //! [`problem::Refusal`].
 
 mod body;
+mod client;
 mod cookie;
 mod health;
 mod page;
@@ -68,6 +69,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(api)
         .route("/", get(about))
         .route("/ws", get(ws::open))
+        .route("/twine.js", get(client::script))
         .route("/set-cookie", get(cookie::set).options(cookie::preflight))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))

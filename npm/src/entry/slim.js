@@ -1,0 +1,2 @@
+export { Twine } from "../twine.js";
+export { TwineError } from "../error.js";

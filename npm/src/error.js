@@ -1,0 +1,10 @@
+/** What went wrong: `code` for programs, `message` for people. See `types/twine.d.ts`. */
+export class TwineError extends Error {
+  constructor(code, message, { retryable = false, cause, room } = {}) {
+    super(message, { cause });
+    this.name = "TwineError";
+    this.code = code;
+    this.retryable = retryable;
+    this.room = room;
+  }
+}

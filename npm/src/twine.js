@@ -1,0 +1,205 @@
+import { addresses } from "./address.js";
+import { engine } from "./engine.js";
+import { TwineError } from "./error.js";
+import { Host } from "./host.js";
+import { Listeners } from "./listeners.js";
+import { isPage, watchPage } from "./page.js";
+import { Room } from "./room.js";
+
+/**
+ * A connection to a hub. See `types/twine.d.ts`.
+ *
+ * What decides is the driver (twine-client in Rust); this class is its face. Until the module is
+ * compiled there is no driver, and calls wait in `#early`.
+ */
+export class Twine {
+  #options;
+  #host;
+  #driver;
+  #starting = false;
+  /** Whether to connect once there is a driver. */
+  #wanted = false;
+  #early = [];
+  #rooms = new Map();
+  #state = "idle";
+  #events = { state: new Listeners(), gap: new Listeners(), error: new Listeners() };
+  #unwatch;
+
+  constructor(url, options = {}) {
+    this.#options = options;
+    this.#host = new Host(addresses(url), options, this.#rooms, (type, event) => this.#raise(type, event));
+    if (options.autoConnect ?? isPage()) this.#connect();
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  connect({ signal } = {}) {
+    if (signal?.aborted) return this.#quiet(Promise.reject(signal.reason));
+    this.#connect();
+    if (this.#state === "connected") return Promise.resolve();
+    return this.#quiet(
+      new Promise((resolve, reject) => {
+        const settled = new AbortController();
+        const until = { signal: settled.signal };
+        const settle = (done, value) => {
+          settled.abort();
+          done(value);
+        };
+        this.on("state", ({ state, reason, message }) => {
+          if (state === "connected") settle(resolve);
+          if (state === "closed") settle(reject, new TwineError(reason, message ?? "the client was closed"));
+        }, until);
+        signal?.addEventListener("abort", () => {
+          settle(reject, signal.reason);
+          this.disconnect();
+        }, until);
+      }),
+    );
+  }
+
+  disconnect() {
+    this.#wanted = false;
+    if (this.#driver) this.#driver.disconnect();
+    else if (this.#starting) this.#raise("state", { state: "closed", reason: "disconnected" });
+  }
+
+  subscribe(name, options, listener) {
+    if (typeof options === "function") return this.subscribe(name, undefined, options);
+    const { after, history, token, signal } = options ?? {};
+    if (signal?.aborted) return this.#quiet(Promise.reject(signal.reason));
+    const room = this.#room(name);
+    const letGo = room.hold();
+    const undo = listener && room.listeners.add(listener, { signal, bound: true });
+    const { promise, reject } = this.#call(name, (driver, call) =>
+      driver.subscribe(call, name, after?.epoch, after?.offset ?? 0, history, token),
+    );
+    const give = () => {
+      undo?.();
+      const last = letGo();
+      this.#tidy(name);
+      return last;
+    };
+    signal?.addEventListener("abort", () => {
+      reject(signal.reason);
+      if (give()) this.unsubscribe(name);
+    }, { once: true });
+    promise.catch(give);
+    return promise;
+  }
+
+  unsubscribe(name) {
+    this.#room(name).release();
+    this.#tidy(name);
+    return this.#call(name, (driver, call) => driver.unsubscribe(call, name)).promise;
+  }
+
+  listenOn(name, listener, { signal } = {}) {
+    const undo = this.#room(name).listeners.add(listener, { signal });
+    this.#tidy(name);
+    return undo;
+  }
+
+  on(type, listener, options) {
+    return this.#listeners(type).add(listener, options);
+  }
+
+  once(type, listener, options) {
+    return this.on(type, listener, { ...options, once: true });
+  }
+
+  off(type, listener) {
+    this.#listeners(type).remove(listener);
+  }
+
+  #connect() {
+    this.#wanted = true;
+    if (this.#driver) return this.#driver.connect();
+    this.#raise("state", { state: "connecting" });
+    if (this.#starting) return;
+    this.#starting = true;
+    engine(this.#options.wasm).then((glue) => this.#start(glue), (error) => this.#fail(error));
+  }
+
+  #start(glue) {
+    this.#driver = this.#host.drive(glue);
+    for (const [name, room] of this.#rooms) if (room.listeners.size > 0) this.#driver.attach(name);
+    for (const { begin, call } of this.#early.splice(0)) begin(this.#driver, call);
+    // A client that was disconnected meanwhile still has its calls answered.
+    if (this.#wanted) this.#driver.connect();
+    else this.#driver.disconnect();
+  }
+
+  /** There is no module, and so no client until the app connects again. */
+  #fail(error) {
+    this.#starting = false;
+    for (const { call } of this.#early.splice(0)) call.reject(error);
+    this.#raise("error", error);
+    this.#raise("state", { state: "closed", reason: error.code, message: error.message });
+  }
+
+  /** A call that completes later. `begin` hands it to the driver, now or when there is one. */
+  #call(room, begin) {
+    const call = { room };
+    const promise = this.#quiet(new Promise((resolve, reject) => Object.assign(call, { resolve, reject })));
+    if (this.#driver) begin(this.#driver, call);
+    else this.#early.push({ begin, call });
+    return { promise, reject: call.reject };
+  }
+
+  /** A rejection is told as an event too, so that one that nobody awaits harms no one. */
+  #quiet(promise) {
+    // What the app's own signal aborted is no news to it.
+    promise.catch((error) => error instanceof TwineError && this.#raise("error", error));
+    return promise;
+  }
+
+  #room(name) {
+    if (typeof name !== "string") throw new TypeError("a room's name is a string");
+    let room = this.#rooms.get(name);
+    if (!room) {
+      room = new Room((listening) => {
+        this.#driver?.[listening ? "attach" : "detach"](name);
+        this.#tidy(name);
+      });
+      this.#rooms.set(name, room);
+    }
+    return room;
+  }
+
+  #tidy(name) {
+    if (this.#rooms.get(name)?.isUnused) this.#rooms.delete(name);
+  }
+
+  #listeners(type) {
+    const listeners = Object.hasOwn(this.#events, type) && this.#events[type];
+    if (!listeners) throw new TypeError(`there is no event ${type}: there are state, gap and error`);
+    return listeners;
+  }
+
+  #raise(type, event) {
+    if (type === "state") {
+      // The client is connecting as soon as its module is being compiled; then the driver says so too.
+      if (event.state === this.#state && event.state !== "reconnecting") return;
+      this.#state = event.state;
+      this.#watch(event.state !== "closed");
+    }
+    const listeners = this.#events[type];
+    if (type === "error" && listeners.size === 0) console.warn(event);
+    listeners.call([event], (cause) => {
+      globalThis.reportError?.(cause);
+      const message = `a listener of event ${type} failed: ${cause?.message ?? cause}`;
+      if (type !== "error") this.#raise("error", new TwineError("listener_failed", message, { cause }));
+    });
+  }
+
+  #watch(watching) {
+    if (!watching) {
+      this.#unwatch?.();
+      this.#unwatch = undefined;
+    } else {
+      this.#unwatch ??= watchPage(() => this.#driver?.wake());
+    }
+  }
+}
