@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -117,7 +118,7 @@ impl Builder {
                 listener.set_nonblocking(true).map_err(listen_error)?;
                 tokio::net::TcpListener::from_std(listener)
             }
-            None => tokio::net::TcpListener::bind(config.listen).await,
+            None => bind(config.listen),
         }
         .map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
@@ -148,10 +149,40 @@ impl Builder {
             refused_pages: Seldom::default(),
         });
         tasks.spawn(http::serve(listener, http::router(app.clone()), limits, tasks.clone(), stop));
+        advise(&app.config, address);
         info!(%address, store = ?app.config.store, version = crate::VERSION, "listening");
         Ok(Running { address, keys, app })
     }
 }
+
+/// Connections that the system may hold until the hub accepts them: what comes at once after a
+/// restart. The system's own bound is often 4,096.
+const BACKLOG: u32 = 4_096;
+
+fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restart must not wait until the last connections of the hub before are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Says what an operator may have overlooked.
+fn advise(config: &Config, address: SocketAddr) {
+    if config.api_key.iter().any(|key| key.expose().len() < SHORTEST_KEY) {
+        warn!("an API key has fewer than {SHORTEST_KEY} characters and may be guessed: use a random one");
+    }
+    let unconfigured = config.allowed_origins.is_none() && config.public_url.is_none();
+    if unconfigured && !address.ip().is_loopback() {
+        warn!("only pages of this hub's own IP address may connect: set `allowed_origins` or `public_url`");
+    }
+}
+
+/// Characters of a key that was hardly made up by a person.
+const SHORTEST_KEY: usize = 16;
 
 /// All keys of the hub, at least one.
 fn keys(config: &Config, ephemeral: bool) -> Result<Vec<ApiKey>, StartError> {
