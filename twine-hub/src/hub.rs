@@ -124,7 +124,14 @@ impl Builder {
         let address = listener.local_addr().map_err(listen_error)?;
 
         let telemetry = Arc::new(Telemetry::default());
-        let rooms = Rooms::open(&config.store(), &config.rooms(), telemetry.clone())?;
+        // A database that was not closed well is repaired when it is opened, and that may take a while.
+        let open = {
+            let (store, options, telemetry) = (config.store(), config.rooms(), telemetry.clone());
+            move || Rooms::open(&store, &options, telemetry)
+        };
+        let rooms = tokio::task::spawn_blocking(open)
+            .await
+            .map_err(|panicked| StartError::System(std::io::Error::other(panicked)))??;
         // After the store, which keeps a second hub out of the folder.
         let keys = keys(&config, ephemeral)?;
         let connections =

@@ -100,6 +100,22 @@ async fn pages_get_nothing_from_the_api() {
 }
 
 #[tokio::test]
+async fn the_browser_client_may_be_loaded_by_every_page_or_is_said_to_be_missing() {
+    let hub = hub().await;
+    let script = Request::get("/twine.js").header("Origin", "https://any.example").send(&hub).await;
+    if script.status == 404 {
+        // This hub was built before the browser client was.
+        assert_eq!(script.problem().1, "not_found");
+        return;
+    }
+    assert_eq!(script.header("content-type"), Some("text/javascript; charset=utf-8"));
+    assert_eq!(script.header("access-control-allow-origin"), Some("*"));
+    let again = Request::get("/twine.js").header("If-None-Match", script.header("etag").unwrap());
+    let again = again.send(&hub).await;
+    assert_eq!((again.status, again.body.as_str()), (304, ""));
+}
+
+#[tokio::test]
 async fn what_is_no_http_is_answered_and_closed() {
     let hub = hub().await;
     for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01"[..], b"HELO there\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
