@@ -13,6 +13,8 @@ mod decode;
 mod encode;
 mod host;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 use std::cell::{Cell, RefCell};

@@ -7,6 +7,8 @@
 //! a bug: the core promises to notice that too. (Only next to messages: `message` names no epoch,
 //! so that one which wanders into another epoch can't be told from its own.)
 
+// It draws random networks with proptest, which is not built for browsers.
+#![cfg(not(target_arch = "wasm32"))]
 // Clippy knows a test by its attribute, and a test's helpers have none.
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
 

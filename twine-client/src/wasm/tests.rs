@@ -1,0 +1,97 @@
+//! In a real browser: the two encodings against the golden vectors, and the driver's own things.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use js_sys::{JsString, Promise};
+use serde_json::Value;
+use twine_protocol::{ServerFrame, json};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
+
+use super::{decode::decode, encode::encode, timer::Timer};
+
+wasm_bindgen_test_configure!(run_in_browser);
+
+fn vectors(file: &str, list: &str) -> Vec<Value> {
+    let mut file: Value = serde_json::from_str(file).unwrap();
+    serde_json::from_value(file[list].take()).unwrap()
+}
+
+const HUB_FRAMES: &str = include_str!("../../../twine-protocol/vectors/hub-frames.json");
+const CLIENT_FRAMES: &str = include_str!("../../../twine-protocol/vectors/client-frames.json");
+
+/// The frame without its payload, and without what this driver leaves in the payload.
+fn bare<D>(frame: ServerFrame<D>) -> String {
+    match frame {
+        ServerFrame::Message(message) => {
+            format!("{} {} {} {:?}", message.room, message.offset, message.time, message.id)
+        }
+        ServerFrame::Connected(frame) => format!("{frame:?}"),
+        ServerFrame::Subscribed(frame) => format!("{frame:?}"),
+        ServerFrame::Unsubscribed(frame) => format!("{frame:?}"),
+        ServerFrame::Epoch(frame) => format!("{frame:?}"),
+        ServerFrame::Gap(frame) => format!("{frame:?}"),
+        ServerFrame::Error(frame) => format!("{frame:?}"),
+        ServerFrame::Disconnect(frame) => format!("{frame:?}"),
+        _ => "ping".to_owned(),
+    }
+}
+
+#[wasm_bindgen_test]
+fn frames_of_the_hub_say_here_what_they_say_natively() {
+    let vectors = vectors(HUB_FRAMES, "good");
+    assert!(!vectors.is_empty());
+    for vector in vectors {
+        let text = vector["text"].as_str().unwrap();
+        let here = decode(&JsString::from(text)).unwrap().map(bare);
+        let there = bare(json::decode_server(text).unwrap());
+        assert_eq!(here, Some(there), "{}", vector["name"]);
+    }
+}
+
+#[wasm_bindgen_test]
+fn what_is_no_frame_is_refused_and_what_is_of_a_later_version_ignored() {
+    for vector in vectors(HUB_FRAMES, "bad") {
+        // `JSON.parse` keeps the last of two fields of one name, and tells nobody.
+        if vector["name"] == "message, data twice" {
+            continue;
+        }
+        let decoded = decode(&JsString::from(vector["text"].as_str().unwrap()));
+        let outcome = match decoded {
+            Ok(Some(_)) => "taken",
+            Ok(None) => "ignored",
+            Err(_) => "refused",
+        };
+        assert_eq!(outcome, vector["outcome"], "{}", vector["name"]);
+    }
+}
+
+#[wasm_bindgen_test]
+fn frames_of_the_client_are_written_as_the_wire_has_them() {
+    for vector in vectors(CLIENT_FRAMES, "good") {
+        let frame = json::decode_client(vector["text"].as_str().unwrap()).unwrap();
+        assert_eq!(encode(&frame), vector["canonical"], "{}", vector["name"]);
+    }
+}
+
+#[wasm_bindgen_test]
+async fn a_timer_that_is_dropped_does_not_run() {
+    let runs = Rc::new(RefCell::new(Vec::new()));
+    let run = |name: &'static str| {
+        let runs = runs.clone();
+        move || runs.borrow_mut().push(name)
+    };
+    drop(Timer::new(0, 0, run("dropped")));
+    let last: Rc<Cell<Option<Timer>>> = Rc::default();
+    // Timeouts of the same delay run in the order they were set: the last one's promise ends the test.
+    let done = Promise::new(&mut |resolve, _| {
+        let kept = run("kept");
+        last.set(Some(Timer::new(0, 0, move || {
+            kept();
+            resolve.call0(&JsValue::UNDEFINED).unwrap();
+        })));
+    });
+    done.await.unwrap();
+    assert_eq!(*runs.borrow(), ["kept"]);
+}
