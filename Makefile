@@ -46,7 +46,7 @@ test: ## Everything that CI runs
 	@$(STAGE) package $(MAKE) --no-print-directory package
 	@$(STAGE) msrv $(MAKE) --no-print-directory msrv
 
-lint: ## Formatting, clippy, rustdoc, types: no warnings
+lint: ## Formatting, clippy, rustdoc: no warnings
 	cargo fmt --all --check
 	cargo fmt --manifest-path bench/Cargo.toml --all --check
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
@@ -54,7 +54,6 @@ lint: ## Formatting, clippy, rustdoc, types: no warnings
 	cargo clippy --locked -p twine-client --all-targets $(WASM) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --all-features --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked -p twine-client $(WASM) --no-deps
-	cd npm && npm run --silent lint
 
 deny: ## Licences, bans, duplicates and sources of the dependencies
 	cargo deny check licenses bans sources
