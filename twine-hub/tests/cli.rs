@@ -110,7 +110,7 @@ fn print_config_shows_values_with_their_origin_and_no_secrets() {
         "heartbeat = \"6s\"  # TWINE_HEARTBEAT",
         "max_frame = \"32KiB\"  # twine.toml",
         "listen = \"127.0.0.1:7070\"  # default",
-        "api_key = [\"********\"]  # TWINE_API_KEY",
+        "# api_key = [\"********\"]  # TWINE_API_KEY",
     ] {
         assert!(shown.lines().any(|found| found == line), "{line} is missing in\n{shown}");
     }

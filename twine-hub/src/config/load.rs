@@ -41,13 +41,19 @@ enum Problem {
     #[error("{file}: unknown key `{key}`{}", hint(.nearest.as_ref()))]
     UnknownKey { file: String, key: String, nearest: Option<&'static str> },
     #[error("{file}: {message}")]
-    Syntax { file: String, message: String },
-    #[error("{file}: {message}")]
-    Unreadable { file: String, message: String },
+    File { file: String, message: String },
     #[error(
         "`max_body` ({max_body} bytes) is below `max_data` ({max_data} bytes): raise it, or lower `max_data`"
     )]
     BodyBelowData { max_body: usize, max_data: usize },
+}
+
+impl Problem {
+    /// A secret that is no value of its setting is still one: it is not repeated.
+    fn value(place: String, setting: &Setting, text: String) -> Self {
+        let value = if setting.form == Form::Secrets { "what it holds".to_owned() } else { text };
+        Self::Value { place, name: setting.name, value, allowed: setting.allowed }
+    }
 }
 
 #[derive(Debug)]
@@ -85,15 +91,8 @@ pub(crate) fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
         if value.source != Source::Default
             && let Err(refused) = setting.apply(&mut config, &value.values)
         {
-            problems.push(Problem::Value {
-                place: value.source.spell(setting),
-                name: setting.name,
-                value: match setting.form {
-                    Form::Secrets => "what it holds".to_owned(),
-                    Form::One | Form::List => format!("{:?}", refused.0),
-                },
-                allowed: setting.allowed,
-            });
+            let text = format!("{:?}", refused.0);
+            problems.push(Problem::value(value.source.spell(setting), setting, text));
         }
         values.push(value);
     }
@@ -111,6 +110,8 @@ impl fmt::Display for Loaded {
     /// The configuration in force as a `twine.toml`, with each value's source and secrets masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Value { setting, values, source } in &self.values {
+            // Commented out: a mask must not come back as a key where this is used as a file.
+            let comment = if setting.form == Form::Secrets && !values.is_empty() { "# " } else { "" };
             let text = match (setting.form, values.as_slice()) {
                 (_, []) if *source == Source::Default => {
                     writeln!(f, "# {} is not set", setting.name)?;
@@ -120,7 +121,7 @@ impl fmt::Display for Loaded {
                 (Form::One | Form::List, values) => list(values.iter().map(|value| quote(value))),
                 (Form::Secrets, values) => list(values.iter().map(|_| quote("********"))),
             };
-            writeln!(f, "{} = {text}  # {}", setting.name, source.spell(setting))?;
+            writeln!(f, "{comment}{} = {text}  # {}", setting.name, source.spell(setting))?;
         }
         Ok(())
     }
@@ -177,15 +178,17 @@ fn read_file(sources: &Sources<'_>, problems: &mut Vec<Problem>) -> Option<File>
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && sources.file.is_none() => return None,
         Err(error) => {
-            problems.push(Problem::Unreadable { file: name, message: format!("can't be read: {error}") });
+            problems.push(Problem::File { file: name, message: format!("can't be read: {error}") });
             return None;
         }
     };
     let table: toml::Table = match text.parse() {
         Ok(table) => table,
         Err(error) => {
-            let message = error.to_string().trim_end().to_owned();
-            problems.push(Problem::Syntax { file: name, message });
+            // Without the line itself, which may hold a key.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            problems.push(Problem::File { file: name, message: format!("line {line}: {}", error.message()) });
             return None;
         }
     };
@@ -197,15 +200,7 @@ fn read_file(sources: &Sources<'_>, problems: &mut Vec<Problem>) -> Option<File>
         };
         match texts(setting.form, &value) {
             Some(texts) => values.push((setting.name, texts)),
-            None => problems.push(Problem::Value {
-                place: name.clone(),
-                name: setting.name,
-                value: match setting.form {
-                    Form::Secrets => "what it holds".to_owned(),
-                    Form::One | Form::List => value.to_string(),
-                },
-                allowed: setting.allowed,
-            }),
+            None => problems.push(Problem::value(name.clone(), setting, value.to_string())),
         }
     }
     Some(File { name, values })
@@ -355,7 +350,7 @@ mod tests {
         let loaded = with(&[], &[("TWINE_API_KEY", "open-sesame,second")], "").unwrap();
         assert!(!loaded.to_string().contains("sesame"), "{loaded}");
         assert!(
-            loaded.to_string().contains(r#"api_key = ["********", "********"]  # TWINE_API_KEY"#),
+            loaded.to_string().contains(r#"# api_key = ["********", "********"]  # TWINE_API_KEY"#),
             "{loaded}"
         );
         assert!(!format!("{:?}", loaded.config).contains("sesame"));
@@ -395,7 +390,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_toml_is_named_with_the_line() {
-        let text = with(&[], &[], "listen = \n").unwrap_err().to_string();
-        assert!(text.starts_with("twine.toml: ") && text.contains("line 1"), "{text}");
+        let text = with(&[], &[], "store = \"memory\"\napi_key = \"open-sesame\n").unwrap_err().to_string();
+        assert!(text.starts_with("twine.toml: line 2: "), "{text}");
+        assert!(!text.contains("sesame"), "{text}");
     }
 }
