@@ -236,6 +236,8 @@ impl<P> Core<P> {
         self.offline();
         self.backoff.reset();
         self.phase = Phase::Closed;
+        // Before the calls that fail by it, so that they can say why.
+        self.report(State::Closed(reason));
         for name in self.rooms.names() {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
             let calls = std::mem::take(&mut room.calls);
@@ -248,7 +250,6 @@ impl<P> Core<P> {
                 self.complete(call, Err(Error::Closed));
             }
         }
-        self.report(State::Closed(reason));
     }
 
     /// What was said on the connection is void.

@@ -365,8 +365,8 @@ fn disconnecting_ends_waiting_calls_and_keeps_what_was_subscribed() {
         bench.effects(),
         [
             Effect::Close(socket, CloseCode::Normal),
-            Effect::Done(call, Err(Error::Closed)),
             Effect::State(State::Closed(ClosedReason::Disconnected)),
+            Effect::Done(call, Err(Error::Closed)),
         ]
     );
     bench.core.disconnect();

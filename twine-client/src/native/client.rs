@@ -105,15 +105,16 @@ impl Client {
 
     async fn call<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.shared.commands.send(command(reply)).await;
-        match (sent, answer.await) {
-            (Ok(()), Ok(answer)) => Ok(answer),
-            _ => Err(Error::Closed(match self.state() {
-                State::Closed(reason) => reason,
-                // The task was ended by force, with the runtime.
-                _ => ClosedReason::Disconnected,
-            })),
+        if self.shared.commands.send(command(reply)).await.is_ok()
+            && let Ok(answer) = answer.await
+        {
+            return Ok(answer);
         }
+        Err(Error::Closed(match self.state() {
+            State::Closed(reason) => reason,
+            // The task was ended by force, with the runtime.
+            _ => ClosedReason::Disconnected,
+        }))
     }
 }
 
