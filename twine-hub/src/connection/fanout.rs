@@ -17,6 +17,8 @@ use crate::store::StoreError;
 
 /// Bytes of a room that one round of a pass writes to each socket.
 const ROUND_BYTES: usize = 256 << 10;
+/// Rounds until others have their turn.
+const ROUNDS_A_TURN: usize = 8;
 
 /// What this shard knows of a room that its connections subscribe to.
 pub(super) struct LocalRoom {
@@ -139,7 +141,7 @@ impl Shard {
 
     /// Sends what is new in a room to all its live subscriptions.
     pub(super) fn advance(&mut self, slot: u32) {
-        loop {
+        for _ in 0..ROUNDS_A_TURN {
             let Some(open) = self.open_room(slot) else { return };
             let cursor = open.cursor;
             match open.room.read(cursor, Offset::MAX, ROUND_BYTES) {
@@ -161,6 +163,7 @@ impl Shard {
                 }
             }
         }
+        self.inbox().push(Event::Moved(slot));
     }
 
     /// Writes the frames after `cursor` to every live subscription.

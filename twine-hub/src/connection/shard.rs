@@ -96,6 +96,8 @@ pub(super) struct Shard {
     /// Connections that fell behind their rooms but can be written to: brought up to date at the
     /// end of the turn.
     pub(super) lagging: Vec<Key>,
+    /// Connections that have had their share of a turn and are brought further in the next.
+    pub(super) later: Vec<Key>,
     /// Connections found broken where they could not be removed.
     pub(super) broken: Vec<Key>,
     next_generation: u32,
@@ -126,6 +128,7 @@ impl Shard {
             local_rooms: Slab::new(),
             names: HashMap::new(),
             lagging: Vec::new(),
+            later: Vec::new(),
             broken: Vec::new(),
             next_generation: 0,
             next_ticket: 0,
@@ -146,7 +149,8 @@ impl Shard {
         let mut events = Events::with_capacity(1024);
         let mut news = Vec::new();
         loop {
-            let may_wait = self.unread.is_empty() && self.inbox.fall_asleep();
+            self.lagging.append(&mut self.later);
+            let may_wait = self.unread.is_empty() && self.lagging.is_empty() && self.inbox.fall_asleep();
             let wait = if may_wait { self.wheel.idle(Instant::now()) } else { Duration::ZERO };
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != ErrorKind::Interrupted
@@ -161,14 +165,9 @@ impl Shard {
             for event in &events {
                 self.socket_event(event);
             }
-            loop {
-                self.inbox.take(&mut news);
-                if news.is_empty() {
-                    break;
-                }
-                for event in news.drain(..) {
-                    self.news(event);
-                }
+            self.inbox.take(&mut news);
+            for event in news.drain(..) {
+                self.news(event);
             }
             let now = Instant::now();
             while let Some(due) = self.wheel.turn(now) {

@@ -25,6 +25,8 @@ use crate::store::page::{Limit, Loss, Start};
 /// What one read of the log brings. A socket rarely takes more at once, and what it does not take
 /// is read again later, not kept.
 const PAGE: Limit = Limit { messages: 1_000, bytes: 128 << 10 };
+/// Reads of memory that one connection is given until others have their turn.
+const READS_A_TURN: usize = 8;
 
 /// A room on a connection.
 pub(super) struct Subscription {
@@ -327,7 +329,7 @@ impl Shard {
     /// Brings all subscriptions of a connection up to date, as far as its socket takes it and
     /// memory has it; where it has not, asks the store for one page.
     pub(super) fn catch_up(&mut self, key: Key) {
-        let mut at = 0;
+        let (mut at, mut reads) = (0, 0);
         loop {
             let Some(connection) = self.connection(key) else { return };
             if connection.socket.is_blocked() {
@@ -349,6 +351,9 @@ impl Shard {
                 at += 1;
                 continue;
             };
+            if reads == READS_A_TURN {
+                return self.later.push(key);
+            }
             let is_current = cursor.epoch == self.epoch;
             if is_current && cursor.offset == open.cursor {
                 self.join_live(key, room);
@@ -362,6 +367,7 @@ impl Shard {
             };
             match read {
                 TailRead::Entries(entries) => {
+                    reads += 1;
                     let frames: Vec<Bytes> = entries.into_iter().map(|entry| entry.frame).collect();
                     let sent = self.write(key, &frames);
                     if sent == 0 {
