@@ -15,3 +15,8 @@ pub use core::{ClosedReason, State, SubscribeOptions};
 #[cfg(feature = "native")]
 pub use native::{Builder, Client, Error, Event, Message, States, Subscription};
 pub use twine_protocol as protocol;
+
+/// The README's example, compiled.
+#[cfg(all(doctest, feature = "native"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

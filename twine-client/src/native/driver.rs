@@ -219,8 +219,9 @@ impl Driver {
             }
             Command::Disconnect { reply } => {
                 self.goodbyes.push(reply);
-                // What waits for a reader will not be read.
+                // What they have not read stays unread: no event waits for them any more.
                 self.blocked = None;
+                self.readers.clear();
                 self.core.disconnect();
             }
         }
@@ -233,13 +234,14 @@ impl Driver {
         reply: oneshot::Sender<Result<Subscription, Error>>,
     ) {
         if let Some(reader) = self.readers.get(&room) {
-            if !reader.events.is_closed() {
+            let generation = reader.generation;
+            if !reader.events.is_closed() && !self.is_abandoned(generation) {
                 // Whoever asked may have gone.
                 let _ = reply.send(Err(Error::AlreadySubscribed { room }));
                 return;
             }
             // Its notice is still under way.
-            self.on_dropped(&room, reader.generation);
+            self.on_dropped(&room, generation);
         }
         if let Err(error) = self.core.attach(self.now(), &room) {
             let _ = reply.send(Err(Error::Call(error)));
@@ -255,6 +257,14 @@ impl Driver {
         self.calls.insert(call, Call::Subscribe { events, ended, dropped, reply });
     }
 
+    /// Whether the app has dropped its call for this subscription before it was complete.
+    fn is_abandoned(&self, generation: Generation) -> bool {
+        self.calls.values().any(|call| match call {
+            Call::Subscribe { dropped, reply, .. } => dropped.generation == generation && reply.is_closed(),
+            Call::Unsubscribe(_) => false,
+        })
+    }
+
     fn on_done(&mut self, call: CallId, result: Result<Outcome, crate::core::Error>) {
         match (self.calls.remove(&call), result) {
             (
@@ -266,7 +276,10 @@ impl Driver {
                 let _ = reply.send(Ok(subscription));
             }
             (Some(Call::Subscribe { dropped, reply, .. }), Err(error)) => {
-                self.forget(&dropped.room);
+                // Another one may have taken its place meanwhile.
+                if self.is_current(&dropped.room, dropped.generation) {
+                    self.forget(&dropped.room);
+                }
                 let _ = reply.send(Err(match error {
                     crate::core::Error::Closed => Error::Closed(self.closed_reason()),
                     error => Error::Call(error),
@@ -310,10 +323,14 @@ impl Driver {
 
     /// The app has dropped a subscription.
     fn on_dropped(&mut self, room: &RoomName, generation: Generation) {
-        if self.readers.get(room).is_some_and(|reader| reader.generation == generation) {
+        if self.is_current(room, generation) {
             self.forget(room);
             let _nobody_waits = self.core.unsubscribe(self.now(), room);
         }
+    }
+
+    fn is_current(&self, room: &RoomName, generation: Generation) -> bool {
+        self.readers.get(room).is_some_and(|reader| reader.generation == generation)
     }
 
     /// Ends the room's reader, and what waits for it.

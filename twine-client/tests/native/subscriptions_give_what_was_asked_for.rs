@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use twine_client::core::Error as CallError;
 use twine_client::protocol::ErrorCode;
@@ -6,6 +6,9 @@ use twine_client::{Client, Error, State, SubscribeOptions};
 use twine_hub::Hub;
 
 use crate::scene::{Scene, expect, next};
+
+/// A port that nobody listens on.
+const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
 
 #[tokio::test]
 async fn a_message_comes_with_all_that_the_hub_knows_of_it() {
@@ -90,8 +93,7 @@ async fn what_is_refused_says_why() {
 #[tokio::test]
 async fn a_hub_that_is_not_there_is_told_or_waited_for() {
     let scene = Scene::start().await;
-    // A port that nobody listens on.
-    scene.proxy.lead_to(SocketAddr::from(([127, 0, 0, 1], 1)));
+    scene.proxy.lead_to(NOWHERE);
     let error = Client::builder(&scene.proxy.url()).connect().await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }) && error.is_retryable(), "{error}");
 
@@ -106,4 +108,24 @@ async fn a_hub_that_is_not_there_is_told_or_waited_for() {
     let (_client, chat) = subscribing.await.unwrap();
     scene.publish("chat", [1]).await;
     expect(&mut chat.unwrap(), [1]).await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_leaves_nothing_behind() {
+    let scene = Scene::start().await;
+    scene.proxy.lead_to(NOWHERE);
+    let client = Client::builder(&scene.proxy.url()).start().unwrap();
+    tokio::select! {
+        biased;
+        chat = client.subscribe("chat", SubscribeOptions::default()) => panic!("there is no hub: {chat:?}"),
+        () = tokio::task::yield_now() => {}
+    }
+    let again = tokio::spawn({
+        let client = client.clone();
+        async move { client.subscribe("chat", SubscribeOptions::default()).await }
+    });
+    scene.proxy.lead_to(scene.hub.address());
+    let mut chat = again.await.unwrap().unwrap();
+    scene.publish("chat", [1]).await;
+    expect(&mut chat, [1]).await;
 }
