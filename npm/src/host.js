@@ -5,7 +5,7 @@ import { TwineError } from "./error.js";
 const PROTOCOL = "twine.v1.json";
 
 /** What the client's own errors mean. The hub's come with their own words. */
-const MEANINGS = {
+export const MEANINGS = {
   bad_room: "a room's name has 1 to 255 bytes of UTF-8 without control characters",
   bad_position: "a position has an epoch as a hub gave it and an offset from 0 to 2^53 - 1",
   withdrawn: "the room was unsubscribed before it was subscribed",

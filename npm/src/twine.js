@@ -1,10 +1,13 @@
 import { addresses } from "./address.js";
 import { engine } from "./engine.js";
 import { TwineError } from "./error.js";
-import { Host } from "./host.js";
+import { Host, MEANINGS } from "./host.js";
 import { Listeners } from "./listeners.js";
 import { isPage, watchPage } from "./page.js";
 import { Room } from "./room.js";
+
+/** What calls reject with when the app itself has ended what they waited for. */
+const EXPECTED = ["closed", "disconnected", "withdrawn"];
 
 /**
  * A connection to a hub. See `types/twine.d.ts`.
@@ -17,7 +20,7 @@ export class Twine {
   #host;
   #driver;
   #starting = false;
-  /** Whether to connect once there is a driver. */
+  /** Whether the app wants a connection. */
   #wanted = false;
   #early = [];
   #rooms = new Map();
@@ -37,8 +40,9 @@ export class Twine {
 
   connect({ signal } = {}) {
     if (signal?.aborted) return this.#quiet(Promise.reject(signal.reason));
+    const connected = this.#wanted && this.#state === "connected";
     this.#connect();
-    if (this.#state === "connected") return Promise.resolve();
+    if (connected) return Promise.resolve();
     return this.#quiet(
       new Promise((resolve, reject) => {
         const settled = new AbortController();
@@ -49,7 +53,9 @@ export class Twine {
         };
         this.on("state", ({ state, reason, message }) => {
           if (state === "connected") settle(resolve);
-          if (state === "closed") settle(reject, new TwineError(reason, message ?? "the client was closed"));
+          // The end of what a listener disconnected just before it connected anew is yet to be told.
+          const earlier = reason === "disconnected" && this.#wanted;
+          if (state === "closed" && !earlier) settle(reject, new TwineError(reason, message ?? MEANINGS.closed));
         }, until);
         signal?.addEventListener("abort", () => {
           settle(reject, signal.reason);
@@ -186,7 +192,7 @@ export class Twine {
       this.#watch(event.state !== "closed");
     }
     const listeners = this.#events[type];
-    if (type === "error" && listeners.size === 0) console.warn(event);
+    if (type === "error" && listeners.size === 0 && !EXPECTED.includes(event.code)) console.warn(event);
     listeners.call([event], (cause) => {
       globalThis.reportError?.(cause);
       const message = `a listener of event ${type} failed: ${cause?.message ?? cause}`;

@@ -22,7 +22,7 @@ export declare class Twine {
    */
   constructor(url: string | URL, options?: TwineOptions);
 
-  /** How the connection stands. */
+  /** How the connection stands: what the last `state` event said. */
   readonly state: State;
 
   /**
