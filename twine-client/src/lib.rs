@@ -1,7 +1,7 @@
 //! The Twine client: messages of rooms, once and in order, across lost connections.
 //!
 //! [`core`] is the client without its I/O, a state machine that both drivers run: `native`, on tokio,
-//! whose [`Client`] is re-exported here, and `wasm`, in a browser, which the npm package wraps.
+//! whose `Client` is re-exported here, and `wasm`, in a browser, which the npm package wraps.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

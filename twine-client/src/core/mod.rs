@@ -38,6 +38,7 @@ mod subscriptions;
 mod tests;
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use twine_protocol::{CloseCode, Connect, Position, RoomName, ServerFrame, SessionId};
 
@@ -60,7 +61,7 @@ pub struct Config {
 }
 
 /// What to ask for when a room is subscribed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct SubscribeOptions {
     /// Deliver what comes after this position; `None`: from the session's cursor, else from the head.
     pub after: Option<Position>,
@@ -168,5 +169,16 @@ impl<P> Core<P> {
 
     fn report(&mut self, state: State) {
         self.effects.push_back(Effect::State(state));
+    }
+}
+
+impl fmt::Debug for SubscribeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscribeOptions")
+            .field("after", &self.after)
+            .field("history", &self.history)
+            // A secret.
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .finish()
     }
 }

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig, frame::coding};
-use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use twine_protocol::{CloseCode, SUBPROTOCOL};
 
@@ -52,7 +52,7 @@ pub(super) struct Socket {
 /// What a socket has to say.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    Text(String),
+    Text(Utf8Bytes),
     /// A ping or pong of the WebSocket itself.
     Alive,
     /// Something that this protocol has no use for.
@@ -148,7 +148,7 @@ impl Socket {
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
         self.poll_flush(cx);
         Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-            Some(Ok(Message::Text(text))) => Incoming::Text(text.as_str().to_owned()),
+            Some(Ok(Message::Text(text))) => Incoming::Text(text),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Incoming::Alive,
             Some(Ok(Message::Binary(_) | Message::Frame(_))) => Incoming::Alien,
             Some(Ok(Message::Close(Some(frame)))) => {
