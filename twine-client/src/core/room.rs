@@ -126,6 +126,8 @@ impl Room {
     /// It is authoritative: the cursor becomes what it says, whether that sorts higher or lower.
     pub(super) fn subscribed(&mut self, frame: Subscribed) -> Option<Gap> {
         let position = Position { epoch: frame.epoch, offset: frame.offset };
+        let options = std::mem::take(&mut self.options);
+        self.options.token = options.token;
         let before = self.cursor.replace(position.clone());
         if before.as_ref() != Some(&position) {
             self.open.clear();
@@ -133,13 +135,13 @@ impl Room {
         self.link = Link::Live;
         self.head = Some(frame.head);
         self.acked = Some(position.clone());
-        self.options = SubscribeOptions { token: self.options.token.take(), ..SubscribeOptions::default() };
         if frame.recovered != Some(false) {
             return None;
         }
         let (from, to, count) = match frame.lost {
             Some(lost) => (lost.from, lost.to, lost.count),
-            None => (before.unwrap_or_else(|| position.clone()), position, None),
+            // What was asked for, and what is given instead.
+            None => (options.after.or(before).unwrap_or_else(|| position.clone()), position, None),
         };
         Some(Gap {
             room: self.name.clone(),

@@ -674,6 +674,18 @@ fn a_subscription_that_could_not_recover_tells_the_loss() {
     assert_eq!(bench.core.cursor(&room("chat")), Some(&at("e2", 7)));
 }
 
+#[test]
+fn a_position_that_the_hub_does_not_know_is_told_as_a_loss_from_there() {
+    let (mut bench, socket) = Bench::online();
+    let options = SubscribeOptions { after: Some(at("e0", 9)), ..SubscribeOptions::default() };
+    bench.core.subscribe(bench.now, &room("chat"), options);
+    let ask = asked(&bench.effects());
+    assert_eq!(ask.after, Some(at("e0", 9)));
+    let effects = bench.frame(socket, subscribed(ask.id, "e1", 4, ("e1", 4), Some(false)));
+    let Effect::Gap(gap) = &effects[0] else { panic!("{effects:?}") };
+    assert_eq!((&gap.from, &gap.to, gap.reason), (&at("e0", 9), &at("e1", 4), GapReason::Unknown));
+}
+
 // Listeners.
 
 #[test]

@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::pin::Pin;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, Sleep};
-use tokio_tungstenite::tungstenite::Error as WsError;
 use twine_protocol::json::{DecodeError, decode_server};
 use twine_protocol::{CloseCode, Connect, Data, Position, RoomName};
 
 use super::socket::{Incoming, Socket, Way};
 use super::subscription::{Dropped, Ended, Event, Generation, QUEUE_MAX};
+use super::transport::{Happened, Transport};
 use super::{Error, Subscription};
-use crate::core::{CallId, ClosedReason, Config, Core, Effect, Outcome, SocketId, State, SubscribeOptions};
+use crate::core::{CallId, ClosedReason, Config, Core, Effect, Outcome, State, SubscribeOptions};
 
 /// What a handle asks for.
 #[derive(Debug)]
@@ -60,12 +59,6 @@ pub(super) struct Driver {
     problem: String,
     /// Who waits for the end.
     goodbyes: Vec<oneshot::Sender<()>>,
-}
-
-enum Transport {
-    None,
-    Opening(SocketId, BoxFuture<'static, Result<Socket, WsError>>),
-    Open(SocketId, Box<Socket>),
 }
 
 /// The driver's end of a [`Subscription`].
@@ -424,31 +417,6 @@ impl Driver {
             // An attempt that takes too long, or is not wanted any more, is dropped.
             Transport::Opening(..) => "no answer in time".clone_into(&mut self.problem),
             Transport::None => {}
-        }
-    }
-}
-
-/// What came of the socket.
-enum Happened {
-    Opened(SocketId, Box<Socket>),
-    Failed(SocketId, WsError),
-    Said(SocketId, Incoming),
-}
-
-impl Transport {
-    /// The next thing that happens. Without `reading`, what is queued is written and nothing happens.
-    ///
-    /// # Cancel safety
-    /// Progress is in `self`: nothing is lost.
-    async fn next(&mut self, reading: bool) -> Happened {
-        match self {
-            Self::Opening(socket, opening) if reading => match opening.await {
-                Ok(stream) => Happened::Opened(*socket, Box::new(stream)),
-                Err(error) => Happened::Failed(*socket, error),
-            },
-            Self::Open(socket, stream) if reading => Happened::Said(*socket, stream.incoming().await),
-            Self::Open(_, stream) => stream.flush().await,
-            Self::None | Self::Opening(..) => pending().await,
         }
     }
 }

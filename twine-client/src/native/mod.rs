@@ -30,6 +30,7 @@ mod socket;
 mod subscription;
 #[cfg(feature = "rustls")]
 mod tls;
+mod transport;
 
 pub use client::{Builder, Client, States};
 pub use error::Error;
