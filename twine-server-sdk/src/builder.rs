@@ -159,6 +159,9 @@ impl TwineBuilder {
     fn http_client(&self, url: &Url) -> Result<reqwest::Client, Error> {
         // A connection that died without a word is noticed this soon while an answer is awaited.
         const PING_EVERY: Duration = Duration::from_secs(5);
+        // Before the hub closes it (`header_timeout`, 30 s by default), which a publish that goes
+        // out at the same moment would notice as a cut connection.
+        const KEEP_IDLE: Duration = Duration::from_secs(20);
 
         let mut roots = Vec::new();
         for pem in &self.root_certificates {
@@ -168,6 +171,7 @@ impl TwineBuilder {
         let mut client = reqwest::Client::builder()
             .user_agent(concat!("twine-server-sdk/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(self.connect_timeout.unwrap_or(Self::CONNECT_TIMEOUT))
+            .pool_idle_timeout(KEEP_IDLE)
             .http2_keep_alive_interval(PING_EVERY)
             .http2_keep_alive_timeout(PING_EVERY)
             // A redirected POST becomes a GET, or carries the key elsewhere.
