@@ -75,6 +75,7 @@ test-wasm: ## The client's browser driver, in headless Chromium
 
 test-npm: client ## Vectors in JavaScript; the npm package: types, exports, size, bundlers
 	node --test twine-protocol/vectors/vectors.test.mjs
+	cargo build --locked -p twine-hub
 	cd npm && npm test
 
 test-e2e: client ## Browsers, hub, chat and package together

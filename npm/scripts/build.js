@@ -33,14 +33,19 @@ async function bundle() {
   await mkdir(path("dist"));
   const notice = `/*! twine-client ${version} | ${license} */`;
   const code = literal(await readFile(path("wasm/core_bg.wasm")));
+  // The module comes last in its file: texts compress better next to each other.
   await Promise.all([
     // For bundlers, Node, module scripts and workers: one file, the module inside.
-    output("entry/inline.js", "dist/twine.js", { format: "esm", banner: { js: `${notice}\nconst TWINE_WASM=${code};` } }),
+    output("entry/inline.js", "dist/twine.js", {
+      format: "esm",
+      banner: { js: notice },
+      footer: { js: `var TWINE_WASM=${code};` },
+    }),
     // For a classic script. The BOM keeps the literal intact on a page in another encoding than UTF-8.
     output("entry/global.js", "dist/twine.min.js", {
       format: "iife",
-      banner: { js: `\ufeff${notice}\n(()=>{const TWINE_WASM=${code};` },
-      footer: { js: "})();" },
+      banner: { js: `\ufeff${notice}\n(()=>{` },
+      footer: { js: `var TWINE_WASM=${code};})();` },
     }),
     // For those who serve the module themselves.
     output("entry/slim.js", "dist/slim.js", { format: "esm", banner: { js: notice } }),

@@ -16,7 +16,7 @@ export async function shrink(wasm, glue, wasmOpt) {
   const run = (...passes) => execFileSync(wasmOpt, [...passes, wasm, "-o", wasm], { encoding: "utf8" });
   // The lowest addresses are the far end of the stack: nothing is read from there.
   run("-Oz", "--converge", "--low-memory-unused", "--strip-debug", "--strip-producers");
-  const names = JSON.parse(run("--minify-imports-and-exports-and-modules"));
+  const names = JSON.parse(run("--minify-imports-and-exports-and-modules", "--strip-target-features"));
   await writeFile(glue, rename(await readFile(glue, "utf8"), names));
 }
 

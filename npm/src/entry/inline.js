@@ -1,6 +1,6 @@
 import { Twine as Slim } from "../twine.js";
 
-/** The client with its module inside: the build puts it there as `TWINE_WASM`, a character a byte. */
+/** The client with its module inside: the build puts it at the end as `TWINE_WASM`, a character a byte. */
 export class Twine extends Slim {
   constructor(url, options) {
     super(url, { wasm, ...options });
