@@ -71,18 +71,3 @@ mod tests {
         assert!(!known("\"b\"") && !known("a") && !is_known(&HeaderMap::new(), "\"a\""));
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_script_is_served_where_the_hub_has_it_and_else_said_how_to_get_it() {
-        let response = script().await;
-        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
-        match CLIENT_SCRIPT {
-            Some(script) => assert_eq!(body, script),
-            None => assert!(String::from_utf8_lossy(&body).contains("make client")),
-        }
-    }
-}
