@@ -1,4 +1,4 @@
-// A real hub on a free port, with its data in a folder of its own.
+// A real hub on a free port, started in a folder of its own, where it keeps its data.
 
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -7,16 +7,16 @@ import { Program, built, run } from "./program.js";
 
 export class Hub {
   #program;
-  #settings;
+  /** Further flags of `twine-hub serve`, from the next start on. */
+  settings = [];
 
-  /** Starts a hub, as it is without any configuration but a port and a folder. */
-  static async start(settings = []) {
+  /** Starts a hub, as it is without any configuration but its port. */
+  static async start() {
     const hub = new Hub();
-    hub.#settings = settings;
-    hub.dataDir = await mkdtemp(join(tmpdir(), "twine-e2e-"));
+    hub.folder = await mkdtemp(join(tmpdir(), "twine-e2e-"));
     hub.port = 0;
     await hub.resume();
-    hub.keyFile = join(hub.dataDir, "api-key");
+    hub.keyFile = join(hub.folder, "twine-data/api-key");
     hub.key = (await readFile(hub.keyFile, "utf8")).trim();
     return hub;
   }
@@ -28,8 +28,8 @@ export class Hub {
 
   /** Starts it again on the same port and folder. */
   async resume() {
-    const where = ["--listen", `127.0.0.1:${this.port}`, "--data-dir", this.dataDir];
-    const { program, port } = await Program.listening(built("twine-hub"), ["serve", ...where, ...this.#settings]);
+    const args = ["serve", "--listen", `127.0.0.1:${this.port}`, ...this.settings];
+    const { program, port } = await Program.listening(built("twine-hub"), args, { cwd: this.folder });
     this.#program = program;
     this.port = port;
   }
@@ -42,7 +42,7 @@ export class Hub {
   /** Stops it for good. */
   async remove() {
     await this.stop();
-    await rm(this.dataDir, { recursive: true, force: true });
+    await rm(this.folder, { recursive: true, force: true });
   }
 
   get log() {

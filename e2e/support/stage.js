@@ -13,17 +13,17 @@ export class Stage {
 
   /**
    * Starts everything. `reach(hub)` may put something between pages and hub, and gives its address
-   * for pages; `settings` are the hub's; `flags` the browser's.
+   * for pages.
    */
-  static async set(t, { reach, settings, flags } = {}) {
+  static async set(t, { reach } = {}) {
     const stage = new Stage();
     t.after(() => stage.#strike(t));
-    stage.hub = await Hub.start(settings);
+    stage.hub = await Hub.start();
     stage.#ends.push(() => stage.hub.remove());
     stage.publicHub = (await reach?.(stage.hub)) ?? stage.hub.url;
     await stage.startChat();
     stage.#ends.push(() => stage.stopChat());
-    stage.#browser = await launch(flags);
+    stage.#browser = await launch();
     stage.#ends.push(() => stage.#browser.close());
     return stage;
   }

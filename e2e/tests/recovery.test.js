@@ -39,6 +39,25 @@ for (const signal of ["SIGTERM", "SIGKILL"]) {
   });
 }
 
+test("a hub that is killed amid publishing loses nothing that it acknowledged", async (t) => {
+  const stage = await Stage.set(t);
+  const { hub } = stage;
+  const ada = await stage.person("Ada");
+  await ada.complaints.whileAway(hub.url, async () => {
+    const published = hub.sdk("chat", numbered(1, 300));
+    await ada.sees("message 20");
+    await hub.stop("SIGKILL");
+    await hub.resume();
+    await published;
+    await ada.sees("message 300");
+    await ada.is("Connected");
+  });
+  assert.deepEqual(await ada.texts(), numbered(1, 300));
+  const late = await stage.person("Grace");
+  await late.sees("message 300");
+  assert.deepEqual(await late.texts(), numbered(251, 300));
+});
+
 test("a network that is cut and comes back", async (t) => {
   const { stage, network } = await behindNetwork(t);
   const { hub } = stage;

@@ -44,7 +44,7 @@ export class Conversation {
   add({ name, text }, { id, sender, time, recovered }) {
     const own = this.#pending.get(id);
     this.#pending.delete(id);
-    if (recovered && this.#awaiting) this.#countCaughtUp();
+    if (recovered && this.#awaiting && !own) this.#countCaughtUp();
     else if (!recovered) this.#awaiting = false;
     this.#startDay(time);
     const message = own ?? new Message(sender ?? name, name, text, sender === this.#me.id);

@@ -26,9 +26,10 @@ export function randomId() {
 
 /** A colour of the circle, the same for the same id everywhere. */
 export function hue(id) {
-  let sum = 0;
-  for (const c of id) sum = (sum * 31 + c.codePointAt(0)) % 360;
-  return sum;
+  let hash = 0;
+  for (const c of id) hash = (hash * 31 + c.codePointAt(0)) % 10_007;
+  // Steps of the golden angle keep neighbours apart.
+  return (hash * 137.508) % 360;
 }
 
 /** One or two letters that stand for a name. */
