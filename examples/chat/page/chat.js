@@ -24,7 +24,7 @@ function listen() {
   let connected = false;
   twine.on("state", (event) => {
     badge.show(event, () => twine.connect());
-    if (event.state !== "connected") return;
+    if (event.state !== "connected") return typing.clear();
     if (connected) conversation.reconnected();
     connected = true;
   });

@@ -28,6 +28,11 @@ export class Typing {
     this.#show();
   }
 
+  /** Nothing is known of anyone while the connection is gone. */
+  clear() {
+    for (const id of [...this.#people.keys()]) this.remove(id);
+  }
+
   #show() {
     const names = Array.from(this.#people.values(), ({ name }) => name);
     this.#line.hidden = names.length === 0;
