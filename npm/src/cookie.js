@@ -10,10 +10,11 @@ const PATIENCE = 3000;
  */
 export async function fetchCookie(fetch, url) {
   const signal = AbortSignal.timeout(PATIENCE);
-  const expired = new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
   const ask = () => fetch(url, { credentials: "include", cache: "no-store", signal });
   const locks = globalThis.navigator?.locks;
-  const asked = locks ? locks.request(`twine-cookie ${url}`, { signal }, ask) : ask();
-  // A `fetch` that was passed as an option may not know signals: the wait ends regardless.
-  await Promise.race([asked, expired]).catch(() => {});
+  try {
+    await (locks ? locks.request(`twine-cookie ${url}`, { signal }, ask) : ask());
+  } catch {
+    // Whoever can't have the cookie connects without.
+  }
 }
