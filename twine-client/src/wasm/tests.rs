@@ -9,7 +9,7 @@ use twine_protocol::{ServerFrame, json};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
 
-use super::{decode::decode, encode::encode, timer::Timer};
+use super::{Driver, decode::decode, encode::encode, timer::Timer};
 
 wasm_bindgen_test_configure!(run_in_browser);
 
@@ -94,4 +94,62 @@ async fn a_timer_that_is_dropped_does_not_run() {
     });
     done.await.unwrap();
     assert_eq!(*runs.borrow(), ["kept"]);
+}
+
+// A page that calls the driver from within each call of the driver's, and keeps a diary.
+#[wasm_bindgen(inline_js = r#"export const page = () => ({
+  diary: [],
+  play(driver) {
+    this.driver = driver;
+    driver.connect();
+    this.socket.onopen({});
+    this.hub({ type: "connected", resumed: false, adopted: false, heartbeat: 25000, rooms: [] });
+    driver.attach("r");
+    driver.subscribe("call", "r", undefined, 0);
+    const at = { epoch: "e", offset: 0 };
+    this.hub({ type: "subscribed", id: this.sent.id, room: "r", ...at, head: at });
+    this.hub({ type: "message", room: "r", offset: 1, time: 0, data: "one" });
+    this.hub({ type: "message", room: "r", offset: 2, time: 0, data: "of a socket that is closed" });
+    return JSON.stringify(this.diary);
+  },
+  hub(frame) { this.socket.onmessage?.({ data: JSON.stringify(frame) }); },
+  open() {
+    const send = (text) => {
+      this.sent = JSON.parse(text);
+      this.diary.push(this.sent.type);
+    };
+    return (this.socket = { send, close: () => this.diary.push("close") });
+  },
+  fetchCookie() { this.driver.cookieSettled(); },
+  state(state) { this.diary.push(state); this.driver.wake(); },
+  subscribed(call) { this.diary.push(call); },
+  unsubscribed(call) { this.diary.push(call); },
+  failed(call, code) { this.diary.push(code); },
+  deliver({ data }) {
+    this.diary.push(data);
+    this.driver.unsubscribe("left", "r");
+    this.driver.subscribe("again", "r", undefined, 0);
+    this.driver.disconnect();
+    this.diary.push("returned");
+    return false;
+  },
+});"#)]
+extern "C" {
+    type Page;
+    fn page() -> Page;
+    #[wasm_bindgen(method)]
+    fn play(this: &Page, driver: Driver) -> String;
+}
+
+#[wasm_bindgen_test]
+fn each_call_of_the_page_may_call_the_driver() {
+    let page = page();
+    let host = AsRef::<JsValue>::as_ref(&page).clone().unchecked_into();
+    let diary = page.play(Driver::new(host, "i", None, None, 0.5));
+    let before = ["connecting", "connect", "connected", "subscribe", "call", "one", "returned"];
+    // What the callback asked for comes after it, in the order it was asked for: the socket is
+    // closed with a code and once more by its end, `again` fails, and the client is closed.
+    let after = ["unsubscribe", "subscribe", "close", "close", "left", "closed", "closed"];
+    let expected = [before, after].concat();
+    assert_eq!(serde_json::from_str::<Vec<String>>(&diary).unwrap(), expected);
 }
