@@ -83,7 +83,8 @@ test-npm: client test-vectors ## The vectors, and the npm package: types, export
 	cd npm && npm test
 
 test-e2e: client ## Browsers, hub, chat and package together
-	cargo build --locked -p twine-hub -p chat -p twine-server-sdk --bins --examples
+	cargo build --locked -p twine-hub -p chat
+	cargo build --locked -p chat -p twine-server-sdk --examples
 	cd e2e && npm test
 
 image: client ## Build the container image and try it, locked down

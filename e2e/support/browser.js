@@ -40,8 +40,11 @@ export class Complaints {
   async whileAway(server, work) {
     const host = new URL(server).host;
     this.#away.add(host);
-    await work();
-    this.#away.delete(host);
+    try {
+      await work();
+    } finally {
+      this.#away.delete(host);
+    }
   }
 
   /** What was found; empty at the end of a good test. */

@@ -60,12 +60,12 @@ function say(text) {
   const { id: author, name } = me;
   const id = randomId();
   const send = async () => {
-    conversation.retried(id);
+    conversation.sending(id);
     // Repeated under its id, it is one message, even where the first attempt got through after all.
     const failure = await post("/messages", { id, author, name, text });
     if (failure) conversation.failed(id, failure);
   };
-  conversation.send(id, name, text, send);
+  conversation.draft(id, name, text, send);
   send();
 }
 

@@ -54,9 +54,8 @@ export class Conversation {
   }
 
   /** A message of this tab, before the room has it; `retry` sends it again. */
-  send(id, name, text, retry) {
+  draft(id, name, text, retry) {
     const message = new Message(this.#me.id, name, text, true);
-    message.waits();
     message.onRetry(retry);
     this.#pending.set(id, message);
     this.#list.append(message.element);
@@ -64,14 +63,14 @@ export class Conversation {
     this.#toEnd();
   }
 
+  /** A message of this tab is on its way to the room. */
+  sending(id) {
+    this.#pending.get(id)?.sending();
+  }
+
   /** A message of this tab did not get out. */
   failed(id, reason) {
     this.#pending.get(id)?.failed(reason);
-  }
-
-  /** A message of this tab is on its way again. */
-  retried(id) {
-    this.#pending.get(id)?.waits();
   }
 
   /** The connection is back: what comes first was missed. */
@@ -156,7 +155,7 @@ class Message {
   }
 
   /** It is on its way to the room. */
-  waits() {
+  sending() {
     this.element.dataset.state = "sending";
     this.#say("Sending");
   }
