@@ -130,7 +130,7 @@ export class Twine {
 
   #start(glue) {
     this.#driver = this.#host.drive(glue);
-    for (const [name, room] of this.#rooms) if (room.listeners.size > 0) this.#driver.attach(name);
+    for (const [name, room] of this.#rooms) if (room.listeners.size > 0) this.#driver.listening(name, true);
     for (const { begin, call } of this.#early.splice(0)) begin(this.#driver, call);
     // A client that was disconnected meanwhile still has its calls answered.
     if (this.#wanted) this.#driver.connect();
@@ -166,7 +166,7 @@ export class Twine {
     let room = this.#rooms.get(name);
     if (!room) {
       room = new Room((listening) => {
-        this.#driver?.[listening ? "attach" : "detach"](name);
+        this.#driver?.listening(name, listening);
         this.#tidy(name);
       });
       this.#rooms.set(name, room);

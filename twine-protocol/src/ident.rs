@@ -28,6 +28,20 @@ pub enum InvalidId {
     },
 }
 
+// One function for all kinds: in a browser, each copy would be loaded.
+fn check(text: &str, limit: usize, allowed: fn(char) -> bool) -> Result<Arc<str>, InvalidId> {
+    if text.is_empty() {
+        return Err(InvalidId::Empty);
+    }
+    if text.len() > limit {
+        return Err(InvalidId::TooLong { len: text.len(), limit });
+    }
+    match text.chars().find(|c| !allowed(*c)) {
+        Some(found) => Err(InvalidId::Character { found }),
+        None => Ok(text.into()),
+    }
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $max:literal, $allowed:expr) => {
         $(#[$doc])*
@@ -44,17 +58,7 @@ macro_rules! id {
             /// # Errors
             /// [`InvalidId`] says which rule `text` breaks.
             pub fn new(text: &str) -> Result<Self, InvalidId> {
-                let allowed: fn(char) -> bool = $allowed;
-                if text.is_empty() {
-                    return Err(InvalidId::Empty);
-                }
-                if text.len() > Self::MAX_BYTES {
-                    return Err(InvalidId::TooLong { len: text.len(), limit: Self::MAX_BYTES });
-                }
-                match text.chars().find(|c| !allowed(*c)) {
-                    Some(found) => Err(InvalidId::Character { found }),
-                    None => Ok(Self(text.into())),
-                }
+                check(text, Self::MAX_BYTES, $allowed).map(Self)
             }
 
             /// The id as text.

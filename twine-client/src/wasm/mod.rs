@@ -112,22 +112,26 @@ impl Driver {
         self.0.call(call, room, Core::unsubscribe);
     }
 
-    /// A room has its first listener: it is delivered from now on, once it is subscribed.
-    pub fn attach(&self, room: &str) {
-        match RoomName::new(room) {
-            Ok(name) => {
-                if let Err(error) = self.0.run(|core, now| core.attach(now, &name)) {
-                    self.0.fail(&JsValue::UNDEFINED, &error);
-                }
+    /// Tells whether a room has listeners now: with the first it is delivered, once it is
+    /// subscribed; without any it is not read any further.
+    pub fn listening(&self, room: &str, listening: bool) {
+        let Ok(name) = RoomName::new(room) else {
+            // Once is enough.
+            if listening {
+                self.0.refuse(&JsValue::UNDEFINED, "bad_room", room);
             }
-            Err(_) => self.0.refuse(&JsValue::UNDEFINED, "bad_room", room),
-        }
-    }
-
-    /// A room has lost its last listener: it is not read any further.
-    pub fn detach(&self, room: &str) {
-        if let Ok(name) = RoomName::new(room) {
-            self.0.run(|core, _| core.detach(&name));
+            return;
+        };
+        let told = self.0.run(|core, now| {
+            if listening {
+                core.attach(now, &name)
+            } else {
+                core.detach(&name);
+                Ok(())
+            }
+        });
+        if let Err(error) = told {
+            self.0.fail(&JsValue::UNDEFINED, &error);
         }
     }
 

@@ -104,7 +104,7 @@ async fn a_timer_that_is_dropped_does_not_run() {
     driver.connect();
     this.socket.onopen({});
     this.hub({ type: "connected", resumed: false, adopted: false, heartbeat: 25000, rooms: [] });
-    driver.attach("r");
+    driver.listening("r", true);
     driver.subscribe("call", "r", undefined, 0);
     const at = { epoch: "e", offset: 0 };
     this.hub({ type: "subscribed", id: this.sent.id, room: "r", ...at, head: at });
