@@ -8,11 +8,12 @@ import { Program, built, run } from "./program.js";
 export class Hub {
   #program;
   /** Further flags of `twine-hub serve`, from the next start on. */
-  settings = [];
+  settings;
 
   /** Starts a hub, as it is without any configuration but its port. */
-  static async start() {
+  static async start(settings = []) {
     const hub = new Hub();
+    hub.settings = settings;
     hub.folder = await mkdtemp(join(tmpdir(), "twine-e2e-"));
     hub.port = 0;
     await hub.resume();

@@ -13,12 +13,12 @@ export class Stage {
 
   /**
    * Starts everything. `reach(hub)` may put something between pages and hub, and gives its address
-   * for pages.
+   * for pages; `settings` are the hub's flags.
    */
-  static async set(t, { reach } = {}) {
+  static async set(t, { reach, settings } = {}) {
     const stage = new Stage();
     t.after(() => stage.#strike(t));
-    stage.hub = await Hub.start();
+    stage.hub = await Hub.start(settings);
     stage.#ends.push(() => stage.hub.remove());
     stage.publicHub = (await reach?.(stage.hub)) ?? stage.hub.url;
     await stage.startChat();

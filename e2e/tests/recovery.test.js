@@ -58,6 +58,24 @@ test("a hub that is killed amid publishing loses nothing that it acknowledged", 
   assert.deepEqual(await late.texts(), numbered(251, 300));
 });
 
+test("a hub that has lost its messages says so, and the page does", async (t) => {
+  const stage = await Stage.set(t, { settings: ["--store", "memory"] });
+  const { hub } = stage;
+  const ada = await stage.person("Ada");
+  await hub.sdk("chat", numbered(1, 3));
+  await ada.sees("message 3");
+  await ada.complaints.whileAway(hub.url, async () => {
+    await hub.stop("SIGKILL");
+    await ada.is("Reconnecting");
+    await hub.resume();
+    await ada.is("Connected");
+  });
+  await ada.page.getByText("Messages may be missing here").waitFor();
+  await hub.sdk("chat", ["new"]);
+  await ada.sees("new");
+  assert.deepEqual(await ada.texts(), [...numbered(1, 3), "new"]);
+});
+
 test("a network that is cut and comes back", async (t) => {
   const { stage, network } = await behindNetwork(t);
   const { hub } = stage;

@@ -28,8 +28,9 @@ function listen() {
     if (connected) conversation.reconnected();
     connected = true;
   });
-  twine.on("gap", ({ count }) => {
-    conversation.note(`${count ?? "Some"} messages are older than the hub keeps them`);
+  twine.on("gap", ({ room, reason }) => {
+    if (room !== "chat") return;
+    conversation.note(reason === "expired" ? "Older messages are no longer kept" : "Messages may be missing here");
   });
   twine.subscribe("chat", { history: HISTORY }, (data, message) => {
     conversation.add(read(data), message);
