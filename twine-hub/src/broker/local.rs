@@ -21,12 +21,19 @@ use crate::rooms::{NewMessage, Opened, Options, Registry, Room, RoomEntry, Tails
 use crate::store::{Record, Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
 
-/// Messages of one transaction at most, so that no publisher waits for an endless one.
-const MAX_GROUP: usize = 4_096;
-/// How often retention removes old messages, and how many at once: a batch must not hold up
-/// publishes noticeably.
+/// Commands of one round at most. Every kind counts: whoever may connect can have rooms opened, and
+/// must not hold up the publishes that wait in between.
+const MAX_COMMANDS: usize = 1_024;
+/// Messages and bytes of one transaction, so that no publisher waits for an endless one; the publish
+/// that reaches a bound is still taken.
+const MAX_MESSAGES: usize = 4_096;
+const MAX_BYTES: usize = 16 << 20;
+/// How often retention removes old messages, and how many at once at least: a batch must not hold up
+/// publishes noticeably, and must keep up with them.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const EXPIRE_BATCH: usize = 500;
+/// How often a store that failed is tried, where no publish does.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// A handle to the committer's thread.
 pub(crate) struct LocalBroker {
@@ -46,7 +53,7 @@ enum Command {
 struct Publish {
     messages: Vec<NewMessage>,
     arrived: Instant,
-    _pending: Pending,
+    pending: Pending,
     answer: oneshot::Sender<Result<Vec<Published>, PublishError>>,
 }
 
@@ -82,6 +89,8 @@ impl LocalBroker {
             telemetry,
             health: health.clone(),
             next_expiry: Instant::now(),
+            last_group: 0,
+            next_probe: None,
         };
         let thread = std::thread::Builder::new()
             .name("twine-committer".into())
@@ -105,11 +114,11 @@ impl LocalBroker {
             return Err(PublishError::Overloaded);
         }
         let (answer, answered) = oneshot::channel();
-        let publish = Publish { messages, arrived: Instant::now(), _pending: pending, answer };
+        let publish = Publish { messages, arrived: Instant::now(), pending, answer };
         if self.send(Command::Publish(publish)).is_some() {
-            return Err(PublishError::Draining);
+            return Err(self.ended());
         }
-        answered.await.unwrap_or(Err(PublishError::Draining))
+        answered.await.unwrap_or_else(|_| Err(self.ended()))
     }
 
     /// Takes the room into memory and watches it there.
@@ -133,17 +142,27 @@ impl LocalBroker {
         }
     }
 
-    /// Whether the last commit succeeded.
+    /// Why nothing is taken any more: by intention, or because the thread panicked.
+    fn ended(&self) -> PublishError {
+        match &*locked(&self.commands) {
+            Some(_) => PublishError::Store(Arc::new(StoreError::Ended)),
+            None => PublishError::Draining,
+        }
+    }
+
+    /// Whether the last attempt to write succeeded.
     pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
+        if locked(&self.thread).as_ref().is_some_and(JoinHandle::is_finished) {
+            return Err(Arc::new(StoreError::Ended));
+        }
         locked(&self.health).clone()
     }
 
     /// Commits what waits, refuses what comes, ends the thread.
     pub(crate) fn close(&self) {
         drop(locked(&self.commands).take());
-        if let Some(thread) = locked(&self.thread).take()
-            && thread.join().is_err()
-        {
+        let thread = locked(&self.thread).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the committer's thread had panicked");
         }
     }
@@ -160,6 +179,10 @@ struct Committer {
     health: Arc<Mutex<Result<(), Arc<StoreError>>>>,
     last_time: u64,
     next_expiry: Instant,
+    /// Messages of the last group of publishes.
+    last_group: usize,
+    /// When a store that failed is tried again; `None` while it works.
+    next_probe: Option<Instant>,
 }
 
 /// What a transaction will add to one room.
@@ -179,21 +202,23 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let mut messages = 0;
-            for command in first.into_iter().chain(waiting.try_iter()) {
+            let (mut messages, mut bytes) = (0, 0);
+            for command in first.into_iter().chain(waiting.try_iter()).take(MAX_COMMANDS) {
                 match command {
                     Command::Open { name, watcher, opened } => opened(self.open(&name, watcher)),
                     Command::Release { name } => self.registry.drop_if_idle(&name),
                     Command::Publish(publish) => {
                         messages += publish.messages.len();
+                        bytes += publish.pending.bytes;
                         group.push(publish);
-                        if messages >= MAX_GROUP {
+                        if messages >= MAX_MESSAGES || bytes >= MAX_BYTES {
                             break;
                         }
                     }
                 }
             }
             if !group.is_empty() {
+                self.last_group = messages;
                 self.commit(&mut group);
             }
             self.chores();
@@ -312,28 +337,41 @@ impl Committer {
     }
 
     fn next_chore(&self) -> Instant {
-        self.tails.next_trim().map_or(self.next_expiry, |trim| trim.min(self.next_expiry))
+        let others = [self.next_probe, self.tails.next_trim()];
+        others.into_iter().flatten().fold(self.next_expiry, Instant::min)
     }
 
-    /// What is due besides publishing: memory's and retention's bounds.
+    /// What is due besides publishing: memory's and retention's bounds, and a look at a store that
+    /// failed.
     fn chores(&mut self) {
         let now = Instant::now();
         self.tails.trim(now);
-        if now < self.next_expiry {
-            return;
+        if self.next_probe.is_some_and(|due| due <= now) {
+            let report = self.writer.probe().map_err(Arc::new);
+            self.note_health(report);
         }
-        self.next_expiry = now + EXPIRE_EVERY;
+        if self.next_expiry <= now {
+            self.next_expiry = now + EXPIRE_EVERY;
+            self.expire(now);
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
         let Retention::For(kept) = self.retention else { return };
         let cut = self.now().saturating_sub(millis(kept));
-        match self.writer.expire(cut, EXPIRE_BATCH) {
+        // There is a batch for each group while there is more to remove: one that is larger than the
+        // group gains on the publishes.
+        let batch = EXPIRE_BATCH.max(self.last_group.saturating_mul(2));
+        match self.writer.expire(cut, batch) {
             // There is more: go on as soon as the publishes that wait are done.
-            Ok(EXPIRE_BATCH) => self.next_expiry = now,
+            Ok(removed) if removed == batch => self.next_expiry = now,
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "old messages could not be removed"),
         }
     }
 
-    fn note_health(&self, report: Result<(), Arc<StoreError>>) {
+    fn note_health(&mut self, report: Result<(), Arc<StoreError>>) {
+        self.next_probe = report.is_err().then(|| Instant::now() + PROBE_EVERY);
         let mut health = locked(&self.health);
         match (&*health, &report) {
             (Ok(()), Err(error)) => {

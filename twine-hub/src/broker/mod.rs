@@ -1,6 +1,8 @@
 //! Who orders messages and commits them, before anyone sees one.
 
 mod local;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use local::LocalBroker;
 

@@ -25,7 +25,7 @@ pub(crate) use tail::Tails;
 
 use crate::broker::{LocalBroker, PublishError};
 use crate::store::page::{Item, Limit, Start};
-use crate::store::{self, StoreError};
+use crate::store::{self, Retention, StoreError};
 use crate::telemetry::Telemetry;
 
 /// Bytes of a page of history; who asks for more goes on from its last message.
@@ -135,11 +135,22 @@ impl Rooms {
         options: &Options,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StoreError> {
-        let opened = store::open(store)?;
+        Self::start(store::open(store)?, store.retention, options, telemetry)
+    }
+
+    /// Starts the threads that write and read a store.
+    ///
+    /// # Errors
+    /// Where there is no thread to be had.
+    pub(crate) fn start(
+        opened: store::Opened,
+        retention: Retention,
+        options: &Options,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, StoreError> {
         let registry = Arc::new(Registry::new(opened.writer.epoch().clone(), telemetry.clone()));
         let reading = reading::Reading::start(opened.reader)?;
-        let broker =
-            LocalBroker::start(opened.writer, registry.clone(), store.retention, options, telemetry)?;
+        let broker = LocalBroker::start(opened.writer, registry.clone(), retention, options, telemetry)?;
         Ok(Self(Arc::new(Shared { registry, broker, reading })))
     }
 

@@ -120,6 +120,10 @@ impl Writer for Shared {
 
     fn rollback(&mut self) {}
 
+    fn probe(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn expire(&mut self, cut: u64, limit: usize) -> Result<usize, StoreError> {
         let mut log = self.log();
         for dropped in 0..limit {

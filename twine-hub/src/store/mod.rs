@@ -91,7 +91,7 @@ pub(crate) trait Writer: Send {
     /// The time of the last message that an earlier opening stored, 0 without one.
     fn last_time(&self) -> u64;
 
-    /// The last offset of `room` in the present epoch.
+    /// The last offset of `room` in the present epoch, without what an open transaction adds.
     fn head(&mut self, room: &RoomName) -> Result<Offset, StoreError>;
 
     /// Opens a transaction.
@@ -114,6 +114,10 @@ pub(crate) trait Writer: Send {
 
     /// Gives the transaction up.
     fn rollback(&mut self);
+
+    /// Writes something small that changes nothing, as durably as a commit: to learn whether a store
+    /// that failed works again.
+    fn probe(&mut self) -> Result<(), StoreError>;
 
     /// Removes messages older than `cut` (milliseconds), at most `limit` of them; says how many.
     fn expire(&mut self, cut: u64, limit: usize) -> Result<usize, StoreError>;
@@ -182,6 +186,9 @@ pub enum StoreError {
     /// The hub is shutting down.
     #[error("the database is closed, for the hub is shutting down")]
     Closed,
+    /// The thread that writes has panicked: a fault of the hub. Restart it.
+    #[error("the thread that writes the database has ended; restart the hub")]
+    Ended,
     /// No thread could be started.
     #[error("no thread could be started for the database")]
     Thread {

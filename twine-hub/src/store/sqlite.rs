@@ -310,6 +310,13 @@ impl Writer for SqliteWriter {
         }
     }
 
+    fn probe(&mut self) -> Result<(), StoreError> {
+        self.rollback();
+        // SQLite writes and syncs a row also where its values stay the same.
+        let sql = "UPDATE epochs SET opened = opened WHERE id = ?1";
+        self.execute("trying to write", sql, [self.epoch_id]).map(drop)
+    }
+
     fn expire(&mut self, cut: u64, limit: usize) -> Result<usize, StoreError> {
         let action = "removing old messages";
         // Rows are in the order of their commits, so the oldest are the first: no index on the time
