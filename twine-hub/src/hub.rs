@@ -11,8 +11,9 @@ use tracing::{info, warn};
 use crate::auth::{self, ApiKey, ApiKeys, KeyFileError, Origins};
 use crate::config::{Config, StoreKind};
 use crate::connection::Connections;
-use crate::http::{self, App, Limits, Seldom, Tasks};
+use crate::http::{self, App, Limits, Tasks};
 use crate::rooms::Rooms;
+use crate::seldom::Seldom;
 use crate::store::StoreError;
 use crate::telemetry::Telemetry;
 

@@ -30,6 +30,7 @@ mod connection;
 mod http;
 mod hub;
 mod rooms;
+mod seldom;
 mod store;
 mod telemetry;
 

@@ -120,8 +120,8 @@ codes! {
     Full = "full", 503, Some(C::Full), true, "retry later, or raise `max_connections`";
     /// The hub is shutting down.
     Draining = "draining", 503, Some(C::Restart), true, "connect again, to another hub or later";
-    /// The reader was too slow for too long.
-    TooSlow = "too_slow", 503, Some(C::Restart), true, "connect again and resume";
+    /// The reader took nothing for too long. It is cut off without a close frame, which it could not read.
+    TooSlow = "too_slow", 503, None, true, "connect again and resume";
     /// The store can't be reached or refuses to write.
     Unavailable = "unavailable", 503, None, true, "retry with the same `id`";
     /// The store has no room left.

@@ -36,19 +36,19 @@ impl Shard {
         let Some(connection) = self.connection(key) else { return };
         let phase = connection.phase;
         match (phase, json::decode_client(text)) {
-            (Phase::New, Ok(ClientFrame::Connect(_))) => self.connect(key),
-            (Phase::New, Ok(_)) => {
+            (Phase::New { .. }, Ok(ClientFrame::Connect(_))) => self.connect(key),
+            (Phase::New { .. }, Ok(_)) => {
                 self.end(key, ErrorCode::BadFrame, "the first frame must be `connect`");
             }
             (Phase::Open, Ok(ClientFrame::Connect(_))) => {
                 self.end(key, ErrorCode::BadFrame, "there was a `connect` frame already");
             }
             (Phase::Open, Ok(ClientFrame::Subscribe(request))) => self.subscribe(key, request),
-            (Phase::Open, Ok(ClientFrame::Unsubscribe(request))) => self.unsubscribe(key, &request),
+            (Phase::Open, Ok(ClientFrame::Unsubscribe(request))) => self.unsubscribe(key, request),
             // Hearing it is all there is to a pong here: cursors matter to sessions only. Other
             // types of frames are not decoded.
             (Phase::Open, Ok(_)) | (Phase::Closing { .. }, _) => {}
-            (Phase::New, Err(error)) => self.end(key, ErrorCode::BadFrame, &error.to_string()),
+            (Phase::New { .. }, Err(error)) => self.end(key, ErrorCode::BadFrame, &error.to_string()),
             (Phase::Open, Err(error)) => match error.code() {
                 ErrorCode::BadFrame => self.end(key, ErrorCode::BadFrame, &error.to_string()),
                 code => self.refuse(key, error.id(), code, format!("{error}; {}", code.remedy())),

@@ -5,9 +5,10 @@
 //! cursor of its own ([`super::subscription`]) and comes back when it has caught up.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use twine_protocol::{ErrorCode, Offset, RoomName};
+use twine_protocol::{Offset, RoomName};
 
 use super::inbox::Event;
 use super::shard::{Key, Shard};
@@ -27,6 +28,10 @@ pub(super) struct LocalRoom {
     pub(super) open: Option<OpenRoom>,
     /// Connections that wait for that.
     pub(super) waiting: Vec<Key>,
+    /// The connection that had the room opened, until it is.
+    opener: Option<Key>,
+    /// Whether the room has told that it moved; see [`Watcher`].
+    is_told: Arc<AtomicBool>,
     /// Subscriptions of this shard, in any state.
     subscriptions: usize,
 }
@@ -40,8 +45,8 @@ pub(super) struct OpenRoom {
 }
 
 impl Shard {
-    /// The slot of a room, which has one subscription more from now on.
-    pub(super) fn enter(&mut self, name: &RoomName) -> u32 {
+    /// The slot of a room, which has one subscription more from now on: `key`'s.
+    pub(super) fn enter(&mut self, name: &RoomName, key: Key) -> u32 {
         self.telemetry.subscriptions.inc();
         if let Some(slot) = self.names.get(name) {
             if let Some(local) = self.local_rooms.get_mut(*slot as usize) {
@@ -52,32 +57,55 @@ impl Shard {
             }
             return *slot;
         }
-        let local = LocalRoom { name: name.clone(), open: None, waiting: Vec::new(), subscriptions: 1 };
+        let is_told = Arc::new(AtomicBool::new(false));
+        let local = LocalRoom {
+            name: name.clone(),
+            open: None,
+            waiting: Vec::new(),
+            opener: Some(key),
+            is_told: is_told.clone(),
+            subscriptions: 1,
+        };
+        if let Some(connection) = self.connection(key) {
+            connection.n_opening += 1;
+        }
         let slot = u32::try_from(self.local_rooms.insert(local)).unwrap_or(u32::MAX);
         self.names.insert(name.clone(), slot);
         let inbox = self.inbox();
         let opened = Box::new(move |result| inbox.push(Event::Opened { room: slot, result }));
-        self.rooms.watch(name, Watcher { watch: self.watch.clone(), room: slot }, opened);
+        self.rooms.watch(name, Watcher { watch: self.watch.clone(), room: slot, is_told }, opened);
         slot
     }
 
     /// A room came into memory, watched from now on.
     pub(super) fn opened(&mut self, slot: u32, result: Result<(Arc<Room>, Offset), Arc<StoreError>>) {
+        let Some(local) = self.local_rooms.get_mut(slot as usize) else { return };
+        let waiting = std::mem::take(&mut local.waiting);
+        let opener = local.opener.take();
         match result {
             Ok((room, cursor)) => {
-                let Some(local) = self.local_rooms.get_mut(slot as usize) else { return };
                 for _ in 0..local.subscriptions {
                     room.add_subscriber();
                 }
                 local.open = Some(OpenRoom { room, cursor, live: Vec::new() });
-                self.begin_waiting(slot);
+                for key in waiting {
+                    self.lag(key);
+                }
             }
             Err(error) => {
-                self.fail_waiting(slot, &error);
+                for key in waiting {
+                    self.fail(key, slot, &error);
+                }
                 self.forget_if_unused(slot, true);
             }
         }
         self.forget_if_unused(slot, false);
+        if let Some(key) = opener
+            && let Some(connection) = self.connection(key)
+        {
+            connection.n_opening -= 1;
+            self.resume(key);
+        }
     }
 
     /// Takes a subscription out of its room.
@@ -139,6 +167,15 @@ impl Shard {
         self.local_rooms.get_mut(slot as usize)?.open.as_mut()
     }
 
+    /// The room has told that it moved.
+    pub(super) fn moved(&mut self, slot: u32) {
+        if let Some(local) = self.local_rooms.get(slot as usize) {
+            // Before looking: what comes later tells again.
+            local.is_told.store(false, Ordering::SeqCst);
+        }
+        self.advance(slot);
+    }
+
     /// Sends what is new in a room to all its live subscriptions.
     pub(super) fn advance(&mut self, slot: u32) {
         for _ in 0..ROUNDS_A_TURN {
@@ -148,7 +185,9 @@ impl Shard {
                 TailRead::Entries(entries) if entries.is_empty() => return,
                 TailRead::Entries(entries) => {
                     let frames: Vec<Bytes> = entries.iter().map(|entry| entry.frame.clone()).collect();
-                    self.pass(slot, cursor, &frames);
+                    if self.pass(slot, cursor, &frames) == 0 {
+                        continue;
+                    }
                     for entry in &entries {
                         self.telemetry.publish_to_socket.observe(entry.arrived.elapsed().as_secs_f64());
                     }
@@ -166,9 +205,9 @@ impl Shard {
         self.inbox().push(Event::Moved(slot));
     }
 
-    /// Writes the frames after `cursor` to every live subscription.
-    fn pass(&mut self, slot: u32, cursor: Offset, frames: &[Bytes]) {
-        let Some(open) = self.open_room(slot) else { return };
+    /// Writes the frames after `cursor` to every live subscription; says how many it wrote in all.
+    fn pass(&mut self, slot: u32, cursor: Offset, frames: &[Bytes]) -> u64 {
+        let Some(open) = self.open_room(slot) else { return 0 };
         let mut live = std::mem::take(&mut open.live);
         let mut delivered = 0;
         let mut index = 0;
@@ -198,6 +237,7 @@ impl Shard {
             open.live = live;
             open.cursor = plus(cursor, frames.len());
         }
+        delivered
     }
 
     /// Gives a subscription that was live a cursor of its own.
@@ -205,18 +245,14 @@ impl Shard {
         let cursor = self.position(cursor);
         let Some(key) = self.key_of(connection) else { return };
         if let Some(subscription) = self.subscription(key, slot) {
-            subscription.state = State::behind(cursor);
+            subscription.fall_behind(cursor);
         }
-        self.lagging.push(key);
+        self.look_when_stuck(key);
+        self.lag(key);
     }
 
     fn key_of(&self, slot: u32) -> Option<Key> {
         self.connections.get(slot as usize).map(|connection| connection.key(slot))
-    }
-
-    pub(super) fn unavailable(&mut self, key: Key, id: u64, error: &StoreError) {
-        let code = ErrorCode::Unavailable;
-        self.refuse(key, Some(id), code, format!("{error}; {}", code.remedy()));
     }
 }
 

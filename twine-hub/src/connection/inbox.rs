@@ -26,10 +26,11 @@ pub(super) enum Event {
     Drain { until: Instant },
 }
 
-/// A shard's mailbox. Bounded by what can send to it: each room in memory and each connection have
-/// at most a few events under way.
+/// A shard's mailbox. What can send to it bounds it: a room in memory has told at most once that it
+/// moved ([`crate::rooms::Watcher`]), a connection has one read and a few rooms under way.
 pub(super) struct Inbox {
-    events: Mutex<Vec<Event>>,
+    /// `None` once the shard has ended.
+    events: Mutex<Option<Vec<Event>>>,
     /// Whether the shard waits in its poll and needs to be woken.
     asleep: AtomicBool,
     waker: Waker,
@@ -37,11 +38,15 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(waker: Waker) -> Self {
-        Self { events: Mutex::default(), asleep: AtomicBool::new(false), waker }
+        Self { events: Mutex::new(Some(Vec::new())), asleep: AtomicBool::new(false), waker }
     }
 
     pub(super) fn push(&self, event: Event) {
-        locked(&self.events).push(event);
+        match &mut *locked(&self.events) {
+            Some(events) => events.push(event),
+            // A connection that comes too late is closed by being dropped.
+            None => return,
+        }
         // The shard sets `asleep` before it looks into the mailbox for the last time: either it
         // sees this event there, or this sees `asleep`. A wake costs a system call; a busy shard
         // needs none.
@@ -54,17 +59,24 @@ impl Inbox {
 
     /// All events so far; `into` comes back as the empty mailbox's memory.
     pub(super) fn take(&self, into: &mut Vec<Event>) {
-        std::mem::swap(&mut *locked(&self.events), into);
+        if let Some(events) = &mut *locked(&self.events) {
+            std::mem::swap(events, into);
+        }
     }
 
     /// Says that the shard is about to wait; true if it may, false if there is news.
     pub(super) fn fall_asleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        let quiet = locked(&self.events).is_empty();
+        let quiet = locked(&self.events).as_ref().is_none_or(Vec::is_empty);
         if !quiet {
             self.asleep.store(false, Ordering::SeqCst);
         }
         quiet
+    }
+
+    /// Takes no more: the shard has ended.
+    pub(super) fn close(&self) {
+        drop(locked(&self.events).take());
     }
 
     /// Says that the shard looks into its mailbox again.

@@ -16,9 +16,10 @@ use super::inbox::{Event, Inbox};
 use super::socket::Socket;
 use super::subscription::Subscription;
 use super::websocket::{self, Fragments};
-use super::wheel::Wheel;
+use super::wheel::{Alarm, Wheel};
 use super::{Handover, Options, Place};
 use crate::rooms::{Rooms, Watch, frames};
+use crate::seldom::Seldom;
 use crate::telemetry::{Code, Telemetry};
 
 /// The waker's token; connections have their slots' numbers.
@@ -26,8 +27,12 @@ const NEWS: Token = Token(usize::MAX);
 /// One read takes this much; a busy connection gets a few reads and then others their turn.
 const READ_BUFFER: usize = 64 << 10;
 const READS_A_TURN: usize = 4;
+/// Rooms that may be opened for one connection at the same time; it is not read meanwhile.
+const MAX_OPENING: usize = 64;
 /// How long a closed connection may take to close its side.
 const LINGER: Duration = Duration::from_secs(2);
+/// The wait after a poll that failed.
+const POLL_BACKOFF: Duration = Duration::from_millis(10);
 /// A client that is told to go comes back after a random time up to this.
 const MAX_RETRY: Duration = Duration::from_secs(3);
 
@@ -47,6 +52,19 @@ pub(super) struct Connection {
     /// When the client was last heard of.
     heard: Instant,
     next_ping: Instant,
+    /// When it is looked at next, and the number of the alarm that is set for it.
+    look_at: Instant,
+    alarm: u32,
+    /// The read of the store under way, if one is.
+    pub(super) read: Option<u64>,
+    /// Rooms that are being opened for it.
+    pub(super) n_opening: usize,
+    /// Which subscription catches up first next time.
+    turn: usize,
+    /// Whether it is among [`Shard::lagging`] already.
+    is_lagging: bool,
+    /// Whether the poll has told that nothing more comes: then reading goes on to the end.
+    is_ending: bool,
     /// What of the client's bytes is not a whole message yet, or has to wait.
     input: Option<Box<Input>>,
     /// Whether it is not read until it takes some of the answers that wait for it.
@@ -58,7 +76,10 @@ pub(super) struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Waits for the `connect` frame.
-    New,
+    New {
+        /// How long.
+        until: Instant,
+    },
     /// Talks.
     Open,
     /// Has been told to close; what it still sends is not read.
@@ -69,6 +90,17 @@ pub(super) enum Phase {
 }
 
 impl Connection {
+    /// The subscription that catches up first this time: each in turn.
+    pub(super) fn next_turn(&mut self) -> usize {
+        self.turn = (self.turn + 1) % self.subscriptions.len().max(1);
+        self.turn
+    }
+
+    /// Whether it asks for more than it takes, and has to wait.
+    fn is_greedy(&self) -> bool {
+        self.socket.is_full() || self.n_opening >= MAX_OPENING
+    }
+
     /// This connection's key, given the slot it lies in.
     pub(super) fn key(&self, slot: u32) -> Key {
         Key { slot, generation: self.generation }
@@ -102,6 +134,8 @@ pub(super) struct Shard {
     pub(super) broken: Vec<Key>,
     next_generation: u32,
     pub(super) next_ticket: u64,
+    pub(super) read_failures: Seldom,
+    poll_failures: Seldom,
     wheel: Wheel,
     buffer: Vec<u8>,
     /// Connections with more to read than their share of a turn.
@@ -132,6 +166,8 @@ impl Shard {
             broken: Vec::new(),
             next_generation: 0,
             next_ticket: 0,
+            read_failures: Seldom::default(),
+            poll_failures: Seldom::default(),
             wheel: Wheel::new(tick, Instant::now()),
             buffer: vec![0; READ_BUFFER],
             unread: Vec::new(),
@@ -149,18 +185,21 @@ impl Shard {
         let mut events = Events::with_capacity(1024);
         let mut news = Vec::new();
         loop {
-            self.lagging.append(&mut self.later);
+            for key in std::mem::take(&mut self.later) {
+                self.lag(key);
+            }
             let may_wait = self.unread.is_empty() && self.lagging.is_empty() && self.inbox.fall_asleep();
             let wait = if may_wait { self.wheel.idle(Instant::now()) } else { Duration::ZERO };
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != ErrorKind::Interrupted
             {
-                tracing::error!(%error, "a shard can't poll its sockets");
-                return;
+                self.poll_failures
+                    .say(|unsaid| tracing::error!(%error, unsaid, "a shard can't poll its sockets"));
+                std::thread::sleep(POLL_BACKOFF);
             }
             self.inbox.wake_up();
             for key in std::mem::take(&mut self.unread) {
-                self.readable(key, false);
+                self.readable(key);
             }
             for event in &events {
                 self.socket_event(event);
@@ -171,14 +210,15 @@ impl Shard {
             }
             let now = Instant::now();
             while let Some(due) = self.wheel.turn(now) {
-                for key in due {
-                    self.look(key, now);
+                for alarm in due {
+                    self.goes_off(alarm, now);
                 }
             }
             self.settle();
             if let Some(until) = self.draining
                 && (self.connections.is_empty() || now >= until)
             {
+                self.inbox.close();
                 return;
             }
         }
@@ -191,15 +231,27 @@ impl Shard {
                 self.remove(key);
             }
             for key in std::mem::take(&mut self.lagging) {
-                self.catch_up(key);
+                if let Some(connection) = self.connection(key) {
+                    connection.is_lagging = false;
+                    self.catch_up(key);
+                }
             }
+        }
+    }
+
+    /// Has a connection catch up at the end of the turn.
+    pub(super) fn lag(&mut self, key: Key) {
+        if let Some(connection) = self.connection(key)
+            && !std::mem::replace(&mut connection.is_lagging, true)
+        {
+            self.lagging.push(key);
         }
     }
 
     fn news(&mut self, event: Event) {
         match event {
             Event::Adopt(place, handover) => self.adopt(place, handover),
-            Event::Moved(room) => self.advance(room),
+            Event::Moved(room) => self.moved(room),
             Event::Opened { room, result } => self.opened(room, result),
             Event::Steps { connection, room, ticket, result } => self.steps(connection, room, ticket, result),
             Event::Drain { until } => self.drain(until),
@@ -208,13 +260,15 @@ impl Shard {
 
     fn socket_event(&mut self, event: &mio::event::Event) {
         let slot = event.token().0;
-        let Some(connection) = self.connections.get(slot) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else { return };
         let key = connection.key(u32::try_from(slot).unwrap_or(u32::MAX));
+        connection.is_ending |= event.is_read_closed() || event.is_error();
+        let is_ending = connection.is_ending;
         if event.is_writable() && connection.socket.is_blocked() {
             self.writable(key);
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.readable(key, event.is_read_closed() || event.is_error());
+        if event.is_readable() || is_ending {
+            self.readable(key);
         }
     }
 
@@ -244,17 +298,24 @@ impl Shard {
         let spread = 0.5 + fastrand::f64() / 2.0;
         entry.insert(Connection {
             socket,
-            phase: Phase::New,
+            phase: Phase::New { until: now + self.options.connect_timeout },
             subscriptions: Vec::new(),
             generation,
             heard: now,
             next_ping: now + self.options.heartbeat.mul_f64(spread),
+            look_at: now,
+            alarm: 0,
+            read: None,
+            n_opening: 0,
+            turn: 0,
+            is_lagging: false,
+            is_ending: false,
             input: None,
             is_paused: false,
             _place: place,
         });
         self.telemetry.connections.inc();
-        self.wheel.put(key, self.options.connect_timeout);
+        self.look_in(key, self.options.connect_timeout.min(self.options.heartbeat / 2));
         if self.draining.is_some() {
             self.send_away(key);
         } else if !handover.read.is_empty() {
@@ -262,15 +323,16 @@ impl Shard {
         }
     }
 
-    /// Reads a connection's frames; `to_the_end` where nothing will tell of what is left.
-    fn readable(&mut self, key: Key, to_the_end: bool) {
+    /// Reads a connection's frames.
+    fn readable(&mut self, key: Key) {
         let mut buffer = std::mem::take(&mut self.buffer);
         for turn in 1.. {
             let Some(connection) = self.connection(key) else { break };
-            if connection.socket.is_full() {
+            if connection.is_greedy() {
                 connection.is_paused = true;
                 break;
             }
+            let is_ending = connection.is_ending;
             match connection.socket.read(&mut buffer) {
                 Ok(0) => {
                     self.remove(key);
@@ -279,8 +341,9 @@ impl Shard {
                 Ok(n) => {
                     connection.heard = Instant::now();
                     self.feed(key, buffer.get_mut(..n).unwrap_or_default());
-                    // Less than asked for: there is no more for now, and the poll will tell.
-                    if n < READ_BUFFER && !to_the_end {
+                    // Less than asked for: there is no more for now, and the poll will tell when
+                    // there is, unless it has told of the end already.
+                    if n < READ_BUFFER && !is_ending {
                         break;
                     }
                     if turn == READS_A_TURN {
@@ -304,11 +367,12 @@ impl Shard {
         let Some(connection) = self.connection(key) else { return };
         let mut input = connection.input.take().unwrap_or_default();
         let mut joined = std::mem::take(&mut input.rest);
-        let bytes = if joined.is_empty() {
-            bytes
-        } else {
+        let is_joined = !joined.is_empty();
+        let bytes = if is_joined {
             joined.extend_from_slice(bytes);
             &mut joined[..]
+        } else {
+            bytes
         };
         let mut at = 0;
         loop {
@@ -316,7 +380,7 @@ impl Shard {
             if matches!(connection.phase, Phase::Closing { .. }) {
                 return;
             }
-            if connection.socket.is_full() {
+            if connection.is_greedy() {
                 connection.is_paused = true;
                 break;
             }
@@ -331,7 +395,13 @@ impl Shard {
                 Err(violation) => return self.violation(key, violation),
             }
         }
-        input.rest = bytes.get(at..).unwrap_or_default().to_vec();
+        // A frame that comes in drops is added to where it lies.
+        input.rest = if is_joined {
+            joined.drain(..at);
+            joined
+        } else {
+            bytes.get(at..).unwrap_or_default().to_vec()
+        };
         if !(input.rest.is_empty() && input.fragments.is_empty())
             && let Some(connection) = self.connection(key)
         {
@@ -343,30 +413,72 @@ impl Shard {
     fn writable(&mut self, key: Key) {
         let Some(connection) = self.connection(key) else { return };
         let Ok(is_flushed) = connection.socket.flush() else { return self.remove(key) };
-        if connection.is_paused && !connection.socket.is_full() {
+        // Who takes what waits for it is there, even if it has had no chance to say so.
+        connection.heard = Instant::now();
+        self.resume(key);
+        let Some(connection) = self.connection(key) else { return };
+        match connection.phase {
+            Phase::Closing { .. } if is_flushed => connection.socket.finish(),
+            _ if is_flushed => self.lag(key),
+            _ => {}
+        }
+    }
+
+    /// Reads on where a connection that was greedy is so no more.
+    pub(super) fn resume(&mut self, key: Key) {
+        if let Some(connection) = self.connection(key)
+            && connection.is_paused
+            && !connection.is_greedy()
+        {
             connection.is_paused = false;
             self.feed(key, &mut []);
             self.unread.push(key);
         }
+    }
+
+    /// Sets the alarm of a connection, in place of any that is set.
+    fn look_in(&mut self, key: Key, delay: Duration) {
         let Some(connection) = self.connection(key) else { return };
-        match connection.phase {
-            Phase::Closing { .. } if is_flushed => connection.socket.finish(),
-            _ if is_flushed => self.lagging.push(key),
-            _ => {}
+        connection.look_at = Instant::now() + delay;
+        connection.alarm = connection.alarm.wrapping_add(1);
+        let alarm = Alarm { key, number: connection.alarm };
+        self.wheel.put(alarm, delay);
+    }
+
+    /// Makes sure that a socket that takes no more is looked at when that has lasted too long.
+    pub(super) fn look_when_stuck(&mut self, key: Key) {
+        let timeout = self.options.write_timeout;
+        if let Some(connection) = self.connection(key)
+            && connection.look_at > Instant::now() + timeout
+        {
+            self.look_in(key, timeout);
+        }
+    }
+
+    fn goes_off(&mut self, alarm: Alarm, now: Instant) {
+        let Some(connection) = self.connection(alarm.key) else { return };
+        if connection.alarm != alarm.number {
+            return;
+        }
+        let early = connection.look_at.saturating_duration_since(now);
+        if early.is_zero() {
+            self.look(alarm.key, now);
+        } else {
+            self.wheel.put(alarm, early);
         }
     }
 
     /// What time it is for a connection.
     fn look(&mut self, key: Key, now: Instant) {
-        let Options { connect_timeout, heartbeat, write_timeout, .. } = self.options;
+        let Options { heartbeat, write_timeout, .. } = self.options;
         let ping = self.ping.clone();
         let Some(connection) = self.connection(key) else { return };
         let silent = now.duration_since(connection.heard);
         let next = match connection.phase {
-            Phase::New if silent >= connect_timeout => {
+            Phase::New { until } if now >= until => {
                 return self.end(key, ErrorCode::ConnectTimeout, "no `connect` frame came in time");
             }
-            Phase::New => connect_timeout.saturating_sub(silent),
+            Phase::New { until } => until.min(connection.next_ping).saturating_duration_since(now),
             Phase::Closing { until } if now >= until => return self.remove(key),
             Phase::Closing { until } => until.saturating_duration_since(now),
             Phase::Open => {
@@ -386,21 +498,18 @@ impl Shard {
                 }
                 if now >= connection.next_ping {
                     connection.next_ping = now + heartbeat;
-                    if !connection.socket.is_blocked() && connection.socket.answer(ping).is_err() {
+                    if !connection.socket.is_full() && connection.socket.answer(ping).is_err() {
                         return self.remove(key);
                     }
                 }
-                if !connection.subscriptions.is_empty() && !connection.socket.is_blocked() {
-                    // A subscription whose read failed has waited for another chance.
-                    self.lagging.push(key);
-                }
+                self.try_again(key);
                 let Some(connection) = self.connection(key) else { return };
                 let blocked = connection.socket.blocked_since().map(|since| since + write_timeout);
                 let next = blocked.map_or(connection.next_ping, |at| at.min(connection.next_ping));
                 next.saturating_duration_since(now)
             }
         };
-        self.wheel.put(key, next);
+        self.look_in(key, next);
     }
 
     /// Writes a frame that answers a client.
@@ -435,7 +544,7 @@ impl Shard {
         if !connection.socket.is_blocked() {
             connection.socket.finish();
         }
-        self.wheel.put(key, LINGER);
+        self.look_in(key, LINGER);
     }
 
     pub(super) fn count_error(&self, code: ErrorCode) {

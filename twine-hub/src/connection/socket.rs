@@ -21,10 +21,19 @@ pub(super) struct Socket {
 
 /// What the socket did not take.
 struct Waiting {
-    chunks: VecDeque<Bytes>,
+    /// What is left of a message; comes first.
+    rest: Bytes,
+    answers: VecDeque<Bytes>,
+    /// Of the answers.
     bytes: usize,
     /// When the socket last took something.
     since: Instant,
+}
+
+impl Waiting {
+    fn new(rest: Bytes) -> Self {
+        Self { rest, answers: VecDeque::new(), bytes: 0, since: Instant::now() }
+    }
 }
 
 /// How much of a run of frames a socket took.
@@ -78,7 +87,10 @@ impl Socket {
         if self.waiting.is_none() && self.send(std::slice::from_ref(&frame))?.frames == 1 {
             return Ok(());
         }
-        self.wait_for(frame);
+        if let Some(waiting) = &mut self.waiting {
+            waiting.bytes += frame.len();
+            waiting.answers.push_back(frame);
+        }
         Ok(())
     }
 
@@ -103,13 +115,11 @@ impl Socket {
                     written -= frame.len();
                     sent += 1;
                 } else {
-                    // An empty queue also says "blocked": the write event that ends it is to come.
-                    self.waiting =
-                        Some(Box::new(Waiting { chunks: VecDeque::new(), bytes: 0, since: Instant::now() }));
-                    if written > 0 {
-                        self.wait_for(frame.slice(written..));
-                        sent += 1;
-                    }
+                    // That nothing was left over also says "blocked": the write event that ends it
+                    // is to come.
+                    let rest = if written > 0 { frame.slice(written..) } else { Bytes::new() };
+                    sent += usize::from(written > 0);
+                    self.waiting = Some(Box::new(Waiting::new(rest)));
                     return Ok(Sent { frames: sent, is_blocked: true });
                 }
             }
@@ -135,30 +145,23 @@ impl Socket {
         }
     }
 
-    fn wait_for(&mut self, chunk: Bytes) {
-        let waiting = self.waiting.get_or_insert_with(|| {
-            Box::new(Waiting { chunks: VecDeque::new(), bytes: 0, since: Instant::now() })
-        });
-        waiting.bytes += chunk.len();
-        waiting.chunks.push_back(chunk);
-    }
-
     /// Writes what waits; true when nothing does any more.
     ///
     /// # Errors
     /// The connection is broken.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         let Some(waiting) = &mut self.waiting else { return Ok(true) };
-        while let Some(chunk) = waiting.chunks.front_mut() {
-            match self.stream.write(chunk) {
+        loop {
+            if waiting.rest.is_empty() {
+                let Some(next) = waiting.answers.pop_front() else { break };
+                waiting.bytes -= next.len();
+                waiting.rest = next;
+            }
+            match self.stream.write(&waiting.rest) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     waiting.since = Instant::now();
-                    waiting.bytes -= written;
-                    chunk.advance(written);
-                    if chunk.is_empty() {
-                        waiting.chunks.pop_front();
-                    }
+                    waiting.rest.advance(written);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -1,12 +1,14 @@
 //! A subscription's cursor, from the request until it is live, and again whenever it falls behind.
 //!
 //! ```text
-//! subscribe → Opening ─(room in memory; first page)→ Behind ─(cursor at the shard's)→ Live
-//!                                                      ↑                              │
-//!                                                      └──────(socket took no more)───┘
+//! subscribe → Opening ─(room in memory, cursor known)→ Behind ─(cursor at the shard's)→ Live
+//!                                                        ↑                               │
+//!                                                        └───────(socket took no more)───┘
 //! ```
 //! Whatever a cursor moves over, it moves in [`Shard::catch_up`] or in a pass of
 //! [`super::fanout`]: recovery, history and slow readers are the same operation.
+//!
+//! A connection has at most one read of the store under way, whatever it asks for.
 
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use twine_protocol::{
 use super::fanout::plus;
 use super::inbox::Event;
 use super::shard::{Key, Shard};
-use crate::rooms::{PageRequest, Steps, TailRead, frames};
+use crate::rooms::{PageRequest, Step, Steps, TailRead, frames};
 use crate::store::StoreError;
 use crate::store::page::{Limit, Loss, Start};
 
@@ -33,31 +35,34 @@ pub(super) struct Subscription {
     /// The room's slot in this shard.
     pub(super) room: u32,
     pub(super) state: State,
+    /// The read of the store under way for it, if one is.
+    ticket: Option<u64>,
+    /// Its last read failed: it waits for the connection's next look at the clock.
+    failed: bool,
 }
 
 pub(super) enum State {
-    /// Not answered yet: waits for the room, or for its first page under this ticket.
-    Opening(Box<Opening>),
+    /// Not answered yet: the room is not in memory, or what it asks for is only in the store.
+    Opening(Box<Subscribe>),
     /// At the shard's cursor, in this place of the room's live ones.
     Live { index: u32 },
     /// Somewhere before the shard's cursor.
-    Behind(Box<Behind>),
+    Behind(Box<Position>),
 }
 
-pub(super) struct Opening {
-    request: Subscribe,
-    ticket: u64,
+/// What [`Shard::move_on`] has done for a subscription.
+enum Moved {
+    /// All there is to do for now.
+    Settled,
+    /// A step: there may be another.
+    On,
+    /// What comes next is in the store.
+    NeedsStore(Start),
 }
 
-pub(super) struct Behind {
-    cursor: Position,
-    /// The read that is under way, if one is.
-    ticket: Option<u64>,
-}
-
-impl State {
-    pub(super) fn behind(cursor: Position) -> Self {
-        Self::Behind(Box::new(Behind { cursor, ticket: None }))
+impl Subscription {
+    pub(super) fn fall_behind(&mut self, cursor: Position) {
+        self.state = State::Behind(Box::new(cursor));
     }
 }
 
@@ -74,8 +79,8 @@ impl Shard {
         if let Some(room) = self.names.get(&request.room).copied()
             && let Some(subscription) = self.subscription(key, room)
         {
-            let opening = matches!(subscription.state, State::Opening(_));
-            if !opening && request.after.is_none() && request.history.is_none() {
+            let is_opening = matches!(subscription.state, State::Opening(_));
+            if !is_opening && request.after.is_none() && request.history.is_none() {
                 return self.repeat(key, room, &request);
             }
             // It starts anew, from where it says.
@@ -87,114 +92,150 @@ impl Shard {
             let message = format!("this connection has {max} rooms, the most it may; {}", code.remedy());
             return self.refuse(key, Some(request.id), code, message);
         }
-        let room = self.enter(&request.room);
-        let ticket = self.ticket();
-        let state = State::Opening(Box::new(Opening { request, ticket }));
+        let room = self.enter(&request.room, key);
+        let state = State::Opening(Box::new(request));
         if let Some(connection) = self.connection(key) {
-            connection.subscriptions.push(Subscription { room, state });
+            connection.subscriptions.push(Subscription { room, state, ticket: None, failed: false });
         }
         match self.local_rooms.get_mut(room as usize) {
             Some(local) if local.open.is_none() => local.waiting.push(key),
-            _ => self.begin(key, room),
+            _ => self.lag(key),
         }
     }
 
     /// Takes an `unsubscribe` frame.
-    pub(super) fn unsubscribe(&mut self, key: Key, request: &Unsubscribe) {
+    pub(super) fn unsubscribe(&mut self, key: Key, request: Unsubscribe) {
         let room = self.names.get(&request.room).copied();
-        if room.is_none_or(|room| self.subscription(key, room).is_none()) {
+        let Some(room) = room.filter(|room| self.subscription(key, *room).is_some()) else {
             let code = ErrorCode::NotSubscribed;
             let message =
                 format!("this connection is not subscribed to {:?}; {}", request.room, code.remedy());
             return self.refuse(key, Some(request.id), code, message);
-        }
-        if let Some(room) = room {
-            self.abandon(key, room);
-        }
-        let Unsubscribe { id, room } = request.clone();
+        };
+        self.abandon(key, room);
+        let Unsubscribe { id, room } = request;
         self.answer(key, frames::frame(&ServerFrame::Unsubscribed(Unsubscribed { id, room })));
     }
 
     /// Ends a subscription; a request that was not answered yet is told so.
     fn abandon(&mut self, key: Key, room: u32) {
-        let Some(connection) = self.connection(key) else { return };
-        let Some(at) = connection.subscriptions.iter().position(|s| s.room == room) else { return };
-        let subscription = connection.subscriptions.swap_remove(at);
-        if let State::Opening(opening) = &subscription.state {
+        let Some(subscription) = self.take_subscription(key, room) else { return };
+        if let State::Opening(request) = &subscription.state {
             let message = "a later request for the same room came before this one was answered".into();
-            self.refuse(key, Some(opening.request.id), ErrorCode::NotSubscribed, message);
+            self.refuse(key, Some(request.id), ErrorCode::NotSubscribed, message);
         }
         self.leave(&subscription);
+    }
+
+    fn take_subscription(&mut self, key: Key, room: u32) -> Option<Subscription> {
+        let all = &mut self.connection(key)?.subscriptions;
+        let at = all.iter().position(|subscription| subscription.room == room)?;
+        Some(all.swap_remove(at))
     }
 
     /// Answers a subscribe for what is subscribed already.
     fn repeat(&mut self, key: Key, room: u32, request: &Subscribe) {
         let Some(head) = self.open_room(room).map(|open| open.cursor) else { return };
         let cursor = match self.subscription(key, room).map(|subscription| &subscription.state) {
-            Some(State::Behind(behind)) => behind.cursor.clone(),
+            Some(State::Behind(cursor)) => (**cursor).clone(),
             _ => self.position(head),
         };
         self.answer_subscribe(key, room, request, cursor, None);
     }
 
-    /// The room has come into memory: begins whatever waited for it.
-    pub(super) fn begin_waiting(&mut self, room: u32) {
-        for key in self.take_waiting(room) {
-            self.begin(key, room);
-        }
-    }
-
-    /// The room can't be had: refuses whatever waited for it.
-    pub(super) fn fail_waiting(&mut self, room: u32, error: &Arc<StoreError>) {
-        for key in self.take_waiting(room) {
-            self.fail(key, room, error);
-        }
-    }
-
-    fn take_waiting(&mut self, room: u32) -> Vec<Key> {
-        self.local_rooms
-            .get_mut(room as usize)
-            .map(|local| std::mem::take(&mut local.waiting))
-            .unwrap_or_default()
-    }
-
     /// Refuses a subscription that was not answered yet.
-    fn fail(&mut self, key: Key, room: u32, error: &StoreError) {
-        let Some(connection) = self.connection(key) else { return };
-        let Some(at) = connection.subscriptions.iter().position(|s| s.room == room) else { return };
-        let subscription = connection.subscriptions.swap_remove(at);
-        if let State::Opening(opening) = &subscription.state {
-            self.unavailable(key, opening.request.id, error);
+    pub(super) fn fail(&mut self, key: Key, room: u32, error: &StoreError) {
+        let Some(subscription) = self.take_subscription(key, room) else { return };
+        if let State::Opening(request) = &subscription.state {
+            let code = ErrorCode::Unavailable;
+            self.refuse(key, Some(request.id), code, format!("{error}; {}", code.remedy()));
         }
         self.leave(&subscription);
     }
 
-    /// Finds the cursor of a subscription whose room is in memory: here, or with the store's help.
-    fn begin(&mut self, key: Key, room: u32) {
+    /// Gives subscriptions whose reads failed another chance.
+    pub(super) fn try_again(&mut self, key: Key) {
+        let Some(connection) = self.connection(key) else { return };
+        let mut any = false;
+        for subscription in &mut connection.subscriptions {
+            any |= std::mem::take(&mut subscription.failed);
+        }
+        if any {
+            self.lag(key);
+        }
+    }
+
+    /// Brings all subscriptions of a connection up to date, as far as its socket takes it and
+    /// memory has it; what only the store has is asked for, one read at a time. Each turn begins
+    /// with another subscription, so that a long recovery holds up no other room.
+    pub(super) fn catch_up(&mut self, key: Key) {
+        let Some(connection) = self.connection(key) else { return };
+        let n_rooms = connection.subscriptions.len();
+        let first = connection.next_turn();
+        let mut reads = 0;
+        for at in (0..n_rooms).map(|n| (first + n) % n_rooms) {
+            loop {
+                let Some(connection) = self.connection(key) else { return };
+                if connection.socket.is_blocked() {
+                    // Once it takes more, all are looked at again.
+                    return;
+                }
+                let is_reading = connection.read.is_some();
+                let Some(subscription) = connection.subscriptions.get(at) else { break };
+                if subscription.ticket.is_some() || subscription.failed {
+                    break;
+                }
+                if reads == READS_A_TURN {
+                    self.later.push(key);
+                    return;
+                }
+                let room = subscription.room;
+                match self.move_on(key, room, at) {
+                    Moved::Settled => break,
+                    Moved::On => reads += 1,
+                    Moved::NeedsStore(_) if is_reading => break,
+                    Moved::NeedsStore(start) => {
+                        self.ask(key, room, start);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes one subscription, the connection's `at`th, one step further.
+    fn move_on(&mut self, key: Key, room: u32, at: usize) -> Moved {
+        let subscriptions = self.connections.get_mut(key.slot as usize).map(|c| &mut c.subscriptions);
+        let Some(subscription) = subscriptions.and_then(|all| all.get_mut(at)) else { return Moved::Settled };
+        match &subscription.state {
+            State::Live { .. } => Moved::Settled,
+            State::Opening(request) => {
+                let request = request.clone();
+                self.begin(key, room, &request)
+            }
+            State::Behind(cursor) => {
+                let cursor = (**cursor).clone();
+                self.advance_one(key, room, cursor)
+            }
+        }
+    }
+
+    /// Finds the cursor of a subscription whose room is in memory, and answers it.
+    fn begin(&mut self, key: Key, room: u32, request: &Subscribe) -> Moved {
         // What is new goes to the live ones first, so that the shard's cursor is the head.
         self.advance(room);
-        let Some(open) = self.open_room(room) else { return };
+        let Some(open) = self.open_room(room) else { return Moved::Settled };
         let (head, kept) = (open.cursor, open.room.kept(open.cursor));
-        let Some(subscription) = self.subscription(key, room) else { return };
-        let State::Opening(opening) = &subscription.state else { return };
-        let Opening { request, ticket } = &**opening;
-        let (request, ticket) = (request.clone(), *ticket);
         let start = match (request.after.clone(), request.history) {
             (None, None) => Start::After(self.position(head)),
             (Some(after), None) => Start::After(after),
             (None, Some(n)) => Start::Last(n),
             (Some(after), Some(n)) => Start::AfterOrLast(after, n),
         };
-        match self.in_memory(&start, head, kept) {
-            Some(cursor) => {
-                self.answer_subscribe(key, room, &request, cursor.clone(), None);
-                if let Some(subscription) = self.subscription(key, room) {
-                    subscription.state = State::behind(cursor);
-                }
-                self.lagging.push(key);
-            }
-            None => self.ask(key, room, start, ticket),
-        }
+        let Some(cursor) = self.in_memory(&start, head, kept) else { return Moved::NeedsStore(start) };
+        self.answer_subscribe(key, room, request, cursor.clone(), None);
+        self.set_cursor(key, room, cursor);
+        Moved::On
     }
 
     /// The cursor of `start`, where everything after it is in memory.
@@ -238,40 +279,67 @@ impl Shard {
         self.answer(key, frames::frame(&ServerFrame::Subscribed(subscribed)));
     }
 
+    /// Moves a cursor that is behind: among the live ones, or over what memory has.
+    fn advance_one(&mut self, key: Key, room: u32, cursor: Position) -> Moved {
+        let is_current = cursor.epoch == self.epoch;
+        let Some(open) = self.open_room(room) else { return Moved::Settled };
+        if is_current && cursor.offset == open.cursor {
+            self.join_live(key, room);
+            return Moved::Settled;
+        }
+        let read =
+            if is_current { open.room.read(cursor.offset, open.cursor, PAGE.bytes) } else { TailRead::Store };
+        let TailRead::Entries(entries) = read else { return Moved::NeedsStore(Start::After(cursor)) };
+        let frames: Vec<Bytes> = entries.into_iter().map(|entry| entry.frame).collect();
+        let sent = self.write(key, &frames);
+        self.telemetry.delivered.inc_by(sent as u64);
+        if sent == 0 {
+            return Moved::Settled;
+        }
+        let cursor = self.position(plus(cursor.offset, sent));
+        self.set_cursor(key, room, cursor);
+        Moved::On
+    }
+
     /// Asks the store for the page at `start`.
-    fn ask(&mut self, key: Key, room: u32, start: Start, ticket: u64) {
+    fn ask(&mut self, key: Key, room: u32, start: Start) {
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
         let Some(local) = self.local_rooms.get(room as usize) else { return };
         let Some(open) = &local.open else { return };
         let until = self.position(open.cursor);
         let request = PageRequest { room: local.name.clone(), start, until, limit: PAGE };
+        if let Some(subscription) = self.subscription(key, room) {
+            subscription.ticket = Some(ticket);
+        }
+        if let Some(connection) = self.connection(key) {
+            connection.read = Some(ticket);
+        }
         let inbox = self.inbox();
         let done = Box::new(move |result| inbox.push(Event::Steps { connection: key, room, ticket, result }));
         self.rooms.read(request, done);
     }
 
-    fn ticket(&mut self) -> u64 {
-        self.next_ticket += 1;
-        self.next_ticket
-    }
-
     /// A page that was asked for has come.
     pub(super) fn steps(&mut self, key: Key, room: u32, ticket: u64, result: Result<Steps, Arc<StoreError>>) {
+        let Some(connection) = self.connection(key) else { return };
+        connection.read = None;
+        // Whatever comes of it, others may wait for their turn to read.
+        self.lag(key);
         let Some(subscription) = self.subscription(key, room) else { return };
-        let opening = match &mut subscription.state {
-            State::Opening(opening) if opening.ticket == ticket => Some(opening.request.clone()),
-            State::Behind(behind) if behind.ticket == Some(ticket) => {
-                behind.ticket = None;
-                None
-            }
-            // The subscription has started anew since.
-            _ => return,
+        if subscription.ticket != Some(ticket) {
+            // It has started anew since.
+            return;
+        }
+        subscription.ticket = None;
+        let opening = match &subscription.state {
+            State::Opening(request) => Some(request.clone()),
+            _ => None,
         };
         match (result, opening) {
             (Ok(Steps { start, loss, all }), Some(request)) => {
                 self.answer_subscribe(key, room, &request, start.clone(), loss);
-                if let Some(subscription) = self.subscription(key, room) {
-                    subscription.state = State::behind(start);
-                }
+                self.set_cursor(key, room, start);
                 self.take_steps(key, room, all);
             }
             (Ok(Steps { start, loss, all }), None) => {
@@ -281,9 +349,15 @@ impl Shard {
                 self.take_steps(key, room, all);
             }
             (Err(error), Some(_)) => self.fail(key, room, &error),
-            // The cursor stays; the next look at the connection tries again.
             (Err(error), None) => {
-                tracing::warn!(%error, "a subscription could not be brought up to date and will try again");
+                subscription.failed = true;
+                self.read_failures.say(|unsaid| {
+                    tracing::warn!(
+                        %error,
+                        unsaid,
+                        "a subscription could not be brought up to date and will try again"
+                    );
+                });
             }
         }
     }
@@ -299,18 +373,19 @@ impl Shard {
 
     /// Writes as much of a page as the socket takes. What it does not take is dropped: the cursor
     /// knows where to go on.
-    fn take_steps(&mut self, key: Key, room: u32, steps: Vec<crate::rooms::Step>) {
+    fn take_steps(&mut self, key: Key, room: u32, steps: Vec<Step>) {
         let frames: Vec<Bytes> = steps.iter().map(|step| step.frame.clone()).collect();
         let sent = self.write(key, &frames);
+        let messages = steps.iter().take(sent).filter(|step| step.is_message).count();
+        self.telemetry.delivered.inc_by(messages as u64);
         if let Some(last) = sent.checked_sub(1).and_then(|last| steps.into_iter().nth(last)) {
             self.set_cursor(key, room, last.cursor);
         }
-        self.lagging.push(key);
     }
 
     fn set_cursor(&mut self, key: Key, room: u32, cursor: Position) {
-        if let Some(Subscription { state: State::Behind(behind), .. }) = self.subscription(key, room) {
-            behind.cursor = cursor;
+        if let Some(subscription) = self.subscription(key, room) {
+            subscription.fall_behind(cursor);
         }
     }
 
@@ -318,74 +393,13 @@ impl Shard {
     fn write(&mut self, key: Key, frames: &[Bytes]) -> usize {
         let Some(connection) = self.connection(key) else { return 0 };
         if let Ok(sent) = connection.socket.send(frames) {
-            self.telemetry.delivered.inc_by(sent.frames as u64);
+            if sent.is_blocked {
+                self.look_when_stuck(key);
+            }
             sent.frames
         } else {
             self.broken.push(key);
             0
-        }
-    }
-
-    /// Brings all subscriptions of a connection up to date, as far as its socket takes it and
-    /// memory has it; where it has not, asks the store for one page.
-    pub(super) fn catch_up(&mut self, key: Key) {
-        let (mut at, mut reads) = (0, 0);
-        loop {
-            let Some(connection) = self.connection(key) else { return };
-            if connection.socket.is_blocked() {
-                return;
-            }
-            let Some(Subscription { room, state }) = connection.subscriptions.get_mut(at) else { return };
-            let room = *room;
-            let State::Behind(behind) = state else {
-                at += 1;
-                continue;
-            };
-            if behind.ticket.is_some() {
-                // One page a connection is read at a time.
-                return;
-            }
-            let cursor = behind.cursor.clone();
-            let Some(open) = self.local_rooms.get_mut(room as usize).and_then(|local| local.open.as_mut())
-            else {
-                at += 1;
-                continue;
-            };
-            if reads == READS_A_TURN {
-                return self.later.push(key);
-            }
-            let is_current = cursor.epoch == self.epoch;
-            if is_current && cursor.offset == open.cursor {
-                self.join_live(key, room);
-                at += 1;
-                continue;
-            }
-            let read = if is_current {
-                open.room.read(cursor.offset, open.cursor, PAGE.bytes)
-            } else {
-                TailRead::Store
-            };
-            match read {
-                TailRead::Entries(entries) => {
-                    reads += 1;
-                    let frames: Vec<Bytes> = entries.into_iter().map(|entry| entry.frame).collect();
-                    let sent = self.write(key, &frames);
-                    if sent == 0 {
-                        return;
-                    }
-                    let cursor = self.position(plus(cursor.offset, sent));
-                    self.set_cursor(key, room, cursor);
-                }
-                TailRead::Store => {
-                    let ticket = self.ticket();
-                    if let Some(Subscription { state: State::Behind(behind), .. }) =
-                        self.subscription(key, room)
-                    {
-                        behind.ticket = Some(ticket);
-                    }
-                    return self.ask(key, room, Start::After(cursor), ticket);
-                }
-            }
         }
     }
 }

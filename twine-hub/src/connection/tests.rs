@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use proptest::prelude::*;
 use serde_json::value::RawValue;
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::Message as Ws;
 use tungstenite::protocol::Role;
-use twine_protocol::{GapReason, Position, ServerFrame, json};
+use twine_protocol::{Epoch, ErrorCode, GapReason, Position, ServerFrame, json};
 
 use super::{Connections, Handover, Options};
 use crate::rooms::{self, NewMessage, Rooms};
 use crate::store::{self, Kind, Retention};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Code, Telemetry};
 
 type Frame = ServerFrame<twine_protocol::Data>;
 
@@ -80,10 +81,35 @@ impl Bench {
         Position { epoch: published.epoch, offset: published.offset }
     }
 
+    /// Publishes that many messages of the same data at once.
+    async fn publish_many(&self, room: &str, n: u64, text: &str) {
+        let data = RawValue::from_string(format!("\"{text}\"")).unwrap();
+        let message =
+            || NewMessage { room: room.parse().unwrap(), data: data.clone(), id: None, sender: None };
+        self.rooms.publish((0..n).map(|_| message()).collect()).await.unwrap();
+    }
+
+    fn errors(&self, code: ErrorCode) -> u64 {
+        self.telemetry.errors.get_or_create(&Code { code: code.as_str() }).get()
+    }
+
     async fn end(self) {
         self.connections.drain(Duration::from_secs(5)).await;
         self.rooms.close().await;
     }
+}
+
+/// So small that little can be on its way.
+fn small_buffers(hub: &TcpStream, client: &TcpStream) {
+    socket2::SockRef::from(hub).set_send_buffer_size(4096).unwrap();
+    socket2::SockRef::from(client).set_recv_buffer_size(4096).unwrap();
+}
+
+/// A text frame as a client sends it, masked with zeros.
+fn masked(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend(text.as_bytes());
+    frame
 }
 
 impl Client {
@@ -250,8 +276,8 @@ async fn subscribing_again_answers_the_present_cursor_and_unsubscribing_ends_del
 #[tokio::test]
 async fn who_never_says_connect_or_falls_silent_is_closed() {
     let options = Options {
-        connect_timeout: Duration::from_millis(50),
-        heartbeat: Duration::from_millis(80),
+        connect_timeout: Duration::from_millis(300),
+        heartbeat: Duration::from_millis(300),
         ..Options::default()
     };
     let bench = Bench::in_memory(&options);
@@ -347,6 +373,7 @@ async fn over_a_restart_the_cursor_crosses_into_the_new_epoch() {
     assert_eq!(client.data().await, "3");
     bench.publish("chat", "4").await;
     assert_eq!(client.data().await, "4");
+    assert_eq!(bench.telemetry.delivered.get(), 3, "a crossing is no message");
     bench.end().await;
 }
 
@@ -378,11 +405,7 @@ async fn a_reader_that_stops_holds_nobody_up_and_misses_nothing() {
 
 #[tokio::test]
 async fn a_reader_that_stays_stuck_is_closed() {
-    let options = Options {
-        write_timeout: Duration::from_millis(100),
-        heartbeat: Duration::from_millis(400),
-        ..Options::default()
-    };
+    let options = Options { write_timeout: Duration::from_millis(300), ..Options::default() };
     let bench = Bench::in_memory(&options);
     let mut stuck = bench.subscriber("chat").await;
     let filler = "x".repeat(60_000);
@@ -392,8 +415,34 @@ async fn a_reader_that_stays_stuck_is_closed() {
     while bench.telemetry.connections.get() > 0 {
         tokio::task::yield_now().await;
     }
+    assert_eq!(bench.errors(ErrorCode::TooSlow), 1);
     // What was on its way is still read, and then the connection is at its end.
     while let Some(Ok(_)) = stuck.0.next().await {}
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_is_slow_but_reads_is_not_taken_for_silent() {
+    const MESSAGES: u64 = 60;
+    let options = Options { heartbeat: Duration::from_secs(1), ..Options::default() };
+    let bench = Bench::in_memory(&options);
+    let socket = bench.socket_with(small_buffers);
+    let mut slow = Client(WebSocketStream::from_raw_socket(socket, Role::Client, None).await);
+    slow.connect().await;
+    slow.say(r#"{"type":"subscribe","id":1,"room":"chat"}"#).await;
+    assert!(matches!(slow.next().await, Frame::Subscribed(_)));
+    // With such buffers a message takes tens of milliseconds, and all of them several heartbeats.
+    bench.publish_many("chat", MESSAGES, &"x".repeat(4_000)).await;
+    for n in 1..=MESSAGES {
+        let message = loop {
+            match slow.next().await {
+                Frame::Message(message) => break message,
+                Frame::Ping => slow.say(r#"{"type":"pong"}"#).await,
+                other => panic!("before message {n}: {other:?}"),
+            }
+        };
+        assert_eq!(message.offset.get(), n);
+    }
     bench.end().await;
 }
 
@@ -401,11 +450,7 @@ async fn a_reader_that_stays_stuck_is_closed() {
 async fn a_client_that_asks_without_reading_waits_for_its_answers_and_gets_them_all() {
     const PINGS: usize = 1_500;
     let bench = Bench::in_memory(&Options::default());
-    let socket = bench.socket_with(|hub, client| {
-        // So small that the answers can't all be on their way.
-        socket2::SockRef::from(hub).set_send_buffer_size(4096).unwrap();
-        socket2::SockRef::from(client).set_recv_buffer_size(4096).unwrap();
-    });
+    let socket = bench.socket_with(small_buffers);
     let mut client = Client(WebSocketStream::from_raw_socket(socket, Role::Client, None).await);
     for _ in 0..PINGS {
         client.0.feed(Ws::Ping(Bytes::from_static(&[b'x'; 100]))).await.unwrap();
@@ -428,6 +473,80 @@ async fn draining_sends_every_client_away_and_counts_them_out() {
     drop(client);
     drained.await.unwrap();
     assert_eq!(telemetry.connections.get(), 0);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_connect_frame_do_not_put_its_time_off() {
+    let bench =
+        Bench::in_memory(&Options { connect_timeout: Duration::from_millis(300), ..Options::default() });
+    let mut client = bench.client().await;
+    loop {
+        client.0.send(Ws::Ping(Bytes::new())).await.unwrap();
+        match client.0.next().await.unwrap().unwrap() {
+            Ws::Pong(_) => {}
+            Ws::Text(text) => break assert!(text.contains("connect_timeout"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_room_that_recovers_and_is_left_holds_no_other_room_up() {
+    let options = rooms::Options { tail_bytes: 0, ..rooms::Options::default() };
+    let memory = Kind::Memory { max_bytes: usize::MAX };
+    let bench = Bench::new(memory, &options, &Options { shards: 1, ..Options::default() });
+    let first = bench.publish("long", "0").await;
+    for _ in 0..20 {
+        bench.publish_many("long", 500, &"x".repeat(1000)).await;
+    }
+    for left_by in [
+        r#"{"type":"unsubscribe","id":3,"room":"long"}"#,
+        r#"{"type":"subscribe","id":3,"room":"long","history":1}"#,
+    ] {
+        let mut client = bench.client().await;
+        client.connect().await;
+        client.subscribe_after("long", &first).await;
+        assert!(matches!(client.next().await, Frame::Subscribed(_)));
+        client.say(r#"{"type":"subscribe","id":2,"room":"short"}"#).await;
+        client.say(left_by).await;
+        let mut answered = 0;
+        while answered < 2 {
+            match client.next().await {
+                Frame::Subscribed(_) | Frame::Unsubscribed(_) => answered += 1,
+                Frame::Message(message) => assert_eq!(message.room.as_str(), "long"),
+                other => panic!("{other:?}"),
+            }
+        }
+        bench.publish("short", "1").await;
+        while !matches!(client.next().await, Frame::Message(message) if message.room.as_str() == "short") {}
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn an_end_behind_more_input_than_a_turn_reads_is_noticed() {
+    use std::io::Write as _;
+    let bench = Bench::in_memory(&Options { heartbeat: Duration::from_secs(3600), ..Options::default() });
+    let mut client = TcpStream::connect(bench.listener.local_addr().unwrap()).unwrap();
+    let (socket, _) = bench.listener.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20).unwrap();
+    let mut input = masked(r#"{"type":"connect"}"#);
+    while input.len() < 300 << 10 {
+        input.extend(masked(r#"{"type":"pong"}"#));
+    }
+    client.write_all(&input).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    // Handed over with everything in the socket already: the poll tells of it once.
+    let place = bench.connections.reserve().unwrap();
+    bench.connections.adopt(place, Handover { socket, read: Bytes::new() });
+    let mut again = bench.client().await;
+    again.connect().await;
+    while bench.telemetry.connections.get() > 1 {
+        tokio::task::yield_now().await;
+    }
     bench.end().await;
 }
 
@@ -456,5 +575,192 @@ async fn a_room_that_nobody_uses_leaves_memory() {
     assert_eq!(again.head.offset.get(), 1, "its head is still known");
     bench.publish("chat", "2").await;
     assert_eq!(bench.rooms.info(&"chat".parse().unwrap()).await.unwrap().head.offset.get(), 2);
+    bench.end().await;
+}
+
+/// What a client of the model does, or is done to it.
+#[derive(Debug, Clone)]
+enum Step {
+    Subscribe {
+        client: usize,
+        room: usize,
+        how: How,
+    },
+    Unsubscribe {
+        client: usize,
+        room: usize,
+    },
+    Publish {
+        room: usize,
+        n: u64,
+        bytes: usize,
+    },
+    /// Reads so many frames; until then the client takes nothing but what its buffers do.
+    Read {
+        client: usize,
+        frames: usize,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Plain,
+    AfterCursor,
+    History(u32),
+    Both(u32),
+}
+
+/// A client that checks all it is told.
+struct Checked {
+    client: Client,
+    /// By room: the cursor, while subscribed.
+    cursors: [Option<u64>; ROOMS],
+    /// Where a room was left.
+    left: [u64; ROOMS],
+    asked: u64,
+    answered: u64,
+    epoch: Option<Epoch>,
+}
+
+const ROOMS: usize = 3;
+
+impl Checked {
+    async fn step(&mut self) {
+        let room = |name: &twine_protocol::RoomName| name.as_str().parse::<usize>().unwrap();
+        match self.client.next().await {
+            Frame::Subscribed(s) => {
+                assert_ne!(s.recovered, Some(false));
+                self.answered += 1;
+                self.epoch = Some(s.epoch);
+                self.cursors[room(&s.room)] = Some(s.offset.get());
+            }
+            Frame::Unsubscribed(u) => {
+                self.answered += 1;
+                let cursor = &mut self.cursors[room(&u.room)];
+                self.left[room(&u.room)] = cursor.take().unwrap_or_default();
+            }
+            // It was overtaken, or there was nothing to leave.
+            Frame::Error(error) => {
+                assert_eq!(error.code, ErrorCode::NotSubscribed);
+                self.answered += 1;
+            }
+            Frame::Message(message) => {
+                let cursor =
+                    self.cursors[room(&message.room)].as_mut().expect("no message of a room that was left");
+                assert_eq!(message.offset.get(), *cursor + 1, "in order, none left out, none twice");
+                *cursor += 1;
+            }
+            Frame::Ping => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn say(&mut self, text: &str) {
+        self.asked += 1;
+        self.client.say(text).await;
+    }
+}
+
+fn model_steps() -> impl Strategy<Value = Vec<Step>> {
+    let how = prop_oneof![
+        Just(How::Plain),
+        Just(How::AfterCursor),
+        (1u32..30).prop_map(How::History),
+        (1u32..30).prop_map(How::Both),
+    ];
+    let step = prop_oneof![
+        3 => (0..3usize, 0..ROOMS, how).prop_map(|(client, room, how)| Step::Subscribe { client, room, how }),
+        1 => (0..3usize, 0..ROOMS).prop_map(|(client, room)| Step::Unsubscribe { client, room }),
+        3 => (0..ROOMS, 1u64..20, prop_oneof![Just(10usize), Just(20_000)])
+            .prop_map(|(room, n, bytes)| Step::Publish { room, n, bytes }),
+        2 => (0..3usize, 1usize..40).prop_map(|(client, frames)| Step::Read { client, frames }),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is subscribed, left, asked for again and not read for a while: what each client is
+    /// told of a room follows on from what it was told before, and in the end it has everything.
+    #[test]
+    fn cursors_are_dense_whatever_clients_do(steps in model_steps(), tail_bytes in prop_oneof![Just(0usize), Just(100_000), Just(1 << 30)]) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run_model(steps, tail_bytes));
+    }
+}
+
+async fn run_model(steps: Vec<Step>, tail_bytes: usize) {
+    use std::fmt::Write as _;
+
+    let options = rooms::Options { tail_bytes, ..rooms::Options::default() };
+    let bench = Bench::new(Kind::Memory { max_bytes: usize::MAX }, &options, &Options::default());
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        // A window of a few messages, so that not reading soon blocks the hub's side.
+        let socket = bench.socket_with(|hub, client| {
+            socket2::SockRef::from(hub).set_send_buffer_size(32 << 10).unwrap();
+            socket2::SockRef::from(client).set_recv_buffer_size(32 << 10).unwrap();
+        });
+        let mut client = Client(WebSocketStream::from_raw_socket(socket, Role::Client, None).await);
+        client.connect().await;
+        clients.push(Checked {
+            client,
+            cursors: [None; ROOMS],
+            left: [0; ROOMS],
+            asked: 0,
+            answered: 0,
+            epoch: None,
+        });
+    }
+    let mut heads = [0; ROOMS];
+    for step in steps {
+        match step {
+            Step::Subscribe { client, room, how } => {
+                let checked = &mut clients[client];
+                let cursor = checked.cursors[room].unwrap_or(checked.left[room]);
+                let (after, history) = match how {
+                    How::Plain => (false, None),
+                    How::AfterCursor => (true, None),
+                    How::History(n) => (false, Some(n)),
+                    How::Both(n) => (true, Some(n)),
+                };
+                let mut text = format!(r#"{{"type":"subscribe","id":1,"room":"{room}""#);
+                if let Some(epoch) = checked.epoch.as_ref().filter(|_| after) {
+                    write!(text, r#","after":{{"epoch":"{epoch}","offset":{cursor}}}"#).unwrap();
+                }
+                if let Some(n) = history {
+                    write!(text, r#","history":{n}"#).unwrap();
+                }
+                checked.say(&(text + "}")).await;
+            }
+            Step::Unsubscribe { client, room } => {
+                clients[client].say(&format!(r#"{{"type":"unsubscribe","id":1,"room":"{room}"}}"#)).await;
+            }
+            Step::Publish { room, n, bytes } => {
+                bench.publish_many(&room.to_string(), n, &"x".repeat(bytes)).await;
+                heads[room] += n;
+            }
+            Step::Read { client, frames } => {
+                let checked = &mut clients[client];
+                for _ in 0..frames {
+                    // Only what is sure to come.
+                    let behind =
+                        (0..ROOMS).any(|room| checked.cursors[room].is_some_and(|at| at < heads[room]));
+                    if checked.answered < checked.asked || behind {
+                        checked.step().await;
+                    }
+                }
+            }
+        }
+    }
+    for checked in &mut clients {
+        while checked.answered < checked.asked
+            || (0..ROOMS).any(|room| checked.cursors[room].is_some_and(|at| at < heads[room]))
+        {
+            checked.step().await;
+        }
+    }
+    // Who hangs up is not waited for.
+    drop(clients);
     bench.end().await;
 }

@@ -37,7 +37,6 @@ use crate::connection::Connections;
 use crate::rooms::Rooms;
 use crate::telemetry::{Code, Telemetry};
 
-pub(crate) use self::page::Seldom;
 pub(crate) use self::server::{Limits, Tasks, serve};
 
 /// What requests work with.
@@ -52,7 +51,7 @@ pub(crate) struct App {
     /// Cancelled when the hub begins to stop.
     pub(crate) stop: CancellationToken,
     /// Says that a page was refused.
-    pub(crate) refused_pages: Seldom,
+    pub(crate) refused_pages: crate::seldom::Seldom,
 }
 
 /// Every path of the hub.

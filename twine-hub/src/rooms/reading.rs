@@ -1,6 +1,6 @@
 //! The thread that reads the store, so that no connection waits for a disk.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -11,9 +11,6 @@ use twine_protocol::{Epoch, EpochChange, Offset, Position, RoomName, ServerFrame
 use super::{frames, locked};
 use crate::store::page::{self, Item, Limit, Loss, Page, Start};
 use crate::store::{Reader, StoreError};
-
-/// Requests that may wait for the store; one connection has at most one waiting.
-const MAX_WAITING: usize = 65_536;
 
 /// A run of a room's log, asked for by a subscription.
 #[derive(Debug, Clone)]
@@ -41,6 +38,8 @@ pub(crate) struct Steps {
 pub(crate) struct Step {
     pub(crate) frame: Bytes,
     pub(crate) cursor: Position,
+    /// Whether the frame is a message, or tells of a new epoch.
+    pub(crate) is_message: bool,
 }
 
 /// What [`Rooms::read`](super::Rooms::read) calls.
@@ -51,15 +50,16 @@ enum Request {
     Head { room: RoomName, epoch: Epoch, done: Done<Offset> },
 }
 
-/// A handle to the reading thread.
+/// A handle to the reading thread. What may ask bounds what waits: a connection has one read under
+/// way, an HTTP request two after each other.
 pub(super) struct Reading {
-    requests: Mutex<Option<SyncSender<Request>>>,
+    requests: Mutex<Option<Sender<Request>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Reading {
     pub(super) fn start(reader: Box<dyn Reader>) -> Result<Self, StoreError> {
-        let (requests, waiting) = sync_channel(MAX_WAITING);
+        let (requests, waiting) = channel();
         let thread = std::thread::Builder::new()
             .name("twine-reader".into())
             .spawn(move || serve(reader, &waiting))
@@ -94,14 +94,12 @@ impl Reading {
 
     fn submit(&self, request: Request) {
         let refused = match &*locked(&self.requests) {
-            Some(requests) => match requests.try_send(request) {
-                Ok(()) => return,
-                Err(TrySendError::Full(request)) => (request, StoreError::Busy),
-                Err(TrySendError::Disconnected(request)) => (request, StoreError::Closed),
-            },
-            None => (request, StoreError::Closed),
+            Some(requests) => requests.send(request).err().map(|refused| refused.0),
+            None => Some(request),
         };
-        refused.0.refuse(refused.1);
+        if let Some(request) = refused {
+            request.refuse();
+        }
     }
 
     /// Answers what waits, then ends the thread.
@@ -116,8 +114,8 @@ impl Reading {
 }
 
 impl Request {
-    fn refuse(self, error: StoreError) {
-        let error = Arc::new(error);
+    fn refuse(self) {
+        let error = Arc::new(StoreError::Closed);
         match self {
             Self::Page { done, .. } => done(Err(error)),
             Self::Head { done, .. } => done(Err(error)),
@@ -152,10 +150,12 @@ fn serve(mut reader: Box<dyn Reader>, waiting: &Receiver<Request>) {
 fn steps(room: &RoomName, page: Page) -> Steps {
     let step = |item| match item {
         Item::Message { epoch, record } => {
-            Step { frame: frames::message(room, &record), cursor: Position { epoch, offset: record.offset } }
+            let cursor = Position { epoch, offset: record.offset };
+            Step { frame: frames::message(room, &record), cursor, is_message: true }
         }
         Item::Crossing { epoch, prev } => Step {
             cursor: Position { epoch: epoch.clone(), offset: Offset::ZERO },
+            is_message: false,
             frame: frames::frame(&ServerFrame::Epoch(EpochChange { room: room.clone(), epoch, prev })),
         },
     };

@@ -1,7 +1,7 @@
 //! One room: its head, its recent messages, and whom to tell when there are more.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -44,6 +44,8 @@ pub(crate) trait Watch: Send + Sync {
 pub(crate) struct Watcher {
     pub(crate) watch: Arc<dyn Watch>,
     pub(crate) room: u32,
+    /// Whether it has been told and has not looked since: it is not told again meanwhile.
+    pub(crate) is_told: Arc<AtomicBool>,
 }
 
 /// What the tail has after some offset.
@@ -103,7 +105,9 @@ impl Room {
             state.tail.push_back(entry);
         }
         for watcher in &state.watchers {
-            watcher.watch.moved(watcher.room);
+            if !watcher.is_told.swap(true, Ordering::SeqCst) {
+                watcher.watch.moved(watcher.room);
+            }
         }
     }
 
@@ -199,16 +203,23 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_is_told_once_an_append_until_it_stops_watching() {
+    fn a_watcher_is_told_once_until_it_looks_and_never_after_it_stops_watching() {
         let counter = Arc::new(Counter(AtomicU64::new(0)));
         let watch: Arc<dyn Watch> = counter.clone();
         let room = Room::new("chat".parse().unwrap(), Offset::ZERO);
-        room.watch(Watcher { watch: watch.clone(), room: 7 });
+        let is_told = Arc::new(AtomicBool::new(false));
+        room.watch(Watcher { watch: watch.clone(), room: 7, is_told: is_told.clone() });
         room.append([entry("1"), entry("2")]);
         assert_eq!(counter.0.load(Ordering::Relaxed), 1);
+        room.append([entry("3")]);
+        assert_eq!(counter.0.load(Ordering::Relaxed), 1, "it has not looked yet");
+        is_told.store(false, Ordering::SeqCst);
+        room.append([entry("4")]);
+        assert_eq!(counter.0.load(Ordering::Relaxed), 2);
         assert!(!room.is_idle());
         room.unwatch(&watch, 7);
-        room.append([entry("3")]);
-        assert_eq!(counter.0.load(Ordering::Relaxed), 1);
+        is_told.store(false, Ordering::SeqCst);
+        room.append([entry("5")]);
+        assert_eq!(counter.0.load(Ordering::Relaxed), 2);
     }
 }

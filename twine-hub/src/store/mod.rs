@@ -180,9 +180,6 @@ pub enum StoreError {
         /// What the database said.
         source: rusqlite::Error,
     },
-    /// Too many reads wait for it. Retry later.
-    #[error("too many reads are waiting for the database")]
-    Busy,
     /// The hub is shutting down.
     #[error("the database is closed, for the hub is shutting down")]
     Closed,
