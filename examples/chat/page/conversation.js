@@ -23,8 +23,11 @@ export class Conversation {
   #pending = new Map();
   /** The message or line that the next one follows. */
   #last;
-  /** The line above what was caught up, while that comes in. */
+  /** The day of the last message. */
+  #day;
+  /** While what was missed comes in: the line above it, and how much it is. */
   #catchUp;
+  #nMissed = 0;
   #awaiting = false;
   #atEnd = true;
 
@@ -77,6 +80,7 @@ export class Conversation {
   reconnected() {
     this.#awaiting = true;
     this.#catchUp = undefined;
+    this.#nMissed = 0;
   }
 
   /** A line that nobody said. */
@@ -89,15 +93,14 @@ export class Conversation {
       this.#catchUp = new Line("", "caught-up");
       this.#insert(this.#catchUp);
     }
-    this.#catchUp.count = (this.#catchUp.count ?? 0) + 1;
-    const { count } = this.#catchUp;
-    this.#catchUp.text = `While you were away: ${count} ${count === 1 ? "message" : "messages"}`;
+    this.#nMissed += 1;
+    this.#catchUp.text = `While you were away: ${this.#nMissed} ${this.#nMissed === 1 ? "message" : "messages"}`;
   }
 
   #startDay(time) {
     const day = new Date(time).toDateString();
-    if (this.day === day) return;
-    this.day = day;
+    if (this.#day === day) return;
+    this.#day = day;
     this.#insert(new Line(dayName(time), "day"));
   }
 
