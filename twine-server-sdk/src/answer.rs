@@ -89,11 +89,19 @@ fn refusal(head: &Head, body: &[u8]) -> Error {
         )
         .leaving(left_by(head.status))
         .answered(problem.code, problem.index),
-        None => Error::new(
-            kind(head.status, None),
-            format!("the answer was {}, without a hub's explanation", head.status),
-        )
-        .leaving(left_by(head.status)),
+        None => {
+            let error = Error::new(
+                kind(head.status, None),
+                format!("the answer was {}, without a hub's explanation", head.status),
+            )
+            .leaving(left_by(head.status));
+            // What a proxy with a lower limit says means the same.
+            if head.status == StatusCode::PAYLOAD_TOO_LARGE {
+                error.answered(ErrorCode::BodyTooBig, None)
+            } else {
+                error
+            }
+        }
     };
     error.asking_for(head.retry_after)
 }

@@ -147,8 +147,8 @@ impl Error {
 
     /// Whether the same call may succeed later, unchanged.
     ///
-    /// The SDK has retried such an error already, until the deadline or the
-    /// [`RetryPolicy`](crate::RetryPolicy) ended it.
+    /// Where it came from the hub or the way to it, the SDK has retried it already, until the deadline
+    /// or the [`RetryPolicy`](crate::RetryPolicy) ended that.
     pub fn is_retryable(&self) -> bool {
         self.0.kind.is_retryable()
     }

@@ -60,9 +60,13 @@ impl RetryPolicy {
         // Drawn anew each time, so that many publishers that failed together don't return together,
         // also where the hub gave all of them the same `Retry-After`.
         let delay = ceiling.mul_f64(fastrand::f64()).saturating_add(error.retry_after().unwrap_or_default());
-        (delay < left).then_some(delay)
+        (delay + LEAST_ATTEMPT < left).then_some(delay)
     }
 }
+
+/// An attempt with less time than this would most likely be cut short, and leave it open whether the
+/// message was stored where the attempts before it had made that sure.
+const LEAST_ATTEMPT: Duration = Duration::from_millis(100);
 
 /// Reads a `Retry-After` header: seconds, or a date (RFC 9110, section 10.2.3). One that is neither is
 /// as good as none, and one in the past is zero.

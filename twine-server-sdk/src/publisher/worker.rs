@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::Shared;
 use super::queue::{Next, Settled};
-use crate::{Error, ErrorKind, Message, Twine};
+use crate::{Error, ErrorCode, Message, Twine};
 
 pub(super) struct Worker {
     twine: Twine,
@@ -63,7 +63,7 @@ impl Worker {
                     self.drop_messages(&[refused], &error);
                 }
                 // The request as such is refused, perhaps for its size: in halves, first things first.
-                None if error.kind() == ErrorKind::Rejected && part.len() > 1 => {
+                None if is_about_size(&error) && part.len() > 1 => {
                     let second = part.split_off(part.len() / 2);
                     parts.push(second);
                     parts.push(part);
@@ -79,6 +79,11 @@ impl Worker {
             warn!(%error, n_messages = messages.len(), room = %first.room(), id = %first.id(), "messages dropped");
         }
     }
+}
+
+/// Whether the hub may take the same messages in smaller batches: too many bytes, or too many of them.
+fn is_about_size(error: &Error) -> bool {
+    matches!(error.code(), Some(ErrorCode::BodyTooBig | ErrorCode::BadRequest))
 }
 
 // However the task ends: by itself, by the last handle, or with its runtime.
