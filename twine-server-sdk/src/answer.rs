@@ -82,27 +82,25 @@ fn refusal(head: &Head, body: &[u8]) -> Error {
     } else {
         None
     };
-    let error = match problem {
-        Some(problem) => Error::new(
+    let error = if let Some(problem) = problem {
+        Error::new(
             kind(head.status, Some(problem.code)),
             format!("the hub answered {} ({}): {}", head.status.as_u16(), problem.code, problem.detail),
         )
-        .leaving(left_by(head.status))
-        .answered(problem.code, problem.index),
-        None => {
-            let error = Error::new(
-                kind(head.status, None),
-                format!("the answer was {}, without a hub's explanation", head.status),
-            )
-            .leaving(left_by(head.status));
-            // What a proxy with a lower limit says means the same.
-            if head.status == StatusCode::PAYLOAD_TOO_LARGE {
-                error.answered(ErrorCode::BodyTooBig, None)
-            } else {
-                error
-            }
+        .answered(problem.code, problem.index)
+    } else {
+        let error = Error::new(
+            kind(head.status, None),
+            format!("the answer was {}, without a hub's explanation", head.status),
+        );
+        // What a proxy with a lower limit says means the same.
+        if head.status == StatusCode::PAYLOAD_TOO_LARGE {
+            error.answered(ErrorCode::BodyTooBig, None)
+        } else {
+            error
         }
-    };
+    }
+    .leaving(left_by(head.status));
     error.asking_for(head.retry_after)
 }
 
