@@ -276,8 +276,9 @@ impl Rooms {
     pub(crate) async fn close(&self) {
         let shared = self.0.clone();
         let close = move || {
-            shared.broker.close();
+            // The writer's connection is the last to close: that moves the log into the database.
             shared.reading.close();
+            shared.broker.close();
         };
         if tokio::task::spawn_blocking(close).await.is_err() {
             tracing::error!("closing the store panicked");

@@ -171,6 +171,59 @@ fn a_cursor_of_another_log_is_told_so_and_goes_on_with_what_came_later() {
 }
 
 #[test]
+fn a_probe_changes_nothing_and_needs_no_transaction() {
+    on_each(|mut store| {
+        store.writer.begin().unwrap();
+        store.writer.append(&room("a"), &record(1, 10, None)).unwrap();
+        store.writer.commit().unwrap();
+        store.writer.probe().unwrap();
+        assert_eq!(store.writer.head(&room("a")).unwrap(), offset(1));
+    });
+}
+
+#[test]
+fn a_probe_fails_where_a_commit_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = sqlite(&folder);
+    let other = rusqlite::Connection::open(folder.path().join("twine.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(store.writer.begin().is_err());
+    assert!(store.writer.probe().is_err());
+    other.execute_batch("ROLLBACK").unwrap();
+    store.writer.probe().unwrap();
+}
+
+/// An epoch that was opened long ago and went on until now ends now, not when it opened.
+#[test]
+fn the_end_of_a_long_epoch_outlives_its_messages() {
+    const DAY: u64 = 86_400_000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = sqlite(&folder);
+    let old = store.writer.epoch().clone();
+    let now = super::epoch::now();
+    append(&mut store, "a", 1..2, now - 2 * DAY);
+    drop(store);
+    let age = |days: u64| {
+        let database = rusqlite::Connection::open(folder.path().join("twine.db")).unwrap();
+        database.execute("UPDATE epochs SET opened = opened - ?1", [days * DAY]).unwrap();
+    };
+    age(30);
+    let mut store = sqlite(&folder);
+    assert_eq!(store.writer.expire(now - DAY, 500).unwrap(), 1);
+    let head = at(store.writer.epoch(), 0);
+    let page = read(&mut store, "a", &Start::After(at(&old, 1)), &head);
+    assert_eq!(shown(&page), ["crossing after 1"]);
+    assert!(page.loss.is_none(), "who has missed nothing is told so: {:?}", page.loss);
+    drop(store);
+    // A month later it may go.
+    age(30);
+    let mut store = sqlite(&folder);
+    store.writer.expire(now - DAY, 500).unwrap();
+    assert!(!store.reader.knows_epoch(&old).unwrap());
+    assert!(store.reader.segments(&room("a")).unwrap().is_empty());
+}
+
+#[test]
 fn memory_keeps_no_more_than_it_may() {
     let size = record(1, 0, None).size();
     let kind = Kind::Memory { max_bytes: size * 2 };

@@ -4,7 +4,9 @@
 //! was acknowledged survives `kill -9` and a power cut. Rows have ascending numbers in the order of
 //! their commits: appends go to the end of the file, and retention cuts at its beginning.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::collections::HashMap;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -20,9 +22,10 @@ const SCHEMA: i64 = 1;
 const APPLICATION_ID: i64 = 0x5477_696e;
 /// Ends and names of epochs are kept this long after the last message of theirs may be asked for.
 const SEALS_OUTLIVE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How often old ones are looked for, which reads a row for each room.
+/// How often old ones are looked for. Where there are any, that reads a row for each room and epoch.
 const SEALS_EVERY: Duration = Duration::from_secs(3600);
 
+/// No foreign keys: each epoch and end that retention removes would be looked for among all messages.
 const TABLES: &str = "
     CREATE TABLE epochs (
         id INTEGER PRIMARY KEY,
@@ -35,15 +38,15 @@ const TABLES: &str = "
     );
     -- The last offset of each room in each epoch; outlives the messages.
     CREATE TABLE ends (
-        room INTEGER NOT NULL REFERENCES rooms,
-        epoch INTEGER NOT NULL REFERENCES epochs,
+        room INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
         last INTEGER NOT NULL,
         PRIMARY KEY (room, epoch)
     ) WITHOUT ROWID;
     CREATE TABLE messages (
         seq INTEGER PRIMARY KEY,
-        room INTEGER NOT NULL REFERENCES rooms,
-        epoch INTEGER NOT NULL REFERENCES epochs,
+        room INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
         offset INTEGER NOT NULL,
         time INTEGER NOT NULL,
         id TEXT,
@@ -56,10 +59,16 @@ const TABLES: &str = "
 
 /// Opens `data_dir/twine.db`, makes it if missing, and begins a new epoch in it.
 pub(crate) fn open(data_dir: &Path) -> Result<Opened, StoreError> {
-    std::fs::create_dir_all(data_dir)
+    // Messages are for this user's eyes, whatever the umask says.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
         .map_err(|source| StoreError::Folder { path: data_dir.to_owned(), source })?;
     let lock = lock(data_dir)?;
     let path = data_dir.join("twine.db");
+    // SQLite would make it readable for all; what it puts beside the file later has the file's mode.
+    drop(private(&path)?);
     let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     prepare(&connection, &path).map_err(|error| damaged(error, &path))?;
     let (epoch_id, epoch) = begin_epoch(&connection).map_err(|error| damaged(error, &path))?;
@@ -71,6 +80,7 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, StoreError> {
             epoch_id,
             epoch,
             last_time,
+            touched: HashMap::new(),
             next_seals: Instant::now(),
             _lock: lock,
         }),
@@ -81,13 +91,18 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, StoreError> {
 /// Holds the folder for this process; the lock goes with the file, also when the process dies.
 fn lock(data_dir: &Path) -> Result<File, StoreError> {
     let path = data_dir.join("lock");
-    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = open.map_err(|source| StoreError::Folder { path: path.clone(), source })?;
+    let file = private(&path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: data_dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(StoreError::Folder { path, source }),
     }
+}
+
+/// Opens a file, or makes one that its owner alone may read.
+fn private(path: &Path) -> Result<File, StoreError> {
+    let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    open.map_err(|source| StoreError::Folder { path: path.to_owned(), source })
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
@@ -113,9 +128,11 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     if found > SCHEMA {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA });
     }
+    // On macOS a plain sync leaves the data in the drive's cache; elsewhere `fullfsync` does nothing.
     connection
         .execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;",
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = 1;
+             PRAGMA wal_autocheckpoint = 4000;",
         )
         .map_err(database("setting it up"))?;
     if tables == 0 {
@@ -166,8 +183,18 @@ struct SqliteWriter {
     epoch_id: i64,
     epoch: Epoch,
     last_time: u64,
+    /// The rooms that the open transaction has met.
+    touched: HashMap<RoomName, Touched>,
     next_seals: Instant,
     _lock: File,
+}
+
+/// A room in a transaction.
+#[derive(Debug, Clone, Copy)]
+struct Touched {
+    id: i64,
+    /// The last offset that the transaction has appended; written once, when it commits.
+    last: Option<Offset>,
 }
 
 impl SqliteWriter {
@@ -181,11 +208,19 @@ impl SqliteWriter {
         statement.execute(params).map_err(StoreError::database(action))
     }
 
-    fn room_id(&self, room: &RoomName) -> Result<Option<i64>, StoreError> {
-        room_id(&self.connection, room)
+    /// The room's number, looked up once in a transaction.
+    fn room_id(&mut self, room: &RoomName) -> Result<Option<i64>, StoreError> {
+        if let Some(touched) = self.touched.get(room) {
+            return Ok(Some(touched.id));
+        }
+        let found = room_id(&self.connection, room)?;
+        if let Some(id) = found {
+            self.touched.insert(room.clone(), Touched { id, last: None });
+        }
+        Ok(found)
     }
 
-    fn room_id_or_new(&self, room: &RoomName) -> Result<i64, StoreError> {
+    fn room_id_or_new(&mut self, room: &RoomName) -> Result<i64, StoreError> {
         if let Some(id) = self.room_id(room)? {
             return Ok(id);
         }
@@ -193,22 +228,48 @@ impl SqliteWriter {
         Ok(self.connection.last_insert_rowid())
     }
 
+    /// Writes the ends of the rooms that the transaction has appended to, and makes it durable.
+    fn finish(&self) -> Result<(), StoreError> {
+        for Touched { id, last } in self.touched.values() {
+            if let Some(last) = last {
+                self.execute(
+                    "storing a room's head",
+                    "INSERT INTO ends (room, epoch, last) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (room, epoch) DO UPDATE SET last = excluded.last",
+                    params![id, self.epoch_id, last.get()],
+                )?;
+            }
+        }
+        self.execute("committing", "COMMIT", []).map(drop)
+    }
+
     /// Forgets epochs, ends and rooms that no cursor worth recovering can name any more.
-    fn expire_seals(&self, cut: u64) -> Result<(), StoreError> {
-        let action = "removing old ends of epochs";
+    fn expire_seals(&mut self, cut: u64) -> Result<(), StoreError> {
         let cut = cut.saturating_sub(u64::try_from(SEALS_OUTLIVE.as_millis()).unwrap_or(u64::MAX));
-        self.execute(
+        self.begin()?;
+        match self.delete_seals(cut) {
+            Ok(()) => self.commit(),
+            Err(error) => {
+                self.rollback();
+                Err(error)
+            }
+        }
+    }
+
+    fn delete_seals(&self, cut: u64) -> Result<(), StoreError> {
+        let action = "removing old ends of epochs";
+        // An epoch ends where the next one opens: the last that opened before the cut was still going
+        // on then, and those before it had ended. Messages that are kept keep theirs.
+        let removed = self.execute(
             action,
-            "DELETE FROM ends WHERE epoch IN (SELECT id FROM epochs WHERE opened < ?1) AND epoch < ?2
-               AND epoch < (SELECT ifnull(min(epoch), ?2) FROM messages)",
+            "DELETE FROM epochs WHERE id < (SELECT max(id) FROM epochs WHERE opened < ?1)
+               AND id < ifnull((SELECT epoch FROM messages ORDER BY seq LIMIT 1), ?2)",
             params![cut, self.epoch_id],
         )?;
-        self.execute(
-            action,
-            "DELETE FROM epochs WHERE opened < ?1 AND id < ?2 AND id < (SELECT ifnull(min(epoch), ?2) FROM ends)",
-            params![cut, self.epoch_id],
-        )?;
-        self.execute(action, "DELETE FROM rooms WHERE id NOT IN (SELECT room FROM ends)", [])?;
+        if removed > 0 {
+            self.execute(action, "DELETE FROM ends WHERE epoch < (SELECT min(id) FROM epochs)", [])?;
+            self.execute(action, "DELETE FROM rooms WHERE id NOT IN (SELECT room FROM ends)", [])?;
+        }
         Ok(())
     }
 }
@@ -267,14 +328,13 @@ impl Writer for SqliteWriter {
     }
 
     fn append(&mut self, room: &RoomName, record: &Record) -> Result<(), StoreError> {
-        let action = "storing a message";
-        let room = self.room_id_or_new(room)?;
+        let id = self.room_id_or_new(room)?;
         self.execute(
-            action,
+            "storing a message",
             "INSERT INTO messages (room, epoch, offset, time, id, sender, data)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
-                room,
+                id,
                 self.epoch_id,
                 record.offset.get(),
                 record.time,
@@ -283,24 +343,21 @@ impl Writer for SqliteWriter {
                 record.data.get(),
             ],
         )?;
-        self.execute(
-            action,
-            "INSERT INTO ends (room, epoch, last) VALUES (?1, ?2, ?3)
-             ON CONFLICT (room, epoch) DO UPDATE SET last = excluded.last",
-            params![room, self.epoch_id, record.offset.get()],
-        )?;
+        self.touched.insert(room.clone(), Touched { id, last: Some(record.offset) });
         Ok(())
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
-        let committed = self.execute("committing", "COMMIT", []);
+        let committed = self.finish();
         if committed.is_err() {
             self.rollback();
         }
-        committed.map(drop)
+        self.touched.clear();
+        committed
     }
 
     fn rollback(&mut self) {
+        self.touched.clear();
         // SQLite may have rolled back by itself already (a full disk, for one); then there is no
         // transaction to end.
         if !self.connection.is_autocommit()

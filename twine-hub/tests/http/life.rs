@@ -1,13 +1,15 @@
 //! How a hub starts and ends.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use twine_hub::{Hub, StartError};
+use twine_hub::{Hub, Running, StartError};
 
-use crate::support::{Request, answer, hub, hub_with};
+use crate::support::{KEY, Request, answer, hub, hub_with};
 
 #[tokio::test]
 async fn a_hub_takes_a_listener_that_is_bound_already() {
@@ -44,6 +46,51 @@ async fn two_hubs_can_not_share_a_folder() {
     let again = start().start().await.unwrap();
     assert_eq!(again.api_key().expose(), key);
     again.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_a_hub_keeps_is_for_its_own_user_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let hub = hub_in(&data_dir).await;
+    publish_and_read(&hub).await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&data_dir), 0o700);
+    let files: Vec<_> = std::fs::read_dir(&data_dir).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(files.contains(&data_dir.join("twine.db-wal")), "{files:?}");
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+    hub.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_hub_that_was_shut_down_leaves_one_whole_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = hub_in(folder.path()).await;
+    publish_and_read(&hub).await;
+    hub.shutdown().await;
+    let files = std::fs::read_dir(folder.path()).unwrap();
+    let mut files: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, ["lock", "twine.db"]);
+}
+
+/// A hub that keeps its messages in `data_dir`.
+async fn hub_in(data_dir: &Path) -> Running {
+    let builder = Hub::builder().configure(|config| {
+        config.listen = ([127, 0, 0, 1], 0).into();
+        data_dir.clone_into(&mut config.data_dir);
+        config.api_key = vec![KEY.parse().unwrap()];
+    });
+    builder.start().await.unwrap()
+}
+
+/// Has both connections of the store used.
+async fn publish_and_read(hub: &Running) {
+    assert_eq!(Request::publish(r#"{"room":"chat","data":1}"#).send(hub).await.status, 200);
+    let history = Request::get("/api/rooms/chat/messages").with_key().send(hub).await;
+    assert_eq!(history.json()["messages"][0]["data"], 1);
 }
 
 #[tokio::test]
