@@ -6,7 +6,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,7 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -145,6 +145,22 @@ fn builder(limits: Limits, tasks: Tasks) -> auto::Builder<Tasks> {
     builder
 }
 
+/// A request under way, counted among those of its connection until dropped.
+struct UnderWay(Arc<watch::Sender<usize>>);
+
+impl UnderWay {
+    fn begin(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
 async fn connection(
     socket: TcpStream,
     peer: SocketAddr,
@@ -157,21 +173,24 @@ async fn connection(
         debug!(error = %error, "a connection ended before it was served");
         return;
     }
-    let started = Arc::new(AtomicBool::new(false));
-    let service = {
-        let started = started.clone();
-        service_fn(move |mut request: http::Request<Incoming>| {
-            started.store(true, Ordering::Relaxed);
-            request.extensions_mut().insert(Peer(peer.ip()));
-            router.clone().oneshot(request.map(Body::new))
-        })
-    };
+    let (count, mut under_way) = watch::channel(0);
+    let count = Arc::new(count);
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        let under_way = UnderWay::begin(&count);
+        request.extensions_mut().insert(Peer(peer.ip()));
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async move {
+            let answer = answer.await;
+            drop(under_way);
+            answer
+        }
+    });
     let socket = Impatient::new(socket, limits.write_timeout);
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
-    // hyper's own timeout begins when it knows the HTTP version; a client that sends less than
-    // that is silent for good.
+    // hyper's own timeout begins when it knows the HTTP version, and is for HTTP/1 only; one that
+    // answers the pings of HTTP/2 could be silent for good.
     let mut silence = pin!(tokio::time::sleep(limits.header_timeout));
-    let (mut stopping, mut listening) = (false, true);
+    let (mut stopping, mut started, mut idle) = (false, false, true);
     loop {
         tokio::select! {
             result = connection.as_mut() => {
@@ -184,12 +203,20 @@ async fn connection(
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = silence.as_mut(), if listening => {
-                if !started.load(Ordering::Relaxed) {
+            Ok(()) = under_way.changed() => {
+                started = true;
+                idle = *under_way.borrow_and_update() == 0;
+                silence.as_mut().reset(Instant::now() + limits.header_timeout);
+            }
+            () = silence.as_mut(), if idle && !stopping => {
+                if !started {
                     debug!("a connection sent no request in time");
                     return;
                 }
-                listening = false;
+                // Answers on their way are finished, and a request that comes right now is told to
+                // come again.
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
             }
         }
     }

@@ -3,12 +3,22 @@
 //! Every wait here ends by the hub's own timeouts, which are short in these hubs; without them the
 //! tests would hang.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream::poll_fn;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use twine_hub::Running;
 
-use crate::support::{Request, answer, assert_works, hub_with};
+use crate::support::{KEY, Request, answer, assert_works, hub_with};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -51,6 +61,44 @@ async fn http_2_and_silence_is_closed() {
     // It ends, whether by a close or by a reset.
     let _ = socket.read_to_end(&mut bytes).await;
     assert_works(&hub).await;
+}
+
+#[tokio::test]
+async fn http_2_without_a_next_request_is_closed_and_one_with_a_slow_request_is_not() {
+    let hub = hub_with(|config| config.header_timeout = Duration::from_millis(500)).await;
+    let uri = |path: &str| format!("http://{}{path}", hub.address());
+    let (mut slow, slow_connection) = http_2(&hub).await;
+    let (mut idle, idle_connection) = http_2(&hub).await;
+
+    let (parts, mut sent) = tokio::sync::mpsc::unbounded_channel::<&'static str>();
+    let body =
+        poll_fn(move |cx| sent.poll_recv(cx).map(|part| part.map(|part| Ok(Frame::data(part.into())))));
+    let publish = http::Request::post(uri("/api/publish"))
+        .header("authorization", format!("Bearer {KEY}"))
+        .header("content-type", "application/json")
+        .body(StreamBody::new(body).boxed_unsync())
+        .unwrap();
+    let published = tokio::spawn(slow.send_request(publish));
+    parts.send(r#"{"room":"chat","#).unwrap();
+
+    let get = http::Request::get(uri("/healthz")).body(Empty::new().boxed_unsync()).unwrap();
+    assert_eq!(idle.send_request(get).await.unwrap().status(), 200);
+    idle_connection.await.unwrap().unwrap();
+
+    parts.send(r#""data":1}"#).unwrap();
+    drop(parts);
+    assert_eq!(published.await.unwrap().unwrap().status(), 200);
+    slow_connection.await.unwrap().unwrap();
+}
+
+/// A client of HTTP/2, and the task that ends with its connection.
+async fn http_2(
+    hub: &Running,
+) -> (SendRequest<UnsyncBoxBody<Bytes, Infallible>>, JoinHandle<hyper::Result<()>>) {
+    let socket = TokioIo::new(TcpStream::connect(hub.address()).await.unwrap());
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), socket).await.unwrap();
+    (client, tokio::spawn(connection))
 }
 
 #[tokio::test]
