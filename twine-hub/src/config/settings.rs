@@ -123,7 +123,7 @@ settings! {
     store: StoreKind = "sqlite", One, one(value::store_kind), "sqlite or memory";
     /// How long messages are kept.
     store_retention: Retention = "24h", One, one(value::retention), "a time like 24h or 7d, or forever";
-    /// Messages that the store `memory` keeps, all rooms together; the oldest go first.
+    /// Messages, ids and rooms that the store `memory` keeps in all; the oldest messages go first.
     store_memory: usize = "256MiB", One, one(value::size), "a size like 256MiB";
     /// How long a publish with the same id is recognised; never longer than `store_retention`.
     idempotency_window: Duration = "10m", One, one(value::duration), "a time like 10m";

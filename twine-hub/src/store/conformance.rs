@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use twine_protocol::{Epoch, GapReason, Lost, MessageId, Offset, Position, RoomName};
 
 use super::page::{self, Item, Limit, Page, Start};
-use super::{Kind, Opened, Options, Record, Retention, StoreError, open};
+use super::{Kind, Opened, Options, Record, Retention, StoreError, memory, open};
 
 const ALL: Limit = Limit { messages: 1_000, bytes: usize::MAX };
 
@@ -54,7 +54,7 @@ fn read(store: &mut Opened, name: &str, start: &Start, until: &Position) -> Page
     page::read(&mut *store.reader, &room(name), start, until, ALL).unwrap()
 }
 
-fn memory() -> Opened {
+fn in_memory() -> Opened {
     open(&Options { kind: Kind::Memory { max_bytes: usize::MAX }, retention: Retention::Forever }).unwrap()
 }
 
@@ -65,7 +65,7 @@ fn sqlite(folder: &tempfile::TempDir) -> Opened {
 
 /// Runs a test on each store.
 fn on_each(test: fn(Opened)) {
-    test(memory());
+    test(in_memory());
     test(sqlite(&tempfile::tempdir().unwrap()));
 }
 
@@ -225,14 +225,39 @@ fn the_end_of_a_long_epoch_outlives_its_messages() {
 
 #[test]
 fn memory_keeps_no_more_than_it_may() {
-    let size = record(1, 0, None).size();
-    let kind = Kind::Memory { max_bytes: size * 2 };
-    let mut store = open(&Options { kind, retention: Retention::Forever }).unwrap();
+    let message = memory::message_size(&room("a"), &record(1, 0, None));
+    let max_bytes = memory::room_size(&room("a")) + message * 2;
+    let mut store =
+        open(&Options { kind: Kind::Memory { max_bytes }, retention: Retention::Forever }).unwrap();
     let epoch = store.writer.epoch().clone();
     append(&mut store, "a", 1..4, 10);
     let page = read(&mut store, "a", &Start::After(at(&epoch, 0)), &at(&epoch, 3));
     assert_eq!(shown(&page), ["2", "3"]);
     assert_eq!(page.loss.unwrap().lost.count, Some(1));
+}
+
+#[test]
+fn memory_counts_rooms_and_ids_and_never_forgets_a_head() {
+    let small = room("r0");
+    let with_id = memory::message_size(&small, &record(1, 0, Some("an-id")));
+    assert!(with_id > memory::message_size(&small, &record(1, 0, None)) + 2 * "an-id".len());
+    // Room for ten heads and one message.
+    let max_bytes = memory::room_size(&small) * 10 + memory::message_size(&small, &record(1, 0, None));
+    let mut store =
+        open(&Options { kind: Kind::Memory { max_bytes }, retention: Retention::Forever }).unwrap();
+    let epoch = store.writer.epoch().clone();
+    let names: Vec<_> = (0..10).map(|n| format!("r{n}")).collect();
+    for name in &names {
+        append(&mut store, name, 1..3, 10);
+    }
+    let mut kept = 0;
+    for name in &names {
+        assert_eq!(store.writer.head(&room(name)).unwrap(), offset(2));
+        let page = read(&mut store, name, &Start::After(at(&epoch, 0)), &at(&epoch, 2));
+        kept += page.items.len();
+        assert_eq!(page.loss.map_or(0, |loss| loss.lost.count.unwrap()), 2 - page.items.len() as u64);
+    }
+    assert_eq!(kept, 1);
 }
 
 #[test]

@@ -1,19 +1,19 @@
 //! A store in this process: nothing outlives it.
+//!
+//! What it keeps is bounded in bytes: messages, and all that is kept for their sake. The heads of
+//! rooms count too but never go, for an offset is never given twice in an epoch.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem::size_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 
 use super::{Opened, Reader, Record, Segment, StoreError, Writer, epoch};
 
-/// Opens an empty store that keeps at most `max_bytes` of messages.
+/// Opens an empty store that keeps messages until they and the rooms have `max_bytes`.
 pub(crate) fn open(max_bytes: usize) -> Opened {
-    let shared = Shared {
-        epoch: epoch::mint(None),
-        max_bytes,
-        log: Arc::new(Mutex::new(Log { rooms: HashMap::new(), order: VecDeque::new(), bytes: 0 })),
-    };
+    let shared = Shared { epoch: epoch::mint(None), max_bytes, log: Arc::default() };
     Opened { writer: Box::new(shared.clone()), reader: Box::new(shared) }
 }
 
@@ -24,18 +24,37 @@ struct Shared {
     log: Arc<Mutex<Log>>,
 }
 
+#[derive(Default)]
 struct Log {
     rooms: HashMap<RoomName, Room>,
     /// Which room each kept message is of, oldest first.
     order: VecDeque<RoomName>,
+    /// What [`message_size`] and [`room_size`] make of all that is kept.
     bytes: usize,
 }
 
 #[derive(Default)]
 struct Room {
     last: Offset,
+    /// `None` where no message is left: a room that was used once must not cost more than its head.
+    kept: Option<Box<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
     records: VecDeque<Record>,
     ids: HashMap<MessageId, (Offset, u64)>,
+}
+
+/// Bytes that a message counts for: itself, its place in the order, and its id once more.
+pub(super) fn message_size(room: &RoomName, record: &Record) -> usize {
+    let id = |id: &MessageId| size_of::<(MessageId, (Offset, u64))>() + id.as_str().len();
+    record.size() + size_of::<RoomName>() + room.as_str().len() + record.id.as_ref().map_or(0, id)
+}
+
+/// Bytes that a room counts for, with or without messages.
+pub(super) fn room_size(room: &RoomName) -> usize {
+    size_of::<(RoomName, Room)>() + room.as_str().len()
 }
 
 impl Shared {
@@ -50,18 +69,26 @@ impl Log {
     fn drop_oldest(&mut self) {
         let Some(name) = self.order.pop_front() else { return };
         let Some(room) = self.rooms.get_mut(&name) else { return };
-        if let Some(record) = room.records.pop_front() {
-            self.bytes -= record.size();
+        let Some(kept) = &mut room.kept else { return };
+        if let Some(record) = kept.records.pop_front() {
+            self.bytes -= message_size(&name, &record);
             if let Some(id) = &record.id
-                && room.ids.get(id).is_some_and(|(offset, _)| *offset == record.offset)
+                && kept.ids.get(id).is_some_and(|(offset, _)| *offset == record.offset)
             {
-                room.ids.remove(id);
+                kept.ids.remove(id);
             }
+        }
+        if kept.records.is_empty() {
+            room.kept = None;
         }
     }
 
     fn oldest(&self) -> Option<&Record> {
-        self.rooms.get(self.order.front()?)?.records.front()
+        self.kept(self.order.front()?)?.records.front()
+    }
+
+    fn kept(&self, room: &RoomName) -> Option<&Kept> {
+        self.rooms.get(room)?.kept.as_deref()
     }
 }
 
@@ -89,7 +116,7 @@ impl Writer for Shared {
         since: u64,
     ) -> Result<Option<Position>, StoreError> {
         let log = self.log();
-        let found = log.rooms.get(room).and_then(|room| room.ids.get(id));
+        let found = log.kept(room).and_then(|kept| kept.ids.get(id));
         Ok(found
             .filter(|(_, time)| *time >= since)
             .map(|(offset, _)| Position { epoch: self.epoch.clone(), offset: *offset }))
@@ -98,15 +125,19 @@ impl Writer for Shared {
     fn append(&mut self, room: &RoomName, record: &Record) -> Result<(), StoreError> {
         let max_bytes = self.max_bytes;
         let mut log = self.log();
-        log.bytes += record.size();
+        if !log.rooms.contains_key(room) {
+            log.bytes += room_size(room);
+        }
+        log.bytes += message_size(room, record);
         log.order.push_back(room.clone());
-        let kept = log.rooms.entry(room.clone()).or_default();
-        kept.last = record.offset;
+        let entry = log.rooms.entry(room.clone()).or_default();
+        entry.last = record.offset;
+        let kept = entry.kept.get_or_insert_default();
         kept.records.push_back(record.clone());
         if let Some(id) = &record.id {
             kept.ids.insert(id.clone(), (record.offset, record.time));
         }
-        while log.bytes > max_bytes {
+        while log.bytes > max_bytes && !log.order.is_empty() {
             log.drop_oldest();
         }
         Ok(())
@@ -158,7 +189,7 @@ impl Reader for Shared {
         bytes: usize,
     ) -> Result<Vec<Record>, StoreError> {
         let log = self.log();
-        let Some(kept) = log.rooms.get(room).filter(|_| *epoch == self.epoch) else {
+        let Some(kept) = log.kept(room).filter(|_| *epoch == self.epoch) else {
             return Ok(Vec::new());
         };
         let from = kept.records.partition_point(|record| record.offset <= after);
@@ -183,7 +214,7 @@ impl Reader for Shared {
         until: &Position,
     ) -> Result<Option<Position>, StoreError> {
         let log = self.log();
-        let Some(kept) = log.rooms.get(room).filter(|_| until.epoch == self.epoch) else { return Ok(None) };
+        let Some(kept) = log.kept(room).filter(|_| until.epoch == self.epoch) else { return Ok(None) };
         let end = kept.records.partition_point(|record| record.offset <= until.offset);
         let index = end.saturating_sub(n as usize);
         Ok(kept

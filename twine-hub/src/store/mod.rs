@@ -35,7 +35,7 @@ pub(crate) struct Options {
 pub(crate) enum Kind {
     /// In this process only: a restart loses everything.
     Memory {
-        /// Bytes of messages kept at most; the oldest go first.
+        /// Bytes of messages, and of what is kept for their sake, at most; the oldest go first.
         max_bytes: usize,
     },
     /// An embedded database in this folder.
