@@ -86,7 +86,7 @@ impl Writer for Scripted {
         assert!(!self.script.panics.load(Ordering::SeqCst), "a test wants the committer to panic");
         if self.fails() {
             self.writer.rollback();
-            return Err(StoreError::Busy);
+            return Err(as_told());
         }
         self.say(Said::Committed { heads_before: self.script.heads.load(Ordering::SeqCst) });
         self.writer.commit()
@@ -97,7 +97,7 @@ impl Writer for Scripted {
     }
 
     fn probe(&mut self) -> Result<(), StoreError> {
-        let result = if self.fails() { Err(StoreError::Busy) } else { self.writer.probe() };
+        let result = if self.fails() { Err(as_told()) } else { self.writer.probe() };
         self.say(Said::Probed { ok: result.is_ok() });
         result
     }
@@ -107,6 +107,10 @@ impl Writer for Scripted {
         self.say(Said::Expired { limit, removed });
         Ok(removed)
     }
+}
+
+fn as_told() -> StoreError {
+    StoreError::Database { action: "failing as told", source: rusqlite::Error::InvalidQuery }
 }
 
 struct Bench {
@@ -175,7 +179,7 @@ impl Watch for Moves {
 
 fn watcher() -> (Watcher, UnboundedReceiver<()>) {
     let (say, moves) = unbounded_channel();
-    (Watcher { watch: Arc::new(Moves(say)), room: 0 }, moves)
+    (Watcher { watch: Arc::new(Moves(say)), room: 0, is_told: Arc::default() }, moves)
 }
 
 fn room(name: &str) -> RoomName {
