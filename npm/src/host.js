@@ -9,6 +9,7 @@ export const MEANINGS = {
   bad_room: "a room's name has 1 to 255 bytes of UTF-8 without control characters",
   bad_position: "a position has an epoch as a hub gave it and an offset from 0 to 2^53 - 1",
   withdrawn: "the room was unsubscribed before it was subscribed",
+  already_subscribed: "the room is subscribed from another position: unsubscribe it first",
   closed: "the client was closed before the call was complete",
   too_many_rooms: "a client holds at most 10,000 rooms",
   too_many_calls: "at most 10,000 calls may wait for the hub",

@@ -113,9 +113,15 @@ export interface WebSocketLike {
 
 /** What to ask for when a room is subscribed. */
 export interface SubscribeOptions {
-  /** Deliver what comes after this position, as a {@link Message} has it. */
+  /**
+   * Deliver what comes after this position, as a {@link Message} has it. Where the room is subscribed from
+   * another position already, the call fails with `already_subscribed`: a room has one, whoever listens.
+   */
   after?: Position;
-  /** Start with the last so many messages, if that is earlier than where delivery would start. */
+  /**
+   * Start with the last so many messages, if that is earlier than where delivery would start. All listeners
+   * of the room get them, also those that had them.
+   */
   history?: number;
   /** A token for this room, where the hub asks for one. */
   token?: string;

@@ -117,13 +117,18 @@ impl<P> Core<P> {
         }
     }
 
-    /// The network may be back, or the page is seen again: where the next attempt is being waited
-    /// for, it is made at once.
+    /// The network may be back, or the page is seen again: where there is no connection, or it is
+    /// found dead, the next attempt is made at once; one that has been under way for longer than
+    /// [`limits::WAKE_PATIENCE`] is made anew.
     pub fn wake(&mut self, now: u64) {
+        self.timer(now);
+        if let Phase::Opening { until, .. } | Phase::Greeting { until, .. } = self.phase
+            && until.saturating_sub(now) < limits::CONNECT_WAIT - limits::WAKE_PATIENCE
+        {
+            self.replace(now, CloseCode::Normal, None);
+        }
         if matches!(self.phase, Phase::Waiting { .. }) {
             self.start(now);
-        } else {
-            self.timer(now);
         }
     }
 
@@ -241,6 +246,9 @@ impl<P> Core<P> {
         for name in self.rooms.names() {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
             let calls = std::mem::take(&mut room.calls);
+            // What they asked for fails with them.
+            room.options.after = None;
+            room.options.history = None;
             // What was never in force is not wanted by anyone who knows of it.
             if room.cursor().is_none() {
                 room.forget();

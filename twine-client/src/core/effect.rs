@@ -148,6 +148,12 @@ pub enum Error {
         /// The room.
         room: RoomName,
     },
+    /// The room is subscribed already, and its cursor is not at the `after` that was asked for.
+    #[error("room {room} is subscribed already, from another position: unsubscribe it first")]
+    AlreadySubscribed {
+        /// The room.
+        room: RoomName,
+    },
     /// The client was closed before the call was complete.
     #[error("the client was closed before the call was complete")]
     Closed,
@@ -172,12 +178,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error's name: the hub's code where the hub refused, else one of `withdrawn`, `closed`,
-    /// `too_many_rooms`, `too_many_calls`, `garbled`.
+    /// The error's name: the hub's code where the hub refused, else one of `withdrawn`,
+    /// `already_subscribed`, `closed`, `too_many_rooms`, `too_many_calls`, `garbled`.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Refused { code, .. } => code.as_str(),
             Self::Withdrawn { .. } => "withdrawn",
+            Self::AlreadySubscribed { .. } => "already_subscribed",
             Self::Closed => "closed",
             Self::TooManyRooms { .. } => "too_many_rooms",
             Self::TooManyCalls { .. } => "too_many_calls",
@@ -190,7 +197,10 @@ impl Error {
         match self {
             Self::Refused { code, .. } => code.is_retryable(),
             Self::TooManyCalls { .. } | Self::Garbled { .. } => true,
-            Self::Withdrawn { .. } | Self::Closed | Self::TooManyRooms { .. } => false,
+            Self::Withdrawn { .. }
+            | Self::AlreadySubscribed { .. }
+            | Self::Closed
+            | Self::TooManyRooms { .. } => false,
         }
     }
 }

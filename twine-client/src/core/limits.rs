@@ -6,6 +6,8 @@ pub const COOKIE_WAIT: u64 = 3_000;
 pub const COOKIE_EVERY: u64 = 6 * 60 * 60 * 1_000;
 /// How long a socket may take to open and the hub to answer `connect`.
 pub const CONNECT_WAIT: u64 = 15_000;
+/// A socket that has been opening for this long is replaced when the network may be back.
+pub const WAKE_PATIENCE: u64 = 2_000;
 /// How long the hub may take to answer `subscribe` or `unsubscribe` before the connection counts as
 /// broken. Long, for a hub that thousands return to at once answers late.
 pub const REQUEST_WAIT: u64 = 30_000;

@@ -40,7 +40,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::fmt;
 
-use twine_protocol::{CloseCode, Connect, Position, RoomName, ServerFrame, SessionId};
+use twine_protocol::{CloseCode, Connect, Position, RoomName, ServerFrame};
 
 use backoff::Backoff;
 use connection::Phase;
@@ -64,8 +64,10 @@ pub struct Config {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SubscribeOptions {
     /// Deliver what comes after this position; `None`: from the session's cursor, else from the head.
+    /// A room that is subscribed already is not moved: see [`Core::subscribe`].
     pub after: Option<Position>,
-    /// Start at the earlier of the cursor and this many messages before the head.
+    /// Start at the earlier of the cursor and this many messages before the head. Where the room is
+    /// subscribed already, all its listeners get these messages, also those that had them.
     pub history: Option<u32>,
     /// A token for this room, where the hub asks for one. It is sent again with each reconnection.
     pub token: Option<String>,
@@ -122,11 +124,6 @@ impl<P> Core<P> {
             Phase::Online(online) => Some(online.deadline().min(self.rooms_due)),
             phase => phase.deadline(),
         }
-    }
-
-    /// The session that the hub gave, for a driver that stores it.
-    pub fn session(&self) -> Option<&SessionId> {
-        self.config.connect.session.as_ref()
     }
 
     /// The room's cursor: the last position handed out or said by the hub.

@@ -232,13 +232,14 @@ impl Room {
         }
     }
 
-    /// The queued delivery of the message at `first` is taken back, and those after it.
+    /// The queued delivery of the message at `first` is taken back, and those after it. The answer
+    /// to a request from further on does not count any more.
     pub(super) fn retract(&mut self, first: &Position) {
         if let Some(index) = self.open.iter().position(|open| open.position == *first) {
             self.open.truncate(index);
         }
         self.cursor = Some(before(first));
-        if self.link == Link::Live {
+        if matches!(self.link, Link::Live | Link::Asked { .. }) {
             self.link = Link::Behind;
         }
     }

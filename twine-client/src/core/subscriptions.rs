@@ -21,6 +21,11 @@ pub(super) struct Leaving {
 impl<P> Core<P> {
     /// Wants the messages of a room. Completes when the hub has agreed, now or after it has come
     /// back; for a room that is subscribed already, and with no options, at once.
+    ///
+    /// A room has one cursor, whoever listens. Where it is subscribed already, an `after` other than
+    /// the position it is at fails with [`Error::AlreadySubscribed`]: moving there would lose messages,
+    /// or repeat them, for the other listeners. `history` is what was asked for: all listeners get
+    /// messages again that are within it.
     pub fn subscribe(&mut self, now: u64, name: &RoomName, options: SubscribeOptions) -> CallId {
         let call = self.new_call();
         if self.n_calls > limits::CALLS_MAX {
@@ -31,8 +36,16 @@ impl<P> Core<P> {
             self.complete(call, Err(Error::TooManyRooms { limit: limits::ROOMS_MAX }));
             return call;
         };
+        let SubscribeOptions { mut after, history, token } = options;
+        let place = room.options.after.as_ref().or(room.cursor());
+        if after.is_some() && place.is_some() {
+            if after.as_ref() != place {
+                self.complete(call, Err(Error::AlreadySubscribed { room: name.clone() }));
+                return call;
+            }
+            after = None;
+        }
         room.wanted = true;
-        let SubscribeOptions { after, history, token } = options;
         let as_it_is = after.is_none() && history.is_none();
         if token.is_some() {
             room.options.token = token;
@@ -45,8 +58,8 @@ impl<P> Core<P> {
                 return call;
             }
         } else {
-            room.options.after = after;
-            room.options.history = history;
+            room.options.after = after.or(room.options.after.take());
+            room.options.history = room.options.history.max(history);
         }
         room.calls.push(call);
         // A request that is under way, or will be made by itself, answers this call too.
@@ -101,12 +114,16 @@ impl<P> Core<P> {
 
     /// The room's last listener is gone: it is not read past its cursor until one attaches. What
     /// is queued for it is taken back, and comes again then.
-    pub fn detach(&mut self, name: &RoomName) {
+    pub fn detach(&mut self, now: u64, name: &RoomName) {
         let first = self.retract(name);
         let Some(room) = self.rooms.get_mut(name) else { return };
         room.listening = false;
         if let Some(first) = first {
             room.retract(&first);
+            // The request under way is void: calls that wait for its answer need another one.
+            if room.link == Link::Behind {
+                self.ask(now, name);
+            }
         }
         self.rooms.tidy(name);
     }
@@ -197,11 +214,12 @@ impl<P> Core<P> {
             if self.leaving.iter().any(|leaving| leaving.request == id) {
                 // Whatever the hub has against it: nothing of the room is delivered any more.
                 self.on_left(id);
-                if code == ErrorCode::NotSubscribed {
-                    return;
-                }
             } else if let Some(name) = self.rooms.asked(id) {
                 self.on_refused(now, &name, code, message);
+                return;
+            }
+            // There was nothing to leave, or a later request has overtaken this one.
+            if code == ErrorCode::NotSubscribed {
                 return;
             }
         }

@@ -377,7 +377,133 @@ fn disconnecting_ends_waiting_calls_and_keeps_what_was_subscribed() {
     assert_eq!((ask.room, ask.after), (room("chat"), Some(at("e1", 7))));
 }
 
+#[test]
+fn a_hint_on_a_connection_that_is_dead_brings_the_next_at_once() {
+    let (mut bench, socket) = Bench::online();
+    bench.now += 25_000 + limits::SILENCE;
+    bench.core.wake(bench.now);
+    let effects = bench.effects();
+    assert_eq!(effects[0], Effect::Close(socket, CloseCode::Normal));
+    assert_ne!(opened_socket(&effects), socket);
+}
+
+#[test]
+fn a_hint_on_a_connection_that_is_well_does_nothing() {
+    let (mut bench, _) = Bench::online();
+    bench.now += 25_000;
+    bench.core.wake(bench.now);
+    assert_eq!(bench.effects(), []);
+}
+
+#[test]
+fn a_hint_replaces_a_socket_that_has_been_opening_for_a_while() {
+    for greeting in [false, true] {
+        let mut bench = Bench::new();
+        bench.core.connect(bench.now);
+        let socket = opened_socket(&bench.effects());
+        if greeting {
+            bench.core.opened(bench.now, socket);
+            bench.effects();
+        }
+        bench.now += limits::WAKE_PATIENCE;
+        bench.core.wake(bench.now);
+        assert_eq!(bench.effects(), []);
+        bench.now += 1;
+        bench.core.wake(bench.now);
+        let effects = bench.effects();
+        assert_eq!(effects[0], Effect::Close(socket, CloseCode::Normal));
+        assert_ne!(opened_socket(&effects), socket);
+        // The next one is given its time again.
+        bench.core.wake(bench.now);
+        assert_eq!(bench.effects(), []);
+    }
+}
+
+#[test]
+fn a_hint_does_not_hurry_the_cookie_and_wakes_no_one_who_sleeps() {
+    let mut bench = Bench::new();
+    bench.core = Core::new(Config { cookie: true, ..Config::default() });
+    bench.core.wake(bench.now);
+    assert_eq!(bench.effects(), []);
+    bench.core.connect(bench.now);
+    assert_eq!(bench.effects(), [Effect::State(State::Connecting), Effect::FetchCookie]);
+    bench.core.wake(bench.now + limits::COOKIE_WAIT - 1);
+    assert_eq!(bench.effects(), []);
+    bench.core.wake(bench.now + limits::COOKIE_WAIT);
+    opened_socket(&bench.effects());
+}
+
+#[test]
+fn what_a_failed_call_asked_for_is_not_asked_for_later() {
+    let (mut bench, _) = Bench::subscribed(7);
+    let options = SubscribeOptions { history: Some(5), ..SubscribeOptions::default() };
+    let call = bench.core.subscribe(bench.now, &room("chat"), options);
+    assert_eq!(asked(&bench.effects()).history, Some(5));
+    bench.core.disconnect();
+    assert_eq!(bench.effects().last(), Some(&Effect::Done(call, Err(Error::Closed))));
+    bench.core.connect(bench.now);
+    bench.get_online();
+    let ask = asked(&bench.effects());
+    assert_eq!((ask.after, ask.history), (Some(at("e1", 7)), None));
+}
+
 // Subscribing.
+
+#[test]
+fn what_calls_ask_for_before_the_connection_is_asked_for_together() {
+    let mut bench = Bench::new();
+    let after = SubscribeOptions { after: Some(at("e1", 3)), ..SubscribeOptions::default() };
+    let history = |n| SubscribeOptions { history: Some(n), ..SubscribeOptions::default() };
+    for options in [after.clone(), history(20), history(2), after] {
+        bench.core.subscribe(bench.now, &room("chat"), options);
+    }
+    bench.core.connect(bench.now);
+    bench.get_online();
+    let ask = asked(&bench.effects());
+    assert_eq!((ask.after, ask.history), (Some(at("e1", 3)), Some(20)));
+}
+
+#[test]
+fn a_room_is_not_moved_away_from_under_its_listeners() {
+    let elsewhere = SubscribeOptions { after: Some(at("e1", 9)), ..SubscribeOptions::default() };
+    let refused = |call| [Effect::Done(call, Err(Error::AlreadySubscribed { room: room("chat") }))];
+
+    let (mut bench, socket) = Bench::subscribed(7);
+    let call = bench.core.subscribe(bench.now, &room("chat"), elsewhere.clone());
+    assert_eq!(bench.effects(), refused(call));
+    assert_eq!(delivered(&bench.frame(socket, message(8))), [(at("e1", 8), false)]);
+    // Where it is already, it may be asked for.
+    let here = SubscribeOptions { after: Some(at("e1", 8)), ..SubscribeOptions::default() };
+    bench.core.subscribe(bench.now, &room("chat"), here);
+    assert!(matches!(bench.effects()[..], [Effect::Done(_, Ok(Outcome::Subscribed { .. }))]));
+
+    let (mut bench, _) = Bench::online();
+    let first = SubscribeOptions { after: Some(at("e1", 3)), ..SubscribeOptions::default() };
+    bench.core.subscribe(bench.now, &room("chat"), first);
+    bench.effects();
+    let call = bench.core.subscribe(bench.now, &room("chat"), elsewhere);
+    assert_eq!(bench.effects(), refused(call));
+}
+
+#[test]
+fn history_of_a_room_in_force_is_asked_for_with_its_cursor() {
+    let (mut bench, _) = Bench::subscribed(7);
+    let options = SubscribeOptions { history: Some(2), ..SubscribeOptions::default() };
+    bench.core.subscribe(bench.now, &room("chat"), options);
+    let ask = asked(&bench.effects());
+    assert_eq!((ask.after, ask.history), (Some(at("e1", 7)), Some(2)));
+}
+
+#[test]
+fn a_request_that_a_later_one_has_overtaken_is_no_error() {
+    let (mut bench, socket) = Bench::online();
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    let overtaken = asked(&bench.effects());
+    bench.core.unsubscribe(bench.now, &room("chat"));
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    bench.effects();
+    assert_eq!(bench.frame(socket, refusal(Some(overtaken.id), ErrorCode::NotSubscribed)), []);
+}
 
 #[test]
 fn a_room_may_be_subscribed_before_the_connection_is_up() {
@@ -611,7 +737,7 @@ fn an_epoch_is_entered_only_from_the_end_of_the_one_before() {
 #[test]
 fn a_seam_that_no_one_listens_to_is_asked_for_when_someone_does() {
     let (mut bench, socket) = Bench::subscribed(4);
-    bench.core.detach(&room("chat"));
+    bench.core.detach(bench.now, &room("chat"));
     assert_eq!(bench.frame(socket, epoch("e2", at("e1", 9))), []);
     bench.core.attach(bench.now, &room("chat")).unwrap();
     assert_eq!(asked(&bench.effects()).after, Some(at("e1", 4)));
@@ -704,7 +830,7 @@ fn a_room_without_a_listener_is_not_read_past_its_cursor() {
 #[test]
 fn a_room_without_a_listener_waits_for_one_after_a_reconnection() {
     let (mut bench, socket) = Bench::subscribed(4);
-    bench.core.detach(&room("chat"));
+    bench.core.detach(bench.now, &room("chat"));
     bench.core.closed(bench.now, socket, 1006, "");
     bench.wait_for_retry();
     bench.get_online();
@@ -722,11 +848,47 @@ fn messages_queued_for_a_listener_that_leaves_come_again() {
     let first = bench.core.poll_effect();
     assert!(matches!(first, Some(Effect::Deliver(d)) if d.position == at("e1", 5)));
     // Its listener removes itself while it is called.
-    bench.core.detach(&room("chat"));
+    bench.core.detach(bench.now, &room("chat"));
     bench.core.delivered(&room("chat"), &at("e1", 5));
     assert_eq!(bench.effects(), []);
     bench.core.attach(bench.now, &room("chat")).unwrap();
     assert_eq!(asked(&bench.effects()).after, Some(at("e1", 5)));
+}
+
+/// 5, 6 and 8 came at once, so that 7 is asked for after 6; 5 is handed out, the rest is queued.
+fn with_a_hole_in_the_queue() -> (Bench, SocketId) {
+    let (mut bench, socket) = Bench::subscribed(4);
+    for offset in [5, 6, 8] {
+        bench.core.frame(bench.now, socket, message(offset));
+    }
+    let first = bench.core.poll_effect();
+    assert!(matches!(first, Some(Effect::Deliver(delivery)) if delivery.position == at("e1", 5)));
+    (bench, socket)
+}
+
+#[test]
+fn a_listener_that_leaves_while_a_hole_is_filled_loses_nothing() {
+    let (mut bench, socket) = with_a_hole_in_the_queue();
+    bench.core.detach(bench.now, &room("chat"));
+    let void = asked(&bench.effects());
+    assert_eq!(void.after, Some(at("e1", 6)));
+    assert_eq!(bench.frame(socket, subscribed(void.id, "e1", 6, ("e1", 8), Some(true))), []);
+    bench.core.attach(bench.now, &room("chat")).unwrap();
+    assert_eq!(asked(&bench.effects()).after, Some(at("e1", 5)));
+}
+
+#[test]
+fn a_call_that_waits_while_its_listener_leaves_is_answered() {
+    let (mut bench, socket) = with_a_hole_in_the_queue();
+    let history = SubscribeOptions { history: Some(1), ..SubscribeOptions::default() };
+    let call = bench.core.subscribe(bench.now, &room("chat"), history);
+    bench.core.detach(bench.now, &room("chat"));
+    let Some(Effect::Send(_, ClientFrame::Subscribe(ask))) = bench.effects().pop() else {
+        panic!("nothing is asked for")
+    };
+    assert_eq!((ask.after, ask.history), (Some(at("e1", 5)), Some(1)));
+    let effects = bench.frame(socket, subscribed(ask.id, "e1", 5, ("e1", 8), Some(true)));
+    assert!(matches!(&effects[..], [Effect::Done(done, Ok(_))] if *done == call));
 }
 
 // Acknowledging.

@@ -332,7 +332,7 @@ impl Driver {
         if self.blocked.as_ref().is_some_and(|blocked| blocked.room == *room) {
             self.blocked = None;
         }
-        self.core.detach(room);
+        self.core.detach(self.now(), room);
     }
 
     fn on_state(&mut self, state: State) {

@@ -126,7 +126,7 @@ impl Driver {
             if listening {
                 core.attach(now, &name)
             } else {
-                core.detach(&name);
+                core.detach(now, &name);
                 Ok(())
             }
         });

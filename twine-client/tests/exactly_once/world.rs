@@ -401,7 +401,7 @@ impl World {
 
     fn detach(&mut self, room: &RoomName) {
         self.listening.remove(room);
-        self.core.detach(room);
+        self.core.detach(self.now, room);
     }
 
     fn settle(&mut self) {
