@@ -34,7 +34,11 @@ struct Served {
 impl Served {
     /// Starts `serve` on a free port, and returns when it listens.
     fn start(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    /// The same in a folder that a hub may have used before.
+    fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
         let mut command = twine_hub(folder.path());
         command.arg("serve").args(["--listen", "127.0.0.1:0"]).args(arguments).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -59,6 +63,12 @@ impl Served {
             .unwrap_or_else(|| panic!("{part:?} was never logged"))
     }
 
+    /// Sends a request with the hub's key; the answer as it came, `None` where none did.
+    fn ask(&self, request_line: &str, headers: &str, body: &str) -> Option<String> {
+        let key = std::fs::read_to_string(self.folder.path().join("twine-data/api-key")).unwrap();
+        ask(&self.address, key.trim(), request_line, headers, body)
+    }
+
     fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
@@ -70,12 +80,32 @@ impl Served {
         (self.child.wait().unwrap(), log.join("\n"))
     }
 
+    /// Waits for its end, and keeps its files.
+    fn into_folder(mut self) -> TempDir {
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
     /// The binary with this hub's address and folder.
     fn command(&self, name: &str) -> Command {
         let mut command = twine_hub(self.folder.path());
         command.arg(name).env("TWINE_LISTEN", &self.address);
         command
     }
+}
+
+/// One request on a connection of its own.
+fn ask(address: &str, key: &str, request_line: &str, headers: &str, body: &str) -> Option<String> {
+    let mut answer = String::new();
+    let mut socket = std::net::TcpStream::connect(address).ok()?;
+    let request = format!(
+        "{request_line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    socket.write_all(request.as_bytes()).ok()?;
+    socket.read_to_string(&mut answer).ok()?;
+    (!answer.is_empty()).then_some(answer)
 }
 
 impl Drop for Served {
@@ -165,6 +195,51 @@ fn sigterm_and_sigint_stop_the_hub_cleanly() {
         let places: Vec<_> = phases.iter().map(|phase| log.find(phase).expect(phase)).collect();
         assert!(places.is_sorted(), "{log}");
     }
+}
+
+/// A publisher goes on until the hub is killed; what it was told is stored must be there afterwards,
+/// once and in order, and the next offset is in a later epoch.
+#[test]
+fn what_was_acknowledged_survives_a_kill() {
+    let hub = Served::start(&[]);
+    let key = std::fs::read_to_string(hub.folder.path().join("twine-data/api-key")).unwrap();
+    let address = hub.address.clone();
+    let (acknowledged, so_far) = channel();
+    let publisher = std::thread::spawn(move || {
+        for n in 0_u64.. {
+            let body = format!(r#"{{"room":"chat","data":{n}}}"#);
+            let Some(answer) = ask(&address, key.trim(), "POST /api/publish", "", &body) else { return };
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            acknowledged.send(n).unwrap();
+        }
+    });
+    let mut told: Vec<u64> = so_far.iter().take(50).collect();
+    hub.signal("-KILL");
+    publisher.join().unwrap();
+    told.extend(so_far.iter());
+
+    let folder = hub.into_folder();
+    let hub = Served::start_in(folder, &[]);
+    let answer = hub.ask("GET /api/rooms/chat/messages?limit=1000", "", "").unwrap();
+    let (_, history) = answer.split_once("\r\n\r\n").unwrap();
+    let history: serde_json::Value = serde_json::from_str(history).unwrap();
+    let stored: Vec<_> =
+        history["messages"].as_array().unwrap().iter().map(|m| m["data"].as_u64().unwrap()).collect();
+    assert_eq!(told[..], stored[..told.len()]);
+    // The last publish may have been stored without its answer having been sent.
+    assert!(stored.len() <= told.len() + 1, "{stored:?}");
+    assert!(history["messages"][0]["epoch"].as_str().unwrap() < history["epoch"].as_str().unwrap());
+    assert_eq!(history["offset"], 0);
+}
+
+#[test]
+fn a_refused_page_is_named_in_the_log_with_what_to_set() {
+    let hub = Served::start(&["--allowed-origins", "https://app.example.com"]);
+    let answer = hub.ask("GET /set-cookie", "Origin: https://evil.example\r\n", "").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    let line = hub.logged("a page was refused");
+    assert!(line.contains("WARN") && line.contains("origin=https://evil.example"), "{line}");
+    assert!(line.contains("`allowed_origins`"), "{line}");
 }
 
 #[test]
