@@ -82,3 +82,84 @@ impl From<broker::PublishError> for Refusal {
         Self::new(error.code(), error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use http::StatusCode;
+    use http_body_util::BodyExt as _;
+    use tokio_util::sync::CancellationToken;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::auth::{ApiKey, ApiKeys, Origins};
+    use crate::connection::Connections;
+    use crate::http::{Tasks, router};
+    use crate::rooms::Rooms;
+    use crate::seldom::Seldom;
+    use crate::store::{Retention, sqlite};
+    use crate::telemetry::Telemetry;
+
+    /// Status, and code of a problem, of a publish of many bytes under an id.
+    async fn publish(app: &Arc<App>, key: &ApiKey, id: &str) -> (StatusCode, String) {
+        let body = format!(r#"{{"room":"chat","id":"{id}","data":"{}"}}"#, "x".repeat(60_000));
+        let request = Request::post("/api/publish")
+            .header("authorization", format!("Bearer {}", key.expose()))
+            .header("content-type", "application/json")
+            .body(Body::from(body))
+            .unwrap();
+        let answer = router(app.clone()).oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let shown = if status.is_success() { &body["duplicate"] } else { &body["code"] };
+        (status, shown.as_str().map_or_else(|| shown.to_string(), str::to_owned))
+    }
+
+    #[tokio::test]
+    async fn a_full_store_refuses_publishes_until_there_is_space_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let telemetry = Arc::new(Telemetry::default());
+        let config = Config::default();
+        let opened = sqlite::open_small(folder.path(), 100).unwrap();
+        // Short enough that space comes back in the test, by the only way there is.
+        let retention = Retention::For(Duration::from_secs(1));
+        let rooms = Rooms::start(opened, retention, &config.rooms(), telemetry.clone()).unwrap();
+        let key = ApiKey::random().unwrap();
+        let app = Arc::new(App {
+            connections: Connections::start(&rooms, &config.connections(), &telemetry).unwrap(),
+            keys: ApiKeys::new(std::slice::from_ref(&key)),
+            origins: Origins::new(None, None),
+            tasks: Tasks::default(),
+            stop: CancellationToken::new(),
+            refused_pages: Seldom::default(),
+            rooms,
+            telemetry,
+            config,
+        });
+        let mut published = 0;
+        let refused = loop {
+            let (status, said) = publish(&app, &key, &format!("filler-{published}")).await;
+            if status != StatusCode::OK {
+                break (status, said);
+            }
+            published += 1;
+        };
+        assert_eq!(refused, (StatusCode::INSUFFICIENT_STORAGE, "store_full".to_owned()));
+        assert!(app.rooms.health().is_err());
+        let retried = format!("filler-{published}");
+        let said = loop {
+            let (status, said) = publish(&app, &key, &retried).await;
+            if status == StatusCode::OK {
+                break said;
+            }
+        };
+        assert_eq!(said, "false", "what was refused is no duplicate");
+        let head = app.rooms.info(&"chat".parse().unwrap()).await.unwrap().head.offset;
+        assert_eq!(head.get(), published + 1, "what was refused has taken no offset");
+        assert!(app.rooms.health().is_ok());
+        app.rooms.close().await;
+    }
+}

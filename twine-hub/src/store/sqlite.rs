@@ -59,6 +59,11 @@ const TABLES: &str = "
 
 /// Opens `data_dir/twine.db`, makes it if missing, and begins a new epoch in it.
 pub(crate) fn open(data_dir: &Path) -> Result<Opened, StoreError> {
+    let (writer, reader) = open_both(data_dir)?;
+    Ok(Opened { writer: Box::new(writer), reader: Box::new(reader) })
+}
+
+fn open_both(data_dir: &Path) -> Result<(SqliteWriter, SqliteReader), StoreError> {
     // Messages are for this user's eyes, whatever the umask says.
     DirBuilder::new()
         .recursive(true)
@@ -74,18 +79,28 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, StoreError> {
     let (epoch_id, epoch) = begin_epoch(&connection).map_err(|error| damaged(error, &path))?;
     let last_time = last_time(&connection)?;
     let reader = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    Ok(Opened {
-        writer: Box::new(SqliteWriter {
-            connection,
-            epoch_id,
-            epoch,
-            last_time,
-            touched: HashMap::new(),
-            next_seals: Instant::now(),
-            _lock: lock,
-        }),
-        reader: Box::new(SqliteReader { connection: reader }),
-    })
+    let writer = SqliteWriter {
+        connection,
+        epoch_id,
+        epoch,
+        last_time,
+        touched: HashMap::new(),
+        next_seals: Instant::now(),
+        _lock: lock,
+    };
+    Ok((writer, SqliteReader { connection: reader }))
+}
+
+/// Opens it with a bound on its size: what is full then is as full as a disk.
+#[cfg(test)]
+pub(crate) fn open_small(data_dir: &Path, pages: u32) -> Result<Opened, StoreError> {
+    let (writer, reader) = open_both(data_dir)?;
+    let limit = |_: &Row<'_>| Ok(());
+    writer
+        .connection
+        .pragma_update_and_check(None, "max_page_count", pages, limit)
+        .map_err(StoreError::database("bounding it"))?;
+    Ok(Opened { writer: Box::new(writer), reader: Box::new(reader) })
 }
 
 /// Holds the folder for this process; the lock goes with the file, also when the process dies.
