@@ -35,7 +35,7 @@ pub(super) enum Command {
 
 pub(super) struct Driver {
     core: Core<Data>,
-    /// The core's clock counts from here.
+    /// The core's clock counts from here. It stands still while an event waits for its reader.
     epoch: Instant,
     way: Way,
     transport: Transport,
@@ -84,6 +84,7 @@ struct Blocked {
     event: Event,
     /// For a message: what the core is told when its reader has it.
     position: Option<Position>,
+    since: Instant,
 }
 
 impl Driver {
@@ -136,7 +137,7 @@ impl Driver {
                     None => self.core.disconnect(),
                 },
                 Some((room, generation)) = self.dropped.recv() => self.on_dropped(&room, generation),
-                // While an event waits, time stands still for the core: a hub that is not read is not silent.
+                // While an event waits, time stands still for the core.
                 () = &mut self.timer, if reading && self.armed.is_some() => {
                     self.armed = None;
                     self.core.timer(self.now());
@@ -154,7 +155,16 @@ impl Driver {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let now = self.blocked.as_ref().map_or_else(Instant::now, |blocked| blocked.since);
+        u64::try_from(now.duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes the event that waits. The time that it has waited did not pass for the core: neither
+    /// the hub's silence nor an answer that was not read counts as late.
+    fn resume(&mut self) -> Option<Blocked> {
+        let blocked = self.blocked.take()?;
+        self.epoch += blocked.since.elapsed();
+        Some(blocked)
     }
 
     /// Sets the timer where the core's deadline is earlier than what it is set to.
@@ -213,7 +223,7 @@ impl Driver {
             Command::Disconnect { reply } => {
                 self.goodbyes.push(reply);
                 // What they have not read stays unread: no event waits for them any more.
-                self.blocked = None;
+                self.resume();
                 self.readers.clear();
                 self.core.disconnect();
             }
@@ -296,7 +306,8 @@ impl Driver {
                 }
             }
             Err(mpsc::error::TrySendError::Full(event)) => {
-                self.blocked = Some(Blocked { room, events: reader.events.clone(), event, position });
+                let (events, since) = (reader.events.clone(), Instant::now());
+                self.blocked = Some(Blocked { room, events, event, position, since });
             }
             // Its notice is under way.
             Err(mpsc::error::TrySendError::Closed(_)) => {}
@@ -305,12 +316,8 @@ impl Driver {
 
     /// The reader of the waiting event has room, or is gone.
     fn unblock(&mut self) {
-        if let Some(Blocked { room, event, position, .. }) = self.blocked.take() {
+        if let Some(Blocked { room, event, position, .. }) = self.resume() {
             self.hand_over(room, event, position);
-        }
-        // What the hub said meanwhile is still to be read.
-        if let Transport::Open(socket, _) = &self.transport {
-            self.core.heard(self.now(), *socket);
         }
     }
 
@@ -330,7 +337,7 @@ impl Driver {
     fn forget(&mut self, room: &RoomName) {
         self.readers.remove(room);
         if self.blocked.as_ref().is_some_and(|blocked| blocked.room == *room) {
-            self.blocked = None;
+            self.resume();
         }
         self.core.detach(self.now(), room);
     }
@@ -429,3 +436,6 @@ async fn room_for(blocked: Option<&Blocked>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
