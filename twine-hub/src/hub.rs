@@ -134,9 +134,18 @@ impl Builder {
             .await
             .map_err(|panicked| StartError::System(std::io::Error::other(panicked)))??;
         // After the store, which keeps a second hub out of the folder.
-        let keys = keys(&config, ephemeral)?;
-        let connections =
-            Connections::start(&rooms, &config.connections(), &telemetry).map_err(StartError::System)?;
+        let started = keys(&config, ephemeral).and_then(|keys| {
+            let connections = Connections::start(&rooms, &config.connections(), &telemetry);
+            Ok((keys, connections.map_err(StartError::System)?))
+        });
+        let (keys, connections) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                // The folder is free again when the error is told.
+                rooms.close().await;
+                return Err(error);
+            }
+        };
 
         let stop = CancellationToken::new();
         let tasks = Tasks::default();

@@ -113,22 +113,22 @@ impl Connections {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let mut inboxes = Vec::with_capacity(shards);
-        let mut threads = Vec::with_capacity(shards);
-        for n in 0..shards {
-            let shard = Shard::new(rooms.clone(), options.clone(), telemetry.clone())?;
-            inboxes.push(shard.inbox());
-            threads.push(
-                std::thread::Builder::new().name(format!("twine-shard-{n}")).spawn(move || shard.run())?,
-            );
-        }
-        Ok(Self(Arc::new(Shared {
-            inboxes,
+        // Where one can't be started, dropping this ends those before it.
+        let mut all = Shared {
+            inboxes: Vec::with_capacity(shards),
             next: AtomicUsize::new(0),
             open: Arc::default(),
             max: options.max_connections,
-            threads: Mutex::new(threads),
-        })))
+            threads: Mutex::default(),
+        };
+        for n in 0..shards {
+            let shard = Shard::new(rooms.clone(), options.clone(), telemetry.clone())?;
+            all.inboxes.push(shard.inbox());
+            let name = format!("twine-shard-{n}");
+            let thread = std::thread::Builder::new().name(name).spawn(move || shard.run())?;
+            locked(&all.threads).push(thread);
+        }
+        Ok(Self(Arc::new(all)))
     }
 
     /// Takes a place for a connection, before its upgrade is answered; `None` when the hub is full.

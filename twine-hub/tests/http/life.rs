@@ -49,6 +49,19 @@ async fn two_hubs_can_not_share_a_folder() {
 }
 
 #[tokio::test]
+async fn a_hub_that_did_not_start_lets_go_of_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    let builder = Hub::builder().configure(|config| {
+        config.listen = ([127, 0, 0, 1], 0).into();
+        folder.path().clone_into(&mut config.data_dir);
+        config.api_key_file = Some(missing);
+    });
+    assert!(matches!(builder.start().await, Err(StartError::Key(_))));
+    hub_in(folder.path()).await.shutdown().await;
+}
+
+#[tokio::test]
 async fn what_a_hub_keeps_is_for_its_own_user_only() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
