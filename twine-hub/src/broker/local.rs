@@ -14,10 +14,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use twine_protocol::api::Published;
-use twine_protocol::{Offset, Position, RoomName};
+use twine_protocol::{Data, Offset, Position, RoomName};
 
 use super::PublishError;
-use crate::rooms::{NewMessage, Opened, Options, Registry, Room, RoomEntry, Tails, Watcher, frames, locked};
+use crate::rooms::{
+    NewMessage, Opened, Options, Payload, Registry, Room, RoomEntry, Tails, Watcher, frames, locked,
+};
 use crate::store::{Record, Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
 
@@ -69,6 +71,11 @@ impl Drop for Pending {
     }
 }
 
+/// Bytes that a message counts for while it waits.
+fn weight(data: &Data) -> usize {
+    data.get().len() + 256
+}
+
 impl LocalBroker {
     pub(crate) fn start(
         writer: Box<dyn Writer>,
@@ -107,12 +114,37 @@ impl LocalBroker {
 
     /// Commits the messages, all or none, and delivers them.
     pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
-        let bytes = messages.iter().map(|message| message.data.get().len() + 256).sum();
+        let pending = self.reserve(messages.iter().map(|message| weight(&message.data)).sum())?;
+        self.commit(messages, pending).await
+    }
+
+    /// The same for one message to each of these rooms. Nothing is copied before there is room for
+    /// all the copies: a short request may name many rooms.
+    pub(crate) async fn publish_to_each(
+        &self,
+        rooms: Vec<RoomName>,
+        message: Payload,
+    ) -> Result<Vec<Published>, PublishError> {
+        let pending = self.reserve(weight(&message.data).saturating_mul(rooms.len()))?;
+        let messages = rooms.into_iter().map(|room| message.clone().to(room)).collect();
+        self.commit(messages, pending).await
+    }
+
+    /// Takes room among what waits.
+    fn reserve(&self, bytes: usize) -> Result<Pending, PublishError> {
         let before = self.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
         let pending = Pending { all: self.pending_bytes.clone(), bytes };
-        if before + bytes > self.max_pending_bytes {
+        if before.saturating_add(bytes) > self.max_pending_bytes {
             return Err(PublishError::Overloaded);
         }
+        Ok(pending)
+    }
+
+    async fn commit(
+        &self,
+        messages: Vec<NewMessage>,
+        pending: Pending,
+    ) -> Result<Vec<Published>, PublishError> {
         let (answer, answered) = oneshot::channel();
         let publish = Publish { messages, arrived: Instant::now(), pending, answer };
         if self.send(Command::Publish(publish)).is_some() {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 
 use super::PublishError;
-use crate::rooms::{NewMessage, Options, Rooms, Watch, Watcher};
+use crate::rooms::{NewMessage, Options, Payload, Rooms, Watch, Watcher};
 use crate::store::{self, Kind, Opened, Record, Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
 
@@ -261,6 +261,15 @@ async fn publishes_beyond_what_may_wait_are_refused_until_the_store_has_caught_u
     waiting.await.unwrap();
     publish().await.unwrap();
     assert_eq!(bench.messages("chat").await.len(), 2);
+
+    let payload = || Payload { data: RawValue::from_string(large.clone()).unwrap(), id: None, sender: None };
+    let to_each = |names: &[&str]| {
+        let rooms = names.iter().map(|name| room(name)).collect();
+        bench.rooms.publish_to_each(rooms, payload())
+    };
+    assert!(matches!(to_each(&["a", "b"]).await, Err(PublishError::Overloaded)), "each room counts");
+    assert!(bench.messages("a").await.is_empty());
+    assert_eq!(to_each(&["a"]).await.unwrap().len(), 1);
     bench.rooms.close().await;
 }
 

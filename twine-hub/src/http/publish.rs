@@ -6,13 +6,13 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use twine_protocol::api::{Publish, PublishedList};
 use twine_protocol::json::{self, PublishError};
-use twine_protocol::{Data, ErrorCode, RoomName};
+use twine_protocol::{Data, ErrorCode};
 
 use super::problem::Refusal;
 use super::{App, body};
 use crate::broker;
 use crate::config::Config;
-use crate::rooms::NewMessage;
+use crate::rooms::{NewMessage, Payload};
 
 /// One message, to one room or to several.
 pub(super) async fn one(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
@@ -20,14 +20,14 @@ pub(super) async fn one(State(app): State<Arc<App>>, request: Request) -> Result
     let publish = json::decode_publish(&body)?;
     check_data(&publish, &app.config, None)?;
     let Publish { room, rooms, data, id, sender } = publish;
-    let message = |room, data| NewMessage { room, data, id: id.clone(), sender: sender.clone() };
+    let message = Payload { data, id, sender };
     if let Some(rooms) = rooms {
         check_count("rooms", rooms.len(), &app.config)?;
-        let messages = rooms.into_iter().map(|room| message(room, data.clone())).collect();
-        return Ok(super::json(&PublishedList { results: app.rooms.publish(messages).await? }));
+        let results = app.rooms.publish_to_each(rooms, message).await?;
+        return Ok(super::json(&PublishedList { results }));
     }
     // Decoding gives one of the two, and the store one answer a message.
-    let messages = room.map(|room: RoomName| message(room, data)).into_iter().collect();
+    let messages = room.map(|room| message.to(room)).into_iter().collect();
     match app.rooms.publish(messages).await?.first() {
         Some(published) => Ok(super::json(published)),
         None => Err(Refusal::new(ErrorCode::Internal, "the store gave no position")),

@@ -55,6 +55,21 @@ impl Default for Options {
     }
 }
 
+/// What is sent, whatever the room.
+#[derive(Debug, Clone)]
+pub(crate) struct Payload {
+    pub(crate) data: Data,
+    pub(crate) id: Option<MessageId>,
+    pub(crate) sender: Option<String>,
+}
+
+impl Payload {
+    pub(crate) fn to(self, room: RoomName) -> NewMessage {
+        let Self { data, id, sender } = self;
+        NewMessage { room, data, id, sender }
+    }
+}
+
 /// A message on its way into a room.
 #[derive(Debug)]
 pub(crate) struct NewMessage {
@@ -165,6 +180,18 @@ impl Rooms {
     /// [`PublishError`] when nothing was stored.
     pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
         self.0.broker.publish(messages).await
+    }
+
+    /// Stores one message in each of these rooms, in all or none. Returns when they are durable.
+    ///
+    /// # Errors
+    /// [`PublishError`] when nothing was stored.
+    pub(crate) async fn publish_to_each(
+        &self,
+        rooms: Vec<RoomName>,
+        message: Payload,
+    ) -> Result<Vec<Published>, PublishError> {
+        self.0.broker.publish_to_each(rooms, message).await
     }
 
     /// Begins to watch a room. `opened` is called with it and its head, at once where the room is
