@@ -1,6 +1,6 @@
-# Everything one does with this repository. `make help` lists it; CI is `make setup` and `make test`.
+# Everything one does with this repository. `make help` lists it; CI is `make test`.
 #
-# Tools that `make setup` built come first, then those of npm.
+# Tools that scripts/setup built come first, then those of npm.
 export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/npm/node_modules/.bin:$(PATH)
 
 SHELL := bash
@@ -21,7 +21,7 @@ TARGETS ?= floor,twine,twine-memory,nchan,nats,mosquitto,uws,bun,sockudo,ws-node
 help: ## List what make can do here
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup: ## Install what is missing on this machine
+setup: ## Install what is missing on this machine (demo and test do so by themselves)
 	@scripts/setup
 
 client: twine-hub/assets/twine.js ## Build the browser client into npm/dist, and for the hub
@@ -36,10 +36,13 @@ twine-hub/assets/twine.js: Cargo.toml $(wildcard npm/package*.json) \
 hub: client ## Build the hub as it ships: target/release/twine-hub
 	cargo build --locked --release -p twine-hub
 
-demo: client ## Start a hub and the chat example; Ctrl-C stops both
+demo: ## Start a hub and the chat example; Ctrl-C stops both
+	@scripts/setup demo
+	@$(MAKE) --no-print-directory client
 	@scripts/demo
 
 test: ## Everything that CI runs
+	@$(STAGE) setup scripts/setup
 	@$(STAGE) lint $(MAKE) --no-print-directory lint
 	@$(STAGE) deny $(MAKE) --no-print-directory deny
 	@$(STAGE) client $(MAKE) --no-print-directory client
