@@ -1,74 +1,28 @@
-//! The order of one process: a single thread numbers messages, commits them, and delivers them.
-//!
-//! Whatever waits when the thread comes round is committed as one transaction (group commit), so
-//! that the cost of a sync is shared by all who wait for it. Only after the commit do the messages
-//! reach the rooms, and after that their publishers are answered: an offset that anyone has seen is
-//! never given to another message.
+//! The broker of one process: what the hub asks of its committer's thread.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 use twine_protocol::api::Published;
-use twine_protocol::{Data, Offset, Position, RoomName};
+use twine_protocol::{Data, RoomName};
 
 use super::PublishError;
-use crate::rooms::{
-    NewMessage, Opened, Options, Payload, Registry, Room, RoomEntry, Tails, Watcher, frames, locked,
-};
-use crate::store::{Record, Retention, StoreError, Writer};
+use super::committer::{Command, Committer, Health, Pending, Publish};
+use crate::rooms::{NewMessage, Opened, Options, Payload, Registry, Watcher, locked};
+use crate::store::{Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
-
-/// Commands of one round at most. Every kind counts: whoever may connect can have rooms opened, and
-/// must not hold up the publishes that wait in between.
-const MAX_COMMANDS: usize = 1_024;
-/// Messages and bytes of one transaction, so that no publisher waits for an endless one; the publish
-/// that reaches a bound is still taken.
-const MAX_MESSAGES: usize = 4_096;
-const MAX_BYTES: usize = 16 << 20;
-/// How often retention removes old messages, and how many at once at least: a batch must not hold up
-/// publishes noticeably, and must keep up with them.
-const EXPIRE_EVERY: Duration = Duration::from_secs(1);
-const EXPIRE_BATCH: usize = 500;
-/// How often a store that failed is tried, where no publish does.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// A handle to the committer's thread.
 pub(crate) struct LocalBroker {
     commands: Mutex<Option<Sender<Command>>>,
     pending_bytes: Arc<AtomicUsize>,
     max_pending_bytes: usize,
-    health: Arc<Mutex<Result<(), Arc<StoreError>>>>,
+    health: Health,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-enum Command {
-    Publish(Publish),
-    Open { name: RoomName, watcher: Watcher, opened: Opened },
-    Release { name: RoomName },
-}
-
-struct Publish {
-    messages: Vec<NewMessage>,
-    arrived: Instant,
-    pending: Pending,
-    answer: oneshot::Sender<Result<Vec<Published>, PublishError>>,
-}
-
-/// Bytes that wait to be committed; no longer once dropped.
-struct Pending {
-    all: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 /// Bytes that a message counts for while it waits.
@@ -85,20 +39,8 @@ impl LocalBroker {
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StoreError> {
         let (commands, waiting) = channel();
-        let health = Arc::new(Mutex::new(Ok(())));
-        let committer = Committer {
-            tails: Tails::new(registry.clone(), options.tail_bytes, options.tail_age),
-            last_time: writer.last_time(),
-            writer,
-            registry,
-            retention,
-            window: options.idempotency_window,
-            telemetry,
-            health: health.clone(),
-            next_expiry: Instant::now(),
-            last_group: 0,
-            next_probe: None,
-        };
+        let health = Health::default();
+        let committer = Committer::new(writer, registry, retention, options, telemetry, health.clone());
         let thread = std::thread::Builder::new()
             .name("twine-committer".into())
             .spawn(move || committer.run(&waiting))
@@ -187,7 +129,7 @@ impl LocalBroker {
         if locked(&self.thread).as_ref().is_some_and(JoinHandle::is_finished) {
             return Err(Arc::new(StoreError::Ended));
         }
-        locked(&self.health).clone()
+        self.health.get()
     }
 
     /// Commits what waits, refuses what comes, ends the thread.
@@ -198,224 +140,4 @@ impl LocalBroker {
             tracing::error!("the committer's thread had panicked");
         }
     }
-}
-
-/// What the thread owns.
-struct Committer {
-    writer: Box<dyn Writer>,
-    registry: Arc<Registry>,
-    tails: Tails,
-    retention: Retention,
-    window: Duration,
-    telemetry: Arc<Telemetry>,
-    health: Arc<Mutex<Result<(), Arc<StoreError>>>>,
-    last_time: u64,
-    next_expiry: Instant,
-    /// Messages of the last group of publishes.
-    last_group: usize,
-    /// When a store that failed is tried again; `None` while it works.
-    next_probe: Option<Instant>,
-}
-
-/// What a transaction will add to one room.
-struct Addition {
-    room: Arc<Room>,
-    head: Offset,
-    records: Vec<(Record, Instant)>,
-}
-
-impl Committer {
-    fn run(mut self, waiting: &Receiver<Command>) {
-        let mut group = Vec::new();
-        loop {
-            let until_chores = self.next_chore().saturating_duration_since(Instant::now());
-            let first = match waiting.recv_timeout(until_chores) {
-                Ok(command) => Some(command),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let (mut messages, mut bytes) = (0, 0);
-            for command in first.into_iter().chain(waiting.try_iter()).take(MAX_COMMANDS) {
-                match command {
-                    Command::Open { name, watcher, opened } => opened(self.open(&name, watcher)),
-                    Command::Release { name } => self.registry.drop_if_idle(&name),
-                    Command::Publish(publish) => {
-                        messages += publish.messages.len();
-                        bytes += publish.pending.bytes;
-                        group.push(publish);
-                        if messages >= MAX_MESSAGES || bytes >= MAX_BYTES {
-                            break;
-                        }
-                    }
-                }
-            }
-            if !group.is_empty() {
-                self.last_group = messages;
-                self.commit(&mut group);
-            }
-            self.chores();
-        }
-    }
-
-    /// The room in memory; taken there from the store if need be.
-    fn room(&mut self, name: &RoomName) -> Result<Arc<Room>, StoreError> {
-        match self.registry.get(name) {
-            Some(room) => Ok(room),
-            None => Ok(self.registry.insert(name.clone(), self.writer.head(name)?)),
-        }
-    }
-
-    fn open(&mut self, name: &RoomName, watcher: Watcher) -> Result<(Arc<Room>, Offset), Arc<StoreError>> {
-        let room = self.room(name).map_err(Arc::new)?;
-        let head = room.watch(watcher);
-        Ok((room, head))
-    }
-
-    /// Commits a group of publishes as one transaction, delivers it and answers.
-    fn commit(&mut self, group: &mut Vec<Publish>) {
-        let mut additions = HashMap::new();
-        let result = self.store(group, &mut additions);
-        let report = result.as_ref().map(drop).map_err(Clone::clone);
-        self.note_health(report);
-        match result {
-            Ok(answers) => {
-                self.deliver(additions.into_values());
-                for (publish, published) in group.drain(..).zip(answers) {
-                    // A publisher that hung up wants no answer.
-                    drop(publish.answer.send(Ok(published)));
-                }
-            }
-            Err(error) => {
-                for name in additions.keys() {
-                    self.registry.drop_if_idle(name);
-                }
-                for publish in group.drain(..) {
-                    drop(publish.answer.send(Err(PublishError::Store(error.clone()))));
-                }
-            }
-        }
-    }
-
-    fn store(
-        &mut self,
-        group: &mut [Publish],
-        additions: &mut HashMap<RoomName, Addition>,
-    ) -> Result<Vec<Vec<Published>>, Arc<StoreError>> {
-        self.writer.begin()?;
-        let stored = group.iter_mut().map(|publish| {
-            let arrived = publish.arrived;
-            publish.messages.drain(..).map(|message| self.append(message, arrived, additions)).collect()
-        });
-        match stored.collect::<Result<_, StoreError>>() {
-            Ok(answers) => {
-                self.writer.commit()?;
-                Ok(answers)
-            }
-            Err(error) => {
-                self.writer.rollback();
-                Err(Arc::new(error))
-            }
-        }
-    }
-
-    /// Adds a message to the transaction, unless its id was there before.
-    fn append(
-        &mut self,
-        message: NewMessage,
-        arrived: Instant,
-        additions: &mut HashMap<RoomName, Addition>,
-    ) -> Result<Published, StoreError> {
-        let NewMessage { room: name, data, id, sender } = message;
-        let time = self.now();
-        if let Some(id) = &id {
-            let since = time.saturating_sub(millis(self.window));
-            if let Some(Position { epoch, offset }) = self.writer.find_id(&name, id, since)? {
-                return Ok(Published { room: name, epoch, offset, duplicate: true });
-            }
-        }
-        if !additions.contains_key(&name) {
-            let room = self.room(&name)?;
-            let head = room.head();
-            additions.insert(name.clone(), Addition { room, head, records: Vec::new() });
-        }
-        let epoch = self.registry.epoch.clone();
-        let Some(addition) = additions.get_mut(&name) else { return Err(StoreError::Closed) };
-        addition.head = addition.head.next();
-        let record = Record { offset: addition.head, time, id, sender, data };
-        self.writer.append(&name, &record)?;
-        addition.records.push((record, arrived));
-        Ok(Published { room: name, epoch, offset: addition.head, duplicate: false })
-    }
-
-    /// Hands what is committed to the rooms.
-    fn deliver(&mut self, additions: impl Iterator<Item = Addition>) {
-        let now = Instant::now();
-        for Addition { room, records, .. } in additions {
-            self.telemetry.published.inc_by(records.len() as u64);
-            let entries = records.into_iter().map(|(record, arrived)| {
-                let frame = frames::message(room.name(), &record);
-                self.tails.added(&room, frame.len(), now);
-                RoomEntry { frame, arrived }
-            });
-            room.append(entries.collect::<Vec<_>>());
-        }
-    }
-
-    /// Milliseconds since 1970 that never go back.
-    fn now(&mut self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last_time = self.last_time.max(millis(now));
-        self.last_time
-    }
-
-    fn next_chore(&self) -> Instant {
-        let others = [self.next_probe, self.tails.next_trim()];
-        others.into_iter().flatten().fold(self.next_expiry, Instant::min)
-    }
-
-    /// What is due besides publishing: memory's and retention's bounds, and a look at a store that
-    /// failed.
-    fn chores(&mut self) {
-        let now = Instant::now();
-        self.tails.trim(now);
-        if self.next_probe.is_some_and(|due| due <= now) {
-            let report = self.writer.probe().map_err(Arc::new);
-            self.note_health(report);
-        }
-        if self.next_expiry <= now {
-            self.next_expiry = now + EXPIRE_EVERY;
-            self.expire(now);
-        }
-    }
-
-    fn expire(&mut self, now: Instant) {
-        let Retention::For(kept) = self.retention else { return };
-        let cut = self.now().saturating_sub(millis(kept));
-        // There is a batch for each group while there is more to remove: one that is larger than the
-        // group gains on the publishes.
-        let batch = EXPIRE_BATCH.max(self.last_group.saturating_mul(2));
-        match self.writer.expire(cut, batch) {
-            // There is more: go on as soon as the publishes that wait are done.
-            Ok(removed) if removed == batch => self.next_expiry = now,
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "old messages could not be removed"),
-        }
-    }
-
-    fn note_health(&mut self, report: Result<(), Arc<StoreError>>) {
-        self.next_probe = report.is_err().then(|| Instant::now() + PROBE_EVERY);
-        let mut health = locked(&self.health);
-        match (&*health, &report) {
-            (Ok(()), Err(error)) => {
-                tracing::error!(%error, "publishes are refused until the store works again");
-            }
-            (Err(_), Ok(())) => tracing::info!("the store works again"),
-            _ => {}
-        }
-        *health = report;
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,6 @@
 //! Who orders messages and commits them, before anyone sees one.
 
+mod committer;
 mod local;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,326 @@
+//! The order of one process: a single thread numbers messages, commits them, and delivers them.
+//!
+//! Whatever waits when the thread comes round is committed as one transaction (group commit), so
+//! that the cost of a sync is shared by all who wait for it. Only after the commit do the messages
+//! reach the rooms, and after that their publishers are answered: an offset that anyone has seen is
+//! never given to another message.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+use twine_protocol::api::Published;
+use twine_protocol::{Offset, Position, RoomName};
+
+use super::PublishError;
+use crate::rooms::{NewMessage, Opened, Options, Registry, Room, RoomEntry, Tails, Watcher, frames, locked};
+use crate::store::{Record, Retention, StoreError, Writer};
+use crate::telemetry::Telemetry;
+
+/// Commands of one round at most. Every kind counts: whoever may connect can have rooms opened, and
+/// must not hold up the publishes that wait in between.
+const MAX_COMMANDS: usize = 1_024;
+/// Messages and bytes of one transaction, so that no publisher waits for an endless one; the publish
+/// that reaches a bound is still taken.
+const MAX_MESSAGES: usize = 4_096;
+const MAX_BYTES: usize = 16 << 20;
+/// How often retention removes old messages, and how many at once at least: a batch must not hold up
+/// publishes noticeably, and must keep up with them.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+const EXPIRE_BATCH: usize = 500;
+/// How often a store that failed is tried, where no publish does.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// What the thread is asked.
+pub(super) enum Command {
+    Publish(Publish),
+    Open { name: RoomName, watcher: Watcher, opened: Opened },
+    Release { name: RoomName },
+}
+
+/// Messages to commit, all or none.
+pub(super) struct Publish {
+    pub(super) messages: Vec<NewMessage>,
+    pub(super) arrived: Instant,
+    pub(super) pending: Pending,
+    pub(super) answer: oneshot::Sender<Result<Vec<Published>, PublishError>>,
+}
+
+/// Bytes that wait to be committed; no longer once dropped.
+pub(super) struct Pending {
+    pub(super) all: Arc<AtomicUsize>,
+    pub(super) bytes: usize,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What the thread owns.
+pub(super) struct Committer {
+    writer: Box<dyn Writer>,
+    registry: Arc<Registry>,
+    tails: Tails,
+    retention: Retention,
+    window: Duration,
+    telemetry: Arc<Telemetry>,
+    health: Health,
+    last_time: u64,
+    next_expiry: Instant,
+    /// Messages of the last group of publishes.
+    last_group: usize,
+    /// When a store that failed is tried again; `None` while it works.
+    next_probe: Option<Instant>,
+}
+
+/// Whether the last attempt to write succeeded; shared with whoever asks.
+#[derive(Clone)]
+pub(super) struct Health(Arc<Mutex<Result<(), Arc<StoreError>>>>);
+
+impl Default for Health {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Ok(()))))
+    }
+}
+
+impl Health {
+    pub(super) fn get(&self) -> Result<(), Arc<StoreError>> {
+        locked(&self.0).clone()
+    }
+
+    fn set(&self, report: Result<(), Arc<StoreError>>) {
+        let mut health = locked(&self.0);
+        match (&*health, &report) {
+            (Ok(()), Err(error)) => {
+                tracing::error!(%error, "publishes are refused until the store works again");
+            }
+            (Err(_), Ok(())) => tracing::info!("the store works again"),
+            _ => {}
+        }
+        *health = report;
+    }
+}
+
+/// What a transaction will add to one room.
+struct Addition {
+    room: Arc<Room>,
+    head: Offset,
+    records: Vec<(Record, Instant)>,
+}
+
+impl Committer {
+    pub(super) fn new(
+        writer: Box<dyn Writer>,
+        registry: Arc<Registry>,
+        retention: Retention,
+        options: &Options,
+        telemetry: Arc<Telemetry>,
+        health: Health,
+    ) -> Self {
+        Self {
+            tails: Tails::new(registry.clone(), options.tail_bytes, options.tail_age),
+            last_time: writer.last_time(),
+            writer,
+            registry,
+            retention,
+            window: options.idempotency_window,
+            telemetry,
+            health,
+            next_expiry: Instant::now(),
+            last_group: 0,
+            next_probe: None,
+        }
+    }
+
+    /// Does what it is asked until nobody can ask any more.
+    pub(super) fn run(mut self, waiting: &Receiver<Command>) {
+        let mut group = Vec::new();
+        loop {
+            let until_chores = self.next_chore().saturating_duration_since(Instant::now());
+            let first = match waiting.recv_timeout(until_chores) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let (mut messages, mut bytes) = (0, 0);
+            for command in first.into_iter().chain(waiting.try_iter()).take(MAX_COMMANDS) {
+                match command {
+                    Command::Open { name, watcher, opened } => opened(self.open(&name, watcher)),
+                    Command::Release { name } => self.registry.drop_if_idle(&name),
+                    Command::Publish(publish) => {
+                        messages += publish.messages.len();
+                        bytes += publish.pending.bytes;
+                        group.push(publish);
+                        if messages >= MAX_MESSAGES || bytes >= MAX_BYTES {
+                            break;
+                        }
+                    }
+                }
+            }
+            if !group.is_empty() {
+                self.last_group = messages;
+                self.commit(&mut group);
+            }
+            self.chores();
+        }
+    }
+
+    /// The room in memory; taken there from the store if need be.
+    fn room(&mut self, name: &RoomName) -> Result<Arc<Room>, StoreError> {
+        match self.registry.get(name) {
+            Some(room) => Ok(room),
+            None => Ok(self.registry.insert(name.clone(), self.writer.head(name)?)),
+        }
+    }
+
+    fn open(&mut self, name: &RoomName, watcher: Watcher) -> Result<(Arc<Room>, Offset), Arc<StoreError>> {
+        let room = self.room(name).map_err(Arc::new)?;
+        let head = room.watch(watcher);
+        Ok((room, head))
+    }
+
+    /// Commits a group of publishes as one transaction, delivers it and answers.
+    fn commit(&mut self, group: &mut Vec<Publish>) {
+        let mut additions = HashMap::new();
+        let result = self.store(group, &mut additions);
+        let report = result.as_ref().map(drop).map_err(Clone::clone);
+        self.note_health(report);
+        match result {
+            Ok(answers) => {
+                self.deliver(additions.into_values());
+                for (publish, published) in group.drain(..).zip(answers) {
+                    // A publisher that hung up wants no answer.
+                    drop(publish.answer.send(Ok(published)));
+                }
+            }
+            Err(error) => {
+                for name in additions.keys() {
+                    self.registry.drop_if_idle(name);
+                }
+                for publish in group.drain(..) {
+                    drop(publish.answer.send(Err(PublishError::Store(error.clone()))));
+                }
+            }
+        }
+    }
+
+    fn store(
+        &mut self,
+        group: &mut [Publish],
+        additions: &mut HashMap<RoomName, Addition>,
+    ) -> Result<Vec<Vec<Published>>, Arc<StoreError>> {
+        self.writer.begin()?;
+        let stored = group.iter_mut().map(|publish| {
+            let arrived = publish.arrived;
+            publish.messages.drain(..).map(|message| self.append(message, arrived, additions)).collect()
+        });
+        match stored.collect::<Result<_, StoreError>>() {
+            Ok(answers) => {
+                self.writer.commit()?;
+                Ok(answers)
+            }
+            Err(error) => {
+                self.writer.rollback();
+                Err(Arc::new(error))
+            }
+        }
+    }
+
+    /// Adds a message to the transaction, unless its id was there before.
+    fn append(
+        &mut self,
+        message: NewMessage,
+        arrived: Instant,
+        additions: &mut HashMap<RoomName, Addition>,
+    ) -> Result<Published, StoreError> {
+        let NewMessage { room: name, data, id, sender } = message;
+        let time = self.now();
+        if let Some(id) = &id {
+            let since = time.saturating_sub(millis(self.window));
+            if let Some(Position { epoch, offset }) = self.writer.find_id(&name, id, since)? {
+                return Ok(Published { room: name, epoch, offset, duplicate: true });
+            }
+        }
+        if !additions.contains_key(&name) {
+            let room = self.room(&name)?;
+            let head = room.head();
+            additions.insert(name.clone(), Addition { room, head, records: Vec::new() });
+        }
+        let epoch = self.registry.epoch.clone();
+        let Some(addition) = additions.get_mut(&name) else { return Err(StoreError::Closed) };
+        addition.head = addition.head.next();
+        let record = Record { offset: addition.head, time, id, sender, data };
+        self.writer.append(&name, &record)?;
+        addition.records.push((record, arrived));
+        Ok(Published { room: name, epoch, offset: addition.head, duplicate: false })
+    }
+
+    /// Hands what is committed to the rooms.
+    fn deliver(&mut self, additions: impl Iterator<Item = Addition>) {
+        let now = Instant::now();
+        for Addition { room, records, .. } in additions {
+            self.telemetry.published.inc_by(records.len() as u64);
+            let entries = records.into_iter().map(|(record, arrived)| {
+                let frame = frames::message(room.name(), &record);
+                self.tails.added(&room, frame.len(), now);
+                RoomEntry { frame, arrived }
+            });
+            room.append(entries.collect::<Vec<_>>());
+        }
+    }
+
+    /// Milliseconds since 1970 that never go back.
+    fn now(&mut self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_time = self.last_time.max(millis(now));
+        self.last_time
+    }
+
+    fn next_chore(&self) -> Instant {
+        let others = [self.next_probe, self.tails.next_trim()];
+        others.into_iter().flatten().fold(self.next_expiry, Instant::min)
+    }
+
+    /// What is due besides publishing: memory's and retention's bounds, and a look at a store that
+    /// failed.
+    fn chores(&mut self) {
+        let now = Instant::now();
+        self.tails.trim(now);
+        if self.next_probe.is_some_and(|due| due <= now) {
+            let report = self.writer.probe().map_err(Arc::new);
+            self.note_health(report);
+        }
+        if self.next_expiry <= now {
+            self.next_expiry = now + EXPIRE_EVERY;
+            self.expire(now);
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let Retention::For(kept) = self.retention else { return };
+        let cut = self.now().saturating_sub(millis(kept));
+        // There is a batch for each group while there is more to remove: one that is larger than the
+        // group gains on the publishes.
+        let batch = EXPIRE_BATCH.max(self.last_group.saturating_mul(2));
+        match self.writer.expire(cut, batch) {
+            // There is more: go on as soon as the publishes that wait are done.
+            Ok(removed) if removed == batch => self.next_expiry = now,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "old messages could not be removed"),
+        }
+    }
+
+    fn note_health(&mut self, report: Result<(), Arc<StoreError>>) {
+        self.next_probe = report.is_err().then(|| Instant::now() + PROBE_EVERY);
+        self.health.set(report);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,119 @@
+//! The reading side, on a thread and a connection of its own: reads never wait for the writer.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::value::RawValue;
+use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
+
+use super::{epoch_name, offset, unreadable};
+use crate::store::{Reader, Record, Segment, StoreError};
+
+pub(super) struct SqliteReader {
+    connection: Connection,
+}
+
+impl SqliteReader {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+}
+
+impl Reader for SqliteReader {
+    fn knows_epoch(&mut self, epoch: &Epoch) -> Result<bool, StoreError> {
+        let action = "looking an epoch up";
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT 1 FROM epochs WHERE epoch = ?1")
+            .map_err(StoreError::database(action))?;
+        statement.exists([epoch.as_str()]).map_err(StoreError::database(action))
+    }
+
+    fn segments(&mut self, room: &RoomName) -> Result<Vec<Segment>, StoreError> {
+        let action = "reading a room's epochs";
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT e.epoch, s.last FROM ends s JOIN epochs e ON e.id = s.epoch
+                 WHERE s.room = (SELECT id FROM rooms WHERE name = ?1) ORDER BY s.epoch",
+            )
+            .map_err(StoreError::database(action))?;
+        let rows = statement
+            .query_map([room.as_str()], |row| {
+                Ok(Segment { epoch: epoch_name(row, 0)?, last: offset(row, 1)? })
+            })
+            .map_err(StoreError::database(action))?;
+        rows.collect::<Result<_, _>>().map_err(StoreError::database(action))
+    }
+
+    fn records(
+        &mut self,
+        room: &RoomName,
+        epoch: &Epoch,
+        after: Offset,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let action = "reading messages";
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT offset, time, id, sender, data FROM messages
+                 WHERE room = (SELECT id FROM rooms WHERE name = ?1)
+                   AND epoch = (SELECT id FROM epochs WHERE epoch = ?2) AND offset > ?3
+                 ORDER BY offset LIMIT ?4",
+            )
+            .map_err(StoreError::database(action))?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = statement
+            .query(params![room.as_str(), epoch.as_str(), after.get(), limit])
+            .map_err(StoreError::database(action))?;
+        let mut records = Vec::new();
+        let mut total = 0;
+        while let Some(row) = rows.next().map_err(StoreError::database(action))? {
+            let record = record(row).map_err(StoreError::database(action))?;
+            total += record.size();
+            if total > bytes && !records.is_empty() {
+                break;
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    fn nth_last(
+        &mut self,
+        room: &RoomName,
+        n: u32,
+        until: &Position,
+    ) -> Result<Option<Position>, StoreError> {
+        let action = "counting back";
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT e.epoch, t.offset FROM
+                   (SELECT epoch, offset FROM messages
+                    WHERE room = (SELECT id FROM rooms WHERE name = ?1)
+                      AND (epoch, offset) <= ((SELECT id FROM epochs WHERE epoch = ?2), ?3)
+                    ORDER BY epoch DESC, offset DESC LIMIT ?4) t
+                 JOIN epochs e ON e.id = t.epoch ORDER BY t.epoch, t.offset LIMIT 1",
+            )
+            .map_err(StoreError::database(action))?;
+        statement
+            .query_row(params![room.as_str(), until.epoch.as_str(), until.offset.get(), n], |row| {
+                Ok(Position { epoch: epoch_name(row, 0)?, offset: offset(row, 1)? })
+            })
+            .optional()
+            .map_err(StoreError::database(action))
+    }
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let id: Option<String> = row.get(2)?;
+    let data: String = row.get(4)?;
+    Ok(Record {
+        offset: offset(row, 0)?,
+        time: row.get(1)?,
+        id: id.map(|id| MessageId::new(&id).map_err(|error| unreadable(2, error))).transpose()?,
+        sender: row.get(3)?,
+        data: RawValue::from_string(data).map_err(|error| unreadable(4, error))?,
+    })
+}
