@@ -9,10 +9,11 @@ const PATIENCE = 3000;
  * session that nobody can prove; so one asks at a time, where the browser has locks.
  */
 export async function fetchCookie(fetch, url) {
-  const signal = AbortSignal.timeout(PATIENCE);
-  const ask = () => fetch(url, { credentials: "include", cache: "no-store", signal });
   const locks = globalThis.navigator?.locks;
   try {
+    // Inside, since engines of before 2022 have no such function.
+    const signal = AbortSignal.timeout(PATIENCE);
+    const ask = () => fetch(url, { credentials: "include", cache: "no-store", signal });
     await (locks ? locks.request(`twine-cookie ${url}`, { signal }, ask) : ask());
   } catch {
     // Whoever can't have the cookie connects without.

@@ -17,3 +17,13 @@ test("whatever is wrong with the fetch, the connection goes on", async () => {
   }, "http://hub.test/");
   await fetchCookie(undefined, "http://hub.test/");
 });
+
+test("an engine that is too old for a timeout connects without the cookie", async () => {
+  const { timeout } = AbortSignal;
+  AbortSignal.timeout = undefined;
+  try {
+    await fetchCookie(async () => assert.fail("asked without a limit"), "http://hub.test/");
+  } finally {
+    AbortSignal.timeout = timeout;
+  }
+});
