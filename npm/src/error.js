@@ -8,3 +8,12 @@ export class TwineError extends Error {
     this.room = room;
   }
 }
+
+/** What was thrown, in words. Anything can be thrown, also what has no text. */
+export function words(cause) {
+  try {
+    return `${cause?.message ?? cause}`;
+  } catch {
+    return "what it threw has no text";
+  }
+}

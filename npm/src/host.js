@@ -1,8 +1,11 @@
 import { fetchCookie } from "./cookie.js";
-import { TwineError } from "./error.js";
+import { TwineError, words } from "./error.js";
 
 /** The subprotocol of this version of the wire. */
 const PROTOCOL = "twine.v1.json";
+
+/** The longest scope that a hub takes. */
+export const SCOPE_BYTES = 1024;
 
 /** What the client's own errors mean. The hub's come with their own words. */
 export const MEANINGS = {
@@ -11,6 +14,7 @@ export const MEANINGS = {
   withdrawn: "the room was unsubscribed before it was subscribed",
   already_subscribed: "the room is subscribed from another position: unsubscribe it first",
   closed: "the client was closed before the call was complete",
+  bad_history: "a history is a whole number of messages, from 0 to 2^32 - 1",
   too_many_rooms: "a client holds at most 10,000 rooms",
   too_many_calls: "at most 10,000 calls may wait for the hub",
   garbled: "the hub sent something that is no frame of this protocol: ",
@@ -38,18 +42,22 @@ export class Host {
 
   /** Starts a driver that calls this host. */
   drive({ Driver }) {
-    const { scope = globalThis.location?.pathname, token } = this.#options;
-    this.#driver = new Driver(this, instance(), scope, token, Math.random());
+    // A path may be longer than the hub takes. It is ASCII, so that characters are bytes.
+    const { scope = globalThis.location?.pathname.slice(0, SCOPE_BYTES), token } = this.#options;
+    this.#driver = new Driver(weakly(this), instance(), scope, token, Math.random());
     return this.#driver;
   }
 
   open() {
     const WebSocket = this.#options.WebSocket ?? globalThis.WebSocket;
     try {
-      return new WebSocket(this.#addresses.socket, PROTOCOL);
+      const socket = new WebSocket(this.#addresses.socket, PROTOCOL);
+      // For as long as there is a socket: Node ends a process at an `error` that nobody handles.
+      socket.onerror = () => {};
+      return socket;
     } catch (cause) {
       const message = WebSocket
-        ? `the page may not connect to ${this.#addresses.socket}: ${cause.message}`
+        ? `the page may not connect to ${this.#addresses.socket}: ${words(cause)}`
         : "there is no WebSocket here: pass one as option `WebSocket`";
       this.#raise("error", new TwineError("socket_failed", message, { retryable: true, cause }));
     }
@@ -62,7 +70,7 @@ export class Host {
 
   deliver(frame, epoch, recovered) {
     const { room, offset, time, id, sender, data } = frame;
-    const message = { room, epoch, offset, time, id, sender, recovered };
+    const message = { room, epoch, offset, time, id: id ?? undefined, sender: sender ?? undefined, recovered };
     const pending = this.#rooms.get(room)?.listeners.call([data, message], (error) => this.#report(error, room)) ?? [];
     if (pending.length === 0) return false;
     Promise.all(pending).then(() => this.#driver.settled(room, epoch, offset));
@@ -96,9 +104,18 @@ export class Host {
 
   #report(cause, room) {
     globalThis.reportError?.(cause);
-    const message = `a listener of room ${room} failed: ${cause?.message ?? cause}`;
+    const message = `a listener of room ${room} failed: ${words(cause)}`;
     this.#raise("error", new TwineError("listener_failed", message, { cause, room }));
   }
+}
+
+/**
+ * `host`, without keeping it: what the driver holds is a root of the engine's garbage collector, and
+ * with a host there would live its client, for ever.
+ */
+function weakly(host) {
+  const get = (ref, method) => (...values) => ref.deref()?.[method](...values);
+  return new Proxy(new WeakRef(host), { get });
 }
 
 /** A name for this object, as random as the engine can. `randomUUID` is for secure pages only. */

@@ -1,3 +1,8 @@
+/** @throws TypeError where `listener` is no function. */
+export function checkListener(listener) {
+  if (typeof listener !== "function") throw new TypeError("a listener is a function");
+}
+
 /**
  * Functions to call, in the order they were added.
  *
@@ -19,10 +24,10 @@ export class Listeners {
   }
 
   /** Adds `listener` until the returned undo is called or `signal` aborts. */
-  add(listener, { signal, once, bound } = {}) {
-    if (typeof listener !== "function") throw new TypeError("a listener is a function");
+  add(listener, { signal, once } = {}) {
+    checkListener(listener);
     if (signal?.aborted) return () => {};
-    const entry = { listener, once, bound, remove: () => this.#remove(entry, signal) };
+    const entry = { listener, once, remove: () => this.#remove(entry, signal) };
     this.#entries.add(entry);
     signal?.addEventListener("abort", entry.remove);
     if (this.size === 1) this.#onChange?.(true);
@@ -32,11 +37,6 @@ export class Listeners {
   /** Removes every addition of `listener`. */
   remove(listener) {
     for (const entry of this.#entries) if (entry.listener === listener) entry.remove();
-  }
-
-  /** Removes what was added as `bound`. */
-  removeBound() {
-    for (const entry of this.#entries) if (entry.bound) entry.remove();
   }
 
   /**

@@ -14,16 +14,21 @@ export class Room {
     return this.listeners.size === 0 && this.#holds.size === 0;
   }
 
-  /** Holds the subscription. The returned function lets go, and gives whether that was the last hold. */
+  /** Holds the subscription. The hold's signal aborts when it ends, with all that is bound to it. */
   hold() {
-    const hold = {};
+    const hold = new AbortController();
     this.#holds.add(hold);
-    return () => this.#holds.delete(hold) && this.#holds.size === 0;
+    return hold;
   }
 
-  /** The subscription ends for all that held it, and for listeners that were bound to it. */
+  /** Ends a hold, and gives whether that was the last one. */
+  letGo(hold) {
+    hold.abort();
+    return this.#holds.delete(hold) && this.#holds.size === 0;
+  }
+
+  /** Ends all holds. */
   release() {
-    this.#holds.clear();
-    this.listeners.removeBound();
+    for (const hold of this.#holds) this.letGo(hold);
   }
 }

@@ -1,13 +1,16 @@
 import { addresses } from "./address.js";
 import { engine } from "./engine.js";
-import { TwineError } from "./error.js";
-import { Host, MEANINGS } from "./host.js";
-import { Listeners } from "./listeners.js";
+import { TwineError, words } from "./error.js";
+import { Host, MEANINGS, SCOPE_BYTES } from "./host.js";
+import { Listeners, checkListener } from "./listeners.js";
 import { isPage, watchPage } from "./page.js";
 import { Room } from "./room.js";
 
 /** What calls reject with when the app itself has ended what they waited for. */
 const EXPECTED = ["closed", "disconnected", "withdrawn"];
+
+/** The clients that are not closed: nothing else keeps one that the app let go of. */
+const open = new Set();
 
 /**
  * A connection to a hub. See `types/twine.d.ts`.
@@ -29,6 +32,7 @@ export class Twine {
   #unwatch;
 
   constructor(url, options = {}) {
+    if (new TextEncoder().encode(options.scope).length > SCOPE_BYTES) throw new TypeError("a scope has at most 1,024 bytes");
     this.#options = options;
     this.#host = new Host(addresses(url), options, this.#rooms, (type, event) => this.#raise(type, event));
     if (options.autoConnect ?? isPage()) this.#connect();
@@ -74,23 +78,31 @@ export class Twine {
   subscribe(name, options, listener) {
     if (typeof options === "function") return this.subscribe(name, undefined, options);
     const { after, history, token, signal } = options ?? {};
+    if (listener) checkListener(listener);
     if (signal?.aborted) return this.#quiet(Promise.reject(signal.reason));
     const room = this.#room(name);
-    const letGo = room.hold();
-    const undo = listener && room.listeners.add(listener, { signal, bound: true });
+    const hold = room.hold();
+    const held = { signal: hold.signal };
+    if (listener) room.listeners.add(listener, held);
+    // The driver would take these for other numbers, and for no position.
+    const wrong =
+      history !== undefined && history !== history >>> 0
+        ? "bad_history"
+        : after && (typeof after.epoch !== "string" || !Number.isSafeInteger(after.offset)) && "bad_position";
     const { promise, reject } = this.#call(name, (driver, call) =>
-      driver.subscribe(call, name, after?.epoch, after?.offset ?? 0, history, token),
+      wrong
+        ? this.#host.failed(call, wrong, undefined, false, name)
+        : driver.subscribe(call, name, after?.epoch, after?.offset, history, token),
     );
     const give = () => {
-      undo?.();
-      const last = letGo();
+      const last = room.letGo(hold);
       this.#tidy(name);
       return last;
     };
     signal?.addEventListener("abort", () => {
       reject(signal.reason);
       if (give()) this.unsubscribe(name);
-    }, { once: true });
+    }, held);
     promise.catch(give);
     return promise;
   }
@@ -102,6 +114,7 @@ export class Twine {
   }
 
   listenOn(name, listener, { signal } = {}) {
+    checkListener(listener);
     const undo = this.#room(name).listeners.add(listener, { signal });
     this.#tidy(name);
     return undo;
@@ -195,7 +208,7 @@ export class Twine {
     if (type === "error" && listeners.size === 0 && !EXPECTED.includes(event.code)) console.warn(event);
     listeners.call([event], (cause) => {
       globalThis.reportError?.(cause);
-      const message = `a listener of event ${type} failed: ${cause?.message ?? cause}`;
+      const message = `a listener of event ${type} failed: ${words(cause)}`;
       if (type !== "error") this.#raise("error", new TwineError("listener_failed", message, { cause }));
     });
   }
@@ -204,7 +217,9 @@ export class Twine {
     if (!watching) {
       this.#unwatch?.();
       this.#unwatch = undefined;
+      open.delete(this);
     } else {
+      open.add(this);
       this.#unwatch ??= watchPage(() => this.#driver?.wake());
     }
   }

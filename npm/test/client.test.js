@@ -101,6 +101,50 @@ test("a listener that throws is reported, and the others run", async () => {
   }
 });
 
+test("what a listener throws may have no text", async () => {
+  const twine = client();
+  twine.connect();
+  const errors = new Inbox();
+  const inbox = new Inbox();
+  twine.on("error", errors.push);
+  await twine.subscribe("mute", (data) => {
+    inbox.push(data);
+    throw data === 1 ? Object.create(null) : Symbol("mute");
+  });
+  for (const data of [1, 2, 3]) await hub.publish("mute", data);
+  assert.deepEqual(await inbox.take(3), [1, 2, 3]);
+  for (const { code, message } of await errors.take(3)) {
+    assert.deepEqual([code, message], ["listener_failed", "a listener of room mute failed: what it threw has no text"]);
+  }
+  twine.once("state", () => {
+    throw Object.create(null);
+  });
+  twine.disconnect();
+  assert.equal((await errors.next()).code, "listener_failed");
+  assert.equal(twine.state, "closed");
+});
+
+test("a hub that is down ends no process", async () => {
+  const down = await Hub.start();
+  await down.stop();
+  const twine = new Twine(down.url, { WebSocket });
+  clients.push(twine);
+  const delays = new Inbox();
+  twine.on("state", ({ state, delay }) => state === "reconnecting" && delays.push(delay));
+  twine.connect();
+  await delays.take(2);
+  assert.equal(twine.state, "reconnecting");
+});
+
+test("a page with a path that is longer than a scope may be connects", async () => {
+  globalThis.location = { pathname: `/${"%E4%B8%AD".repeat(200)}` };
+  try {
+    await client().connect();
+  } finally {
+    delete globalThis.location;
+  }
+});
+
 test("a listener may unsubscribe, disconnect, connect and make another client", async () => {
   const twine = client();
   twine.connect();
@@ -156,20 +200,48 @@ test("what rejects is an event too, and ends no process", async () => {
   await assert.rejects(twine.subscribe("a", { after: { epoch: "no epoch", offset: 1 } }), { code: "bad_position" });
 });
 
+test("options that the hub could not be asked for are refused, not made into others", async () => {
+  const twine = client();
+  const errors = new Inbox();
+  twine.on("error", errors.push);
+  await twine.connect();
+  const position = { epoch: "e", offset: 1 };
+  for (const history of [-1, 2.7, "many", 2 ** 32, null]) {
+    await assert.rejects(twine.subscribe("odd", { history }), { code: "bad_history", room: "odd" });
+  }
+  for (const after of [{ offset: 1 }, { epoch: "e" }, { ...position, offset: 1.5 }, { ...position, epoch: 7 }]) {
+    await assert.rejects(twine.subscribe("odd", { after }), { code: "bad_position", room: "odd" });
+  }
+  await errors.take(9);
+});
+
+test("a listener that is none is refused, and nothing is left of it", async () => {
+  const twine = client();
+  await twine.connect();
+  assert.throws(() => twine.subscribe("strict", {}, "listener"), TypeError);
+  const controller = new AbortController();
+  await twine.subscribe("strict", { signal: controller.signal });
+  // Ended by its only hold: what comes now is another subscription, after the message.
+  controller.abort();
+  const { offset } = await hub.publish("strict", 1);
+  assert.equal((await twine.subscribe("strict")).offset, offset);
+});
+
 test("an aborted subscription rejects with the signal's reason and takes its listener off", async () => {
   const twine = client();
   const controller = new AbortController();
-  const subscribed = twine.subscribe("fleeting", { signal: controller.signal }, assert.fail);
+  const heard = [];
+  const subscribed = twine.subscribe("fleeting", { signal: controller.signal }, (data) => heard.push(data));
   const reason = new Error("changed my mind");
   controller.abort(reason);
   await assert.rejects(subscribed, reason);
   await assert.rejects(twine.subscribe("fleeting", { signal: controller.signal }), reason);
   await twine.connect();
-  const marker = new Inbox();
+  const inbox = new Inbox();
+  await twine.subscribe("fleeting", inbox.push);
   await hub.publish("fleeting", 1);
-  await twine.subscribe("marker", marker.push);
-  await hub.publish("marker", 2);
-  assert.equal(await marker.next(), 2);
+  assert.equal(await inbox.next(), 1);
+  assert.deepEqual(heard, []);
 });
 
 test("aborting one of two subscriptions of a room leaves the other in force", async () => {
@@ -177,11 +249,13 @@ test("aborting one of two subscriptions of a room leaves the other in force", as
   twine.connect();
   const controller = new AbortController();
   const inbox = new Inbox();
-  await twine.subscribe("shared", { signal: controller.signal }, assert.fail);
+  const heard = [];
+  await twine.subscribe("shared", { signal: controller.signal }, (data) => heard.push(data));
   await twine.subscribe("shared", inbox.push);
   controller.abort();
   await hub.publish("shared", 1);
   assert.equal(await inbox.next(), 1);
+  assert.deepEqual(heard, []);
 });
 
 test("a client that was closed says so, and comes back", async () => {
@@ -197,6 +271,7 @@ test("a client that was closed says so, and comes back", async () => {
 
 test("events and addresses that don't exist are refused at once", () => {
   assert.throws(() => new Twine("ftp://example.com"), TypeError);
+  assert.throws(() => client({ scope: "é".repeat(513) }), TypeError);
   assert.throws(() => client().on("message", () => {}), TypeError);
   assert.throws(() => client().listenOn("room", undefined), TypeError);
   assert.throws(() => client().subscribe(7), TypeError);

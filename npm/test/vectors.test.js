@@ -2,45 +2,10 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
-import { Twine } from "../dist/twine.js";
+import { Line, connected } from "./support/line.js";
 
 const vectors = async (name) =>
   JSON.parse(await readFile(new URL(`../../twine-protocol/vectors/${name}.json`, import.meta.url), "utf8"));
-
-const CONNECTED = { type: "connected", resumed: false, adopted: false, heartbeat: 25000, rooms: [] };
-
-/** A socket whose other end is the test: the vectors say what a hub sends, also what none would. */
-class Line {
-  static last;
-  sent = [];
-  closed;
-
-  constructor() {
-    Line.last = this;
-    queueMicrotask(() => this.onopen());
-  }
-
-  send(text) {
-    const frame = JSON.parse(text);
-    if (frame.type === "connect") this.receive(JSON.stringify(CONNECTED));
-    else this.sent.push(frame);
-  }
-
-  close(code) {
-    this.closed ??= code ?? 1000;
-  }
-
-  receive(data) {
-    this.onmessage?.({ data });
-  }
-}
-
-async function connected() {
-  const twine = new Twine("http://hub.test", { WebSocket: Line, fetch: async () => new Response() });
-  twine.on("error", () => {});
-  await twine.connect();
-  return twine;
-}
 
 test("a hub's frames are taken, ignored or refused as the vectors say", async () => {
   const { good, bad } = await vectors("hub-frames");

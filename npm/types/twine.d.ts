@@ -18,7 +18,7 @@ export declare class Twine {
    * connection.
    *
    * @param url The hub's address, like `https://rt.example.com`; in a page it may be relative to it.
-   * @throws TypeError where `url` is no address of a hub.
+   * @throws TypeError where `url` is no address of a hub, or an option is none.
    */
   constructor(url: string | URL, options?: TwineOptions);
 
@@ -92,7 +92,9 @@ export declare class Twine {
 export interface TwineOptions {
   /** Whether to connect by itself. By default in a page and in a web worker. */
   autoConnect?: boolean;
-  /** Keeps sessions of one origin apart. By default the page's path. */
+  /**
+   * Keeps sessions of one origin apart; at most 1,024 bytes. By default the page's path, cut to that.
+   */
   scope?: string;
   /** A token for the connection, where the hub asks for one. */
   token?: string;
@@ -107,6 +109,7 @@ export interface WebSocketLike {
   onopen: unknown;
   onmessage: unknown;
   onclose: unknown;
+  onerror: unknown;
   send(data: string): void;
   close(code?: number): void;
 }
