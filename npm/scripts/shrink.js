@@ -10,14 +10,37 @@ import binaryen from "binaryen";
 const PANICS =
   /panicking::|panic_(fmt|handler|already|with_hook)|(unwrap|expect)_failed|slice_index_fail|handle_(alloc_)?error|capacity_overflow|throw_str/;
 
+/**
+ * What the glue has for engines that can't run the module, which needs reference types (all that have
+ * those have these), and what nothing calls.
+ */
+const VAIN = [
+  [/\(typeof FinalizationRegistry === 'undefined'\)\s*\? \{.*\}\s*: /g, ""],
+  [/^if \(!\('encodeInto' in cachedTextEncoder\)\) \{\n[^]*?^\}\n/gm, ""],
+  [/^    if \(realloc === undefined\) \{\n[^]*?^    \}\n/gm, ""],
+  [/^if \(Symbol\.dispose\).*\n/gm, ""],
+  [/^    (?:__destroy_into_raw|free)\(\) \{\n[^]*?^    \}\n/gm, ""],
+  // Strings that cross are short: room for the longest that they may be costs less than a look at each character.
+  [
+    /^    let len = arg\.length;\n[^]*?^    WASM_VECTOR_LEN = offset;\n/gm,
+    `    const room = arg.length * 3;
+    let ptr = malloc(room, 1) >>> 0;
+    WASM_VECTOR_LEN = cachedTextEncoder.encodeInto(arg, getUint8ArrayMemory0().subarray(ptr, ptr + room)).written;
+    if (room) ptr = realloc(ptr, room, WASM_VECTOR_LEN, 1) >>> 0;
+`,
+  ],
+  // A memory that has grown has another buffer.
+  [/cachedDataViewMemory0 === null \|\| .*(?=\) \{$)/gm, "cachedDataViewMemory0?.buffer !== wasm.memory.buffer"],
+];
+
 /** Rewrites the module and its glue in place; `wasmOpt` is the path of the command. */
 export async function shrink(wasm, glue, wasmOpt) {
   await writeFile(wasm, snip(await readFile(wasm)));
   const run = (...passes) => execFileSync(wasmOpt, [...passes, wasm, "-o", wasm], { encoding: "utf8" });
   // The lowest addresses are the far end of the stack: nothing is read from there.
   run("-Oz", "--converge", "--low-memory-unused", "--strip-debug", "--strip-producers");
-  const names = JSON.parse(run("--minify-imports-and-exports-and-modules", "--strip-target-features"));
-  await writeFile(glue, rename(await readFile(glue, "utf8"), names));
+  const names = JSON.parse(run("--minify-imports-and-exports-and-modules", "--reorder-functions", "--strip-target-features"));
+  await writeFile(glue, rename(prune(await readFile(glue, "utf8")), names));
 }
 
 /** Lets functions of the panic machinery end the program at once. */
@@ -35,6 +58,15 @@ function snip(bytes) {
   const snipped = module.emitBinary();
   module.dispose();
   return snipped;
+}
+
+/** Takes out of the glue what is in vain. */
+function prune(glue) {
+  return VAIN.reduce((text, [vain, instead]) => {
+    const pruned = text.replace(vain, instead);
+    if (pruned === text) throw new Error(`the glue has changed: it has no ${vain}`);
+    return pruned;
+  }, glue);
 }
 
 /** Gives the glue the names that wasm-opt gave to what the module imports and exports. */

@@ -14,7 +14,7 @@ export const MEANINGS = {
   withdrawn: "the room was unsubscribed before it was subscribed",
   already_subscribed: "the room is subscribed from another position: unsubscribe it first",
   closed: "the client was closed before the call was complete",
-  bad_history: "a history is a whole number of messages, from 0 to 2^32 - 1",
+  bad_history: "a history is a whole number from 0 to 2^32 - 1",
   too_many_rooms: "a client holds at most 10,000 rooms",
   too_many_calls: "at most 10,000 calls may wait for the hub",
   garbled: "the hub sent something that is no frame of this protocol: ",
