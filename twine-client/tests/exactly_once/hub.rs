@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use proptest::sample::Index;
 use twine_protocol::{
     ClientFrame, Connected, Epoch, EpochChange, ErrorCode, ErrorFrame, Gap, GapReason, Lost, Message, Offset,
     Position, RoomName, ServerFrame, Subscribe, Subscribed, Unsubscribed,
@@ -125,6 +126,12 @@ impl Hub {
         self.logs[room].serials.iter().find_map(of)
     }
 
+    /// One of the positions that the room ever had.
+    pub(crate) fn any_position(&self, room: &RoomName, index: Index) -> Option<Position> {
+        let serials = &self.logs.get(room)?.serials;
+        serials.keys().nth(index.index(serials.len())).cloned()
+    }
+
     /// The serials that are in the room's log, deleted or not.
     pub(crate) fn serials(&self, room: &RoomName) -> BTreeSet<Serial> {
         self.logs
@@ -167,8 +174,8 @@ impl Hub {
         };
         if let Some(history) = ask.history {
             let history = usize::try_from(history).expect("it is small");
-            place =
-                place.min(Place { era: head.era, offset: head.offset.saturating_sub(history) }).max(log.cut);
+            let before = Place { era: head.era, offset: head.offset.saturating_sub(history) };
+            place = place.min(before.max(log.cut));
         }
         let position = log.position(place);
         answer.epoch = position.epoch;
@@ -262,6 +269,7 @@ impl Log {
     }
 }
 
-fn refusal(id: u64, code: ErrorCode) -> ServerFrame<Serial> {
+/// The answer to a request that comes to nothing.
+pub(crate) fn refusal(id: u64, code: ErrorCode) -> ServerFrame<Serial> {
     ServerFrame::Error(ErrorFrame { id: Some(id), code, message: String::new() })
 }

@@ -10,6 +10,8 @@ pub(crate) struct Oracle {
     /// The last message at or before the position the subscription started after; `None`: not yet
     /// in force.
     start: Option<Serial>,
+    /// What the app has asked to start after.
+    asked: Option<Serial>,
     last: Serial,
     /// Up to here, what is missing was announced as lost.
     announced: Serial,
@@ -26,11 +28,19 @@ impl Oracle {
         self.start.is_some()
     }
 
-    /// The subscription is in force; only the first time counts.
+    /// The app wants what comes after there; only the first time counts, and before it is in force.
+    pub(crate) fn asks(&mut self, after: Serial) {
+        if self.start.is_none() && self.asked.is_none() {
+            self.asked = Some(after);
+        }
+    }
+
+    /// The subscription is in force; only the first time counts. What is between the place that was
+    /// asked for and this one must be announced as lost.
     pub(crate) fn starts(&mut self, after: Serial) {
         if self.start.is_none() {
             self.start = Some(after);
-            self.last = after;
+            self.last = self.asked.map_or(after, |asked| asked.min(after));
         }
     }
 

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::sample::Index;
-use twine_client::core::{CallId, Config, Core, Effect, Outcome, SocketId, State, SubscribeOptions, limits};
-use twine_protocol::{ClientFrame, Disconnect, ErrorCode, Position, RoomName, ServerFrame};
+use twine_client::core::{
+    CallId, Config, Core, Effect, Error, Outcome, SocketId, State, SubscribeOptions, limits,
+};
+use twine_protocol::{ClientFrame, Disconnect, ErrorCode, Position, RoomName, ServerFrame, Subscribe};
 
-use crate::hub::{Hub, Peer, Serial};
+use crate::hub::{Hub, Peer, Serial, refusal};
 use crate::oracle::Oracle;
 
 /// One thing that happens.
@@ -51,6 +53,8 @@ pub(crate) enum Step {
     Subscribe {
         room: usize,
         history: Option<u32>,
+        /// After one of the positions that the room ever had.
+        after: Option<Index>,
     },
     Unsubscribe(usize),
     Attach(usize),
@@ -103,6 +107,17 @@ struct Wire {
     peer: Peer,
     to_hub: VecDeque<ClientFrame>,
     to_client: VecDeque<ServerFrame<Serial>>,
+}
+
+impl Wire {
+    /// Whether a later request for the same room has come with this one.
+    fn overtakes(&self, ask: &Subscribe) -> bool {
+        self.to_hub.iter().any(|later| match later {
+            ClientFrame::Subscribe(later) => later.room == ask.room,
+            ClientFrame::Unsubscribe(later) => later.room == ask.room,
+            _ => false,
+        })
+    }
 }
 
 impl World {
@@ -185,7 +200,7 @@ impl World {
                     queue.remove(at);
                 }
             }
-            Step::Subscribe { room, history } => self.subscribe(room, history),
+            Step::Subscribe { room, history, after } => self.subscribe(room, history, after),
             Step::Unsubscribe(room) => self.unsubscribe(&self.rooms[room].clone()),
             Step::Attach(room) => self.attach(&self.rooms[room].clone()),
             Step::Detach(room) => self.detach(&self.rooms[room].clone()),
@@ -268,7 +283,12 @@ impl World {
                     }
                 }
             }
-            wire.to_client.extend(self.hub.handle(&mut wire.peer, frame));
+            match &frame {
+                ClientFrame::Subscribe(ask) if wire.overtakes(ask) => {
+                    wire.to_client.push_back(refusal(ask.id, ErrorCode::NotSubscribed));
+                }
+                _ => wire.to_client.extend(self.hub.handle(&mut wire.peer, frame)),
+            }
         } else if let Some(frame) = wire.to_client.pop_front() {
             let socket = wire.socket;
             if let ServerFrame::Subscribed(answer) = &frame
@@ -344,7 +364,9 @@ impl World {
                 Effect::Done(call, result) => {
                     let room = self.calls.remove(&call);
                     // A subscription that never came into force is over when its call has failed.
-                    if let (Some(room), Err(_)) = (room, &result)
+                    if let Err(Error::AlreadySubscribed { room }) = &result {
+                        assert!(self.oracles.contains_key(room), "nobody has subscribed {room}");
+                    } else if let (Some(room), Err(_)) = (room, &result)
                         && self.oracles.get(&room).is_some_and(|oracle| !oracle.is_in_force())
                     {
                         self.oracles.remove(&room);
@@ -352,7 +374,9 @@ impl World {
                         assert!(!position.epoch.is_empty());
                     }
                 }
-                _ => {}
+                // A hub that is busy is all that anything goes wrong with by itself.
+                Effect::Error(Error::Refused { code: ErrorCode::Unavailable, .. }) | Effect::Close(..) => {}
+                other => panic!("nobody has asked for {other:?}"),
             }
         }
     }
@@ -378,12 +402,16 @@ impl World {
         self.core.delivered(room, position);
     }
 
-    fn subscribe(&mut self, room: usize, history: Option<u32>) {
+    fn subscribe(&mut self, room: usize, history: Option<u32>, after: Option<Index>) {
         let room = self.rooms[room].clone();
         // History asked for again is a wish to see messages twice: no promise then.
         let history = if self.oracles.contains_key(&room) { None } else { history };
-        self.oracles.entry(room.clone()).or_default();
-        let options = SubscribeOptions { history, ..SubscribeOptions::default() };
+        let after = after.and_then(|index| self.hub.any_position(&room, index));
+        let oracle = self.oracles.entry(room.clone()).or_default();
+        if let Some(after) = &after {
+            oracle.asks(self.hub.serial_at(&room, after));
+        }
+        let options = SubscribeOptions { history, after, ..SubscribeOptions::default() };
         let call = self.core.subscribe(self.now, &room, options);
         self.calls.insert(call, room);
     }
