@@ -11,19 +11,19 @@ use super::{Kind, Opened, Options, Record, Retention, StoreError, memory, open};
 
 const ALL: Limit = Limit { messages: 1_000, bytes: usize::MAX };
 
-fn room(name: &str) -> RoomName {
+pub(super) fn room(name: &str) -> RoomName {
     name.parse().unwrap()
 }
 
-fn offset(n: u64) -> Offset {
+pub(super) fn offset(n: u64) -> Offset {
     Offset::new(n).unwrap()
 }
 
-fn at(epoch: &Epoch, n: u64) -> Position {
+pub(super) fn at(epoch: &Epoch, n: u64) -> Position {
     Position { epoch: epoch.clone(), offset: offset(n) }
 }
 
-fn record(n: u64, time: u64, id: Option<&str>) -> Record {
+pub(super) fn record(n: u64, time: u64, id: Option<&str>) -> Record {
     Record {
         offset: offset(n),
         time,
@@ -33,7 +33,7 @@ fn record(n: u64, time: u64, id: Option<&str>) -> Record {
     }
 }
 
-fn append(store: &mut Opened, name: &str, offsets: Range<u64>, time: u64) {
+pub(super) fn append(store: &mut Opened, name: &str, offsets: Range<u64>, time: u64) {
     store.writer.begin().unwrap();
     for n in offsets {
         store.writer.append(&room(name), &record(n, time, None)).unwrap();
@@ -42,7 +42,7 @@ fn append(store: &mut Opened, name: &str, offsets: Range<u64>, time: u64) {
 }
 
 /// A page as `offset` for messages and `epoch` for crossings.
-fn shown(page: &Page) -> Vec<String> {
+pub(super) fn shown(page: &Page) -> Vec<String> {
     let show = |item: &Item| match item {
         Item::Message { record, .. } => record.offset.to_string(),
         Item::Crossing { prev, .. } => format!("crossing after {}", prev.offset),
@@ -50,7 +50,7 @@ fn shown(page: &Page) -> Vec<String> {
     page.items.iter().map(show).collect()
 }
 
-fn read(store: &mut Opened, name: &str, start: &Start, until: &Position) -> Page {
+pub(super) fn read(store: &mut Opened, name: &str, start: &Start, until: &Position) -> Page {
     page::read(&mut *store.reader, &room(name), start, until, ALL).unwrap()
 }
 
@@ -58,7 +58,7 @@ fn in_memory() -> Opened {
     open(&Options { kind: Kind::Memory { max_bytes: usize::MAX }, retention: Retention::Forever }).unwrap()
 }
 
-fn sqlite(folder: &tempfile::TempDir) -> Opened {
+pub(super) fn sqlite(folder: &tempfile::TempDir) -> Opened {
     let kind = Kind::Sqlite { data_dir: folder.path().to_owned() };
     open(&Options { kind, retention: Retention::Forever }).unwrap()
 }
@@ -291,26 +291,6 @@ fn a_second_hub_is_kept_out_of_the_folder() {
     assert!(matches!(open(&options), Err(StoreError::InUse { .. })));
     drop(first);
     assert!(open(&options).is_ok());
-}
-
-#[test]
-fn a_file_that_is_no_database_of_ours_is_refused_with_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let options =
-        Options { kind: Kind::Sqlite { data_dir: folder.path().to_owned() }, retention: Retention::Forever };
-    let path = folder.path().join("twine.db");
-    std::fs::write(&path, "this is a text, and long enough to be taken for a database header by no one ...")
-        .unwrap();
-    let Err(error) = open(&options) else { panic!("opened") };
-    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
-    std::fs::remove_file(&path).unwrap();
-    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE foreign_one (x)").unwrap();
-    let Err(error) = open(&options) else { panic!("opened") };
-    assert!(error.to_string().contains("move it away"), "{error}");
-    std::fs::remove_file(&path).unwrap();
-    drop(open(&options).unwrap());
-    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert!(matches!(open(&options), Err(StoreError::Newer { found: 99, .. })));
 }
 
 /// What happens to a room of the model.

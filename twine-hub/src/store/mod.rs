@@ -208,8 +208,8 @@ pub enum StoreError {
     },
     /// The file is no database, or a damaged one.
     #[error(
-        "{} is damaged or no database of Twine; restore a backup, or move it away to start with an empty one",
-        path.display()
+        "{path} is damaged; restore a backup, or move it and {path}-wal away to start with an empty one",
+        path = path.display()
     )]
     Corrupt {
         /// The file.
@@ -217,6 +217,41 @@ pub enum StoreError {
         /// What the database said.
         #[source]
         source: Option<rusqlite::Error>,
+    },
+    /// The database of another program.
+    #[error("{} is the database of another program; move it away, or set another `data_dir`", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The write-ahead log has messages that were acknowledged and can't be read any more.
+    #[error(
+        "{} is damaged, and acknowledged messages in it can't be read; restore a backup, or see \
+         \"A database that is refused\" in docs/OPERATIONS.md to go on without them",
+        path.display()
+    )]
+    DamagedLog {
+        /// The log.
+        path: PathBuf,
+    },
+    /// There is a write-ahead log, but no database that it belongs to.
+    #[error(
+        "{} is left of a database that is gone; put that one back as {}, or move the log away to start with an \
+         empty one",
+        log.display(), database.display()
+    )]
+    Orphaned {
+        /// The log.
+        log: PathBuf,
+        /// Where its database was.
+        database: PathBuf,
+    },
+    /// A file was deleted, moved or replaced while the hub has it open. Nothing that is written is
+    /// kept; it goes on where the file comes back.
+    #[error("{} was moved or deleted while in use; put it back, or restart the hub", path.display())]
+    Moved {
+        /// The file.
+        path: PathBuf,
     },
     /// Written by a later version.
     #[error("{} has schema {found}, this version knows {known}; run a newer twine-hub", path.display())]

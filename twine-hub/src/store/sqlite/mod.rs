@@ -4,7 +4,12 @@
 //! was acknowledged survives `kill -9` and a power cut. Rows have ascending numbers in the order of
 //! their commits: appends go to the end of the file, and retention cuts at its beginning.
 
+mod damage;
+mod place;
 mod reader;
+mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -12,49 +17,14 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use twine_protocol::{Epoch, Offset};
 
+use self::place::Place;
 use self::reader::SqliteReader;
 use self::writer::SqliteWriter;
 use super::{Opened, StoreError, epoch};
-
-/// The schema that this version writes, in `PRAGMA user_version`.
-const SCHEMA: i64 = 1;
-/// Marks the file as Twine's, in `PRAGMA application_id`: "Twin".
-const APPLICATION_ID: i64 = 0x5477_696e;
-
-/// No foreign keys: each epoch and end that retention removes would be looked for among all messages.
-const TABLES: &str = "
-    CREATE TABLE epochs (
-        id INTEGER PRIMARY KEY,
-        epoch TEXT NOT NULL UNIQUE,
-        opened INTEGER NOT NULL
-    );
-    CREATE TABLE rooms (
-        id INTEGER PRIMARY KEY,
-        name TEXT NOT NULL UNIQUE
-    );
-    -- The last offset of each room in each epoch; outlives the messages.
-    CREATE TABLE ends (
-        room INTEGER NOT NULL,
-        epoch INTEGER NOT NULL,
-        last INTEGER NOT NULL,
-        PRIMARY KEY (room, epoch)
-    ) WITHOUT ROWID;
-    CREATE TABLE messages (
-        seq INTEGER PRIMARY KEY,
-        room INTEGER NOT NULL,
-        epoch INTEGER NOT NULL,
-        offset INTEGER NOT NULL,
-        time INTEGER NOT NULL,
-        id TEXT,
-        sender TEXT,
-        data TEXT NOT NULL
-    );
-    CREATE UNIQUE INDEX messages_by_position ON messages (room, epoch, offset);
-    CREATE INDEX messages_by_id ON messages (room, id) WHERE id IS NOT NULL;
-";
 
 /// Opens `data_dir/twine.db`, makes it if missing, and begins a new epoch in it.
 pub(crate) fn open(data_dir: &Path) -> Result<Opened, StoreError> {
@@ -73,12 +43,37 @@ fn open_both(data_dir: &Path) -> Result<(SqliteWriter, SqliteReader), StoreError
     let path = data_dir.join("twine.db");
     // SQLite would make it readable for all; what it puts beside the file later has the file's mode.
     drop(private(&path)?);
-    let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-    prepare(&connection, &path).map_err(|error| damaged(error, &path))?;
-    let (epoch_id, epoch) = begin_epoch(&connection).map_err(|error| damaged(error, &path))?;
+    damage::check_files(&path)?;
+    let mut connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let (epoch_id, epoch) = begin(&mut connection, &path).map_err(|error| damaged(error, &path))?;
     let last_time = last_time(&connection)?;
     let reader = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    Ok((SqliteWriter::new(connection, epoch_id, epoch, last_time, lock), SqliteReader::new(reader)))
+    let place = Place::of(&path)?;
+    let writer = SqliteWriter::new(connection, epoch_id, epoch, last_time, place, lock);
+    Ok((writer, SqliteReader::new(reader)))
+}
+
+/// Checks the database, brings it up to date and begins an epoch in it.
+fn begin(connection: &mut Connection, path: &Path) -> Result<(i64, Epoch), StoreError> {
+    let action = "setting it up";
+    // Files that are refused stay as they are: closing them moves no log into a damaged database.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(StoreError::database(action))?;
+    schema::check(connection, path)?;
+    damage::check_pages(connection, path)?;
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
+        .map_err(StoreError::database(action))?;
+    // On macOS a plain sync leaves the data in the drive's cache; elsewhere `fullfsync` does nothing.
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = 1;
+             PRAGMA wal_autocheckpoint = 4000;",
+        )
+        .map_err(StoreError::database(action))?;
+    schema::migrate(connection, path)?;
+    begin_epoch(connection)
 }
 
 /// Opens it with a bound on its size: what is full then is as full as a disk.
@@ -116,37 +111,6 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     connection.set_prepared_statement_cache_capacity(32);
     connection.busy_timeout(Duration::from_secs(5)).map_err(StoreError::database("opening it"))?;
     Ok(connection)
-}
-
-/// Checks whose file it is, and makes or migrates the schema.
-fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let database = StoreError::database;
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let found = pragma("user_version").map_err(database("reading its schema"))?;
-    let owner = pragma("application_id").map_err(database("reading its schema"))?;
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(database("reading its schema"))?;
-    if tables > 0 && owner != APPLICATION_ID {
-        return Err(StoreError::Corrupt { path: path.to_owned(), source: None });
-    }
-    if found > SCHEMA {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA });
-    }
-    // On macOS a plain sync leaves the data in the drive's cache; elsewhere `fullfsync` does nothing.
-    connection
-        .execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = 1;
-             PRAGMA wal_autocheckpoint = 4000;",
-        )
-        .map_err(database("setting it up"))?;
-    if tables == 0 {
-        let create = format!(
-            "BEGIN; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;"
-        );
-        connection.execute_batch(&create).map_err(database("creating its tables"))?;
-    }
-    Ok(())
 }
 
 /// What SQLite says of a file that is none of its own, told as what to do about it.

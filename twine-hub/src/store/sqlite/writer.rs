@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, params};
 use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 
+use super::place::Place;
 use super::{epoch_name, offset};
 use crate::store::{Record, StoreError, Writer};
 
@@ -23,6 +24,7 @@ pub(super) struct SqliteWriter {
     /// The rooms that the open transaction has met.
     touched: HashMap<RoomName, Touched>,
     next_seals: Instant,
+    place: Place,
     _lock: File,
 }
 
@@ -41,6 +43,7 @@ impl SqliteWriter {
         epoch_id: i64,
         epoch: Epoch,
         last_time: u64,
+        place: Place,
         lock: File,
     ) -> Self {
         Self {
@@ -50,6 +53,7 @@ impl SqliteWriter {
             last_time,
             touched: HashMap::new(),
             next_seals: Instant::now(),
+            place,
             _lock: lock,
         }
     }
@@ -96,6 +100,7 @@ impl SqliteWriter {
                 )?;
             }
         }
+        self.place.check()?;
         self.execute("committing", "COMMIT", []).map(drop)
     }
 
@@ -225,6 +230,7 @@ impl Writer for SqliteWriter {
 
     fn probe(&mut self) -> Result<(), StoreError> {
         self.rollback();
+        self.place.check()?;
         // SQLite writes and syncs a row also where its values stay the same.
         let sql = "UPDATE epochs SET opened = opened WHERE id = ?1";
         self.execute("trying to write", sql, [self.epoch_id]).map(drop)
