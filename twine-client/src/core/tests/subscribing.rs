@@ -1,0 +1,244 @@
+//! What the app asks of rooms, and what the hub answers.
+
+use super::*;
+
+#[test]
+fn what_calls_ask_for_before_the_connection_is_asked_for_together() {
+    let mut bench = Bench::new();
+    let after = SubscribeOptions { after: Some(at("e1", 3)), ..SubscribeOptions::default() };
+    let history = |n| SubscribeOptions { history: Some(n), ..SubscribeOptions::default() };
+    for options in [after.clone(), after, history(20), history(2)] {
+        bench.core.subscribe(bench.now, &room("chat"), options);
+    }
+    bench.core.connect(bench.now);
+    bench.get_online();
+    let ask = asked(&bench.effects());
+    assert_eq!((ask.after, ask.history), (Some(at("e1", 3)), Some(20)));
+}
+
+#[test]
+fn a_room_is_not_moved_away_from_under_its_listeners() {
+    let elsewhere = SubscribeOptions { after: Some(at("e1", 9)), ..SubscribeOptions::default() };
+    let refused = |call| [Effect::Done(call, Err(Error::AlreadySubscribed { room: room("chat") }))];
+
+    let (mut bench, socket) = Bench::subscribed(7);
+    let call = bench.core.subscribe(bench.now, &room("chat"), elsewhere.clone());
+    assert_eq!(bench.effects(), refused(call));
+    assert_eq!(delivered(&bench.frame(socket, message(8))), [(at("e1", 8), false)]);
+    // Where it is already, it may be asked for.
+    let here = SubscribeOptions { after: Some(at("e1", 8)), ..SubscribeOptions::default() };
+    bench.core.subscribe(bench.now, &room("chat"), here);
+    assert!(matches!(bench.effects()[..], [Effect::Done(_, Ok(Outcome::Subscribed { .. }))]));
+
+    let (mut bench, _) = Bench::online();
+    let first = SubscribeOptions { after: Some(at("e1", 3)), ..SubscribeOptions::default() };
+    bench.core.subscribe(bench.now, &room("chat"), first);
+    bench.effects();
+    let call = bench.core.subscribe(bench.now, &room("chat"), elsewhere);
+    assert_eq!(bench.effects(), refused(call));
+}
+
+#[test]
+fn history_of_a_room_in_force_is_asked_for_with_its_cursor() {
+    let (mut bench, _) = Bench::subscribed(7);
+    let options = SubscribeOptions { history: Some(2), ..SubscribeOptions::default() };
+    bench.core.subscribe(bench.now, &room("chat"), options);
+    let ask = asked(&bench.effects());
+    assert_eq!((ask.after, ask.history), (Some(at("e1", 7)), Some(2)));
+}
+
+#[test]
+fn a_request_that_a_later_one_has_overtaken_is_no_error() {
+    let (mut bench, socket) = Bench::online();
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    let overtaken = asked(&bench.effects());
+    bench.core.unsubscribe(bench.now, &room("chat"));
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    bench.effects();
+    assert_eq!(bench.frame(socket, refusal(Some(overtaken.id), ErrorCode::NotSubscribed)), []);
+}
+
+#[test]
+fn a_room_may_be_subscribed_before_the_connection_is_up() {
+    let mut bench = Bench::new();
+    let options = SubscribeOptions { history: Some(20), ..SubscribeOptions::default() };
+    let call = bench.core.subscribe(bench.now, &room("chat"), options);
+    assert_eq!(bench.effects(), []);
+    bench.core.connect(bench.now);
+    let socket = bench.get_online();
+    let ask = asked(&bench.effects());
+    assert_eq!((ask.after, ask.history), (None, Some(20)));
+    let effects = bench.frame(socket, subscribed(ask.id, "e1", 3, ("e1", 23), None));
+    let outcome = Outcome::Subscribed { position: at("e1", 3), recovered: None };
+    assert_eq!(effects, [Effect::Done(call, Ok(outcome))]);
+}
+
+#[test]
+fn history_is_asked_for_until_it_is_answered_and_not_again() {
+    let (mut bench, socket) = Bench::online();
+    bench.core.attach(bench.now, &room("chat")).unwrap();
+    let options = SubscribeOptions { history: Some(20), token: Some("t".to_owned()), after: None };
+    bench.core.subscribe(bench.now, &room("chat"), options);
+    bench.effects();
+    bench.core.closed(bench.now, socket, 1006, "");
+    bench.wait_for_retry();
+    let socket = bench.get_online();
+    let ask = asked(&bench.effects());
+    assert_eq!(ask.history, Some(20));
+    bench.frame(socket, subscribed(ask.id, "e1", 3, ("e1", 23), None));
+    bench.core.closed(bench.now, socket, 1006, "");
+    bench.wait_for_retry();
+    bench.get_online();
+    let ask = asked(&bench.effects());
+    assert_eq!((ask.history, ask.after, ask.token), (None, Some(at("e1", 3)), Some("t".to_owned())));
+}
+
+#[test]
+fn subscribing_again_is_answered_at_once_or_with_the_request_under_way() {
+    let (mut bench, socket) = Bench::online();
+    let first = bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    let second = bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    let ask = asked(&bench.effects());
+    let effects = bench.frame(socket, subscribed(ask.id, "e1", 3, ("e1", 3), None));
+    let outcome = Outcome::Subscribed { position: at("e1", 3), recovered: None };
+    assert_eq!(
+        effects,
+        [Effect::Done(first, Ok(outcome.clone())), Effect::Done(second, Ok(outcome.clone()))]
+    );
+    let third = bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    assert_eq!(bench.effects(), [Effect::Done(third, Ok(outcome))]);
+}
+
+#[test]
+fn a_subscription_refused_for_good_fails_its_call() {
+    let (mut bench, socket) = Bench::online();
+    let call = bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    let ask = asked(&bench.effects());
+    let effects = bench.frame(socket, refusal(Some(ask.id), ErrorCode::Forbidden));
+    let error =
+        Error::Refused { code: ErrorCode::Forbidden, message: String::new(), room: Some(room("chat")) };
+    assert_eq!(effects, [Effect::Done(call, Err(error))]);
+    assert_eq!(bench.core.cursor(&room("chat")), None);
+}
+
+#[test]
+fn a_subscription_refused_for_now_is_asked_for_again() {
+    let (mut bench, socket) = Bench::online();
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    let ask = asked(&bench.effects());
+    let effects = bench.frame(socket, refusal(Some(ask.id), ErrorCode::Unavailable));
+    assert!(matches!(effects[..], [Effect::Error(Error::Refused { code: ErrorCode::Unavailable, .. })]));
+    let again = bench.core.deadline().unwrap();
+    assert!(again <= bench.now + 2_000);
+    bench.now = again;
+    bench.core.timer(bench.now);
+    asked(&bench.effects());
+}
+
+#[test]
+fn an_error_without_a_request_is_told() {
+    let (mut bench, socket) = Bench::online();
+    let effects = bench.frame(socket, refusal(None, ErrorCode::TooMany));
+    assert!(matches!(
+        effects[..],
+        [Effect::Error(Error::Refused { code: ErrorCode::TooMany, room: None, .. })]
+    ));
+}
+
+#[test]
+fn a_request_without_an_answer_replaces_the_connection() {
+    let (mut bench, socket) = Bench::online();
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    bench.effects();
+    bench.now += limits::REQUEST_WAIT;
+    bench.core.heard(bench.now, socket);
+    bench.core.timer(bench.now);
+    assert_eq!(bench.core.poll_effect(), Some(Effect::Close(socket, CloseCode::Normal)));
+}
+
+#[test]
+fn unsubscribing_stops_delivery_at_once_and_completes_with_the_answer() {
+    let (mut bench, socket) = Bench::subscribed(0);
+    bench.core.frame(bench.now, socket, message(1));
+    let call = bench.core.unsubscribe(bench.now, &room("chat"));
+    let effects = bench.effects();
+    let [Effect::Send(_, ClientFrame::Unsubscribe(frame))] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(bench.frame(socket, message(2)), []);
+    let answer = ServerFrame::Unsubscribed(Unsubscribed { id: frame.id, room: room("chat") });
+    assert_eq!(bench.frame(socket, answer), [Effect::Done(call, Ok(Outcome::Unsubscribed))]);
+    // The listener is still there: a new subscription delivers to it, from the head.
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    assert_eq!(asked(&bench.effects()).after, None);
+}
+
+#[test]
+fn unsubscribing_withdraws_a_subscription_under_way() {
+    let (mut bench, _) = Bench::online();
+    let waiting = bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    bench.effects();
+    bench.core.unsubscribe(bench.now, &room("chat"));
+    let effects = bench.effects();
+    assert_eq!(effects[0], Effect::Done(waiting, Err(Error::Withdrawn { room: room("chat") })));
+    assert!(matches!(effects[1], Effect::Send(_, ClientFrame::Unsubscribe(_))));
+}
+
+#[test]
+fn unsubscribing_what_is_not_subscribed_is_done_at_once() {
+    let (mut bench, _) = Bench::online();
+    let call = bench.core.unsubscribe(bench.now, &room("chat"));
+    assert_eq!(bench.effects(), [Effect::Done(call, Ok(Outcome::Unsubscribed))]);
+}
+
+#[test]
+fn a_room_left_while_offline_is_taken_out_of_the_session_later() {
+    let (mut bench, socket) = Bench::subscribed(0);
+    bench.core.closed(bench.now, socket, 1006, "");
+    bench.wait_for_retry();
+    let call = bench.core.unsubscribe(bench.now, &room("chat"));
+    let effects = bench.effects();
+    assert_eq!(effects.last(), Some(&Effect::Done(call, Ok(Outcome::Unsubscribed))));
+    bench.core.opened(bench.now, opened_socket(&effects));
+    bench.effects();
+    let frame = Connected {
+        session: SessionId::new("s1").ok(),
+        resumed: true,
+        adopted: false,
+        heartbeat: 25_000,
+        rooms: vec![room("chat"), room("news")],
+    };
+    let effects = bench.frame(opened_socket(&effects), ServerFrame::Connected(frame));
+    assert!(
+        matches!(&effects[..], [Effect::State(State::Connected), Effect::Send(_, ClientFrame::Unsubscribe(u))]
+        if u.room == room("chat"))
+    );
+}
+
+#[test]
+fn rooms_of_the_session_are_subscribed_when_someone_listens() {
+    let mut bench = Bench::new();
+    bench.core.attach(bench.now, &room("chat")).unwrap();
+    bench.core.connect(bench.now);
+    bench.get_online_with(&["chat", "news"]);
+    assert_eq!(asked(&bench.effects()).room, room("chat"));
+    bench.core.attach(bench.now, &room("news")).unwrap();
+    assert_eq!(asked(&bench.effects()).room, room("news"));
+}
+
+#[test]
+fn rooms_and_calls_are_bounded() {
+    let mut bench = Bench::new();
+    for n in 0..limits::ROOMS_MAX {
+        bench.core.attach(bench.now, &room(&n.to_string())).unwrap();
+    }
+    let limit = limits::ROOMS_MAX;
+    assert_eq!(bench.core.attach(bench.now, &room("one more")), Err(Error::TooManyRooms { limit }));
+    let call = bench.core.subscribe(bench.now, &room("one more"), SubscribeOptions::default());
+    assert_eq!(bench.effects(), [Effect::Done(call, Err(Error::TooManyRooms { limit }))]);
+    for _ in 0..limits::CALLS_MAX {
+        bench.core.subscribe(bench.now, &room("1"), SubscribeOptions::default());
+    }
+    assert_eq!(bench.effects(), []);
+    let call = bench.core.subscribe(bench.now, &room("1"), SubscribeOptions::default());
+    let limit = limits::CALLS_MAX;
+    assert_eq!(bench.effects(), [Effect::Done(call, Err(Error::TooManyCalls { limit }))]);
+}
