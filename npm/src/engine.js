@@ -1,5 +1,5 @@
 import * as glue from "../wasm/core_bg.js";
-import { TwineError } from "./error.js";
+import { TwineError, words } from "./error.js";
 
 let ready;
 
@@ -18,24 +18,30 @@ export function engine(source) {
 
 async function start(source) {
   const module = await compile(await load(source));
-  // The build has shortened the names of both sides (scripts/shrink.js).
-  const { exports } = await WebAssembly.instantiate(module, { a: glue });
-  glue.__wbg_set_wasm(exports);
-  glue.__wbg_start();
-  return glue;
+  try {
+    // The build has shortened the names of both sides (scripts/shrink.js).
+    const { exports } = await WebAssembly.instantiate(module, { a: glue });
+    glue.__wbg_set_wasm(exports);
+    glue.__wbg_start();
+    return glue;
+  } catch (cause) {
+    throw missing("it is none of this version", cause, false);
+  }
+}
+
+function missing(why, cause, retryable = true) {
+  return new TwineError("wasm_missing", `the module could not be loaded: ${why}`, { retryable, cause });
 }
 
 /** The module or its bytes, from wherever the app has them. */
 async function load(source) {
-  const missing = (why, cause) =>
-    new TwineError("wasm_missing", `the module could not be loaded: ${why}`, { retryable: true, cause });
   try {
     const given = await (typeof source === "function" ? source() : source);
     const found = typeof given === "string" || given instanceof URL ? await fetch(given) : given;
     if (found.ok === false) throw missing(`${found.url} answered ${found.status}`);
     return found.arrayBuffer ? await found.arrayBuffer() : found;
   } catch (cause) {
-    throw cause instanceof TwineError ? cause : missing(cause.message, cause);
+    throw cause instanceof TwineError ? cause : missing(words(cause), cause);
   }
 }
 

@@ -30,6 +30,10 @@ export class Twine {
   #state = "idle";
   #events = { state: new Listeners(), gap: new Listeners(), error: new Listeners() };
   #unwatch;
+  /** Why there is no module. */
+  #fault;
+  /** The errors that were events: one may end several calls. */
+  #told = new WeakSet();
 
   constructor(url, options = {}) {
     if (new TextEncoder().encode(options.scope).length > SCOPE_BYTES) throw new TypeError("a scope has at most 1,024 bytes");
@@ -59,7 +63,7 @@ export class Twine {
           if (state === "connected") settle(resolve);
           // The end of what a listener disconnected just before it connected anew is yet to be told.
           const earlier = reason === "disconnected" && this.#wanted;
-          if (state === "closed" && !earlier) settle(reject, new TwineError(reason, message ?? MEANINGS.closed));
+          if (state === "closed" && !earlier) settle(reject, this.#fault ?? new TwineError(reason, message ?? MEANINGS.closed));
         }, until);
         signal?.addEventListener("abort", () => {
           settle(reject, signal.reason);
@@ -89,7 +93,7 @@ export class Twine {
       history !== undefined && history !== history >>> 0
         ? "bad_history"
         : after && (typeof after.epoch !== "string" || !Number.isSafeInteger(after.offset)) && "bad_position";
-    const { promise, reject } = this.#call(name, (driver, call) =>
+    const call = this.#call(name, (driver, call) =>
       wrong
         ? this.#host.failed(call, wrong, undefined, false, name)
         : driver.subscribe(call, name, after?.epoch, after?.offset, history, token),
@@ -100,11 +104,14 @@ export class Twine {
       return last;
     };
     signal?.addEventListener("abort", () => {
-      reject(signal.reason);
-      if (give()) this.unsubscribe(name);
+      call.reject(signal.reason);
+      const last = give();
+      if (!this.#driver) this.#early = this.#early.filter((early) => early.call !== call);
+      else if (last) this.unsubscribe(name);
+      else this.#driver.withdraw(call);
     }, held);
-    promise.catch(give);
-    return promise;
+    call.promise.catch(give);
+    return call.promise;
   }
 
   unsubscribe(name) {
@@ -138,6 +145,7 @@ export class Twine {
     this.#raise("state", { state: "connecting" });
     if (this.#starting) return;
     this.#starting = true;
+    this.#fault = undefined;
     engine(this.#options.wasm).then((glue) => this.#start(glue), (error) => this.#fail(error));
   }
 
@@ -153,6 +161,7 @@ export class Twine {
   /** There is no module, and so no client until the app connects again. */
   #fail(error) {
     this.#starting = false;
+    this.#fault = error;
     for (const { call } of this.#early.splice(0)) call.reject(error);
     this.#raise("error", error);
     this.#raise("state", { state: "closed", reason: error.code, message: error.message });
@@ -161,10 +170,10 @@ export class Twine {
   /** A call that completes later. `begin` hands it to the driver, now or when there is one. */
   #call(room, begin) {
     const call = { room };
-    const promise = this.#quiet(new Promise((resolve, reject) => Object.assign(call, { resolve, reject })));
+    call.promise = this.#quiet(new Promise((resolve, reject) => Object.assign(call, { resolve, reject })));
     if (this.#driver) begin(this.#driver, call);
     else this.#early.push({ begin, call });
-    return { promise, reject: call.reject };
+    return call;
   }
 
   /** A rejection is told as an event too, so that one that nobody awaits harms no one. */
@@ -204,6 +213,8 @@ export class Twine {
       this.#state = event.state;
       this.#watch(event.state !== "closed");
     }
+    if (type === "error" && this.#told.has(event)) return;
+    this.#told.add(event);
     const listeners = this.#events[type];
     if (type === "error" && listeners.size === 0 && !EXPECTED.includes(event.code)) console.warn(event);
     listeners.call([event], (cause) => {

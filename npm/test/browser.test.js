@@ -7,14 +7,16 @@ import { Hub } from "./support/hub.js";
 
 const folder = fileURLToPath(new URL("../dist", import.meta.url));
 let browser;
+/** With the back/forward cache. */
+let caching;
 let hub;
 const sites = [];
 
 before(async () => {
-  [hub, browser] = await Promise.all([Hub.start(), launch()]);
+  [hub, browser, caching] = await Promise.all([Hub.start(), launch(), launch({ caching: true })]);
 });
 after(async () => {
-  await browser.close();
+  await Promise.all([browser.close(), caching.close()]);
   await Promise.all(sites.map((site) => site.close()));
   await hub.stop();
 });
@@ -109,23 +111,47 @@ test("a page with the policy that the message asks for works", async () => {
   await page.evaluate(() => window.ready);
 });
 
-test("what was published while the hub was away arrives once and in order", async () => {
-  const own = await Hub.start();
-  const html = classic("/twine.min.js").replace(hub.url, own.url);
-  const page = await open(browser, await site({ files: { "/": html } }));
+// What tells that the network may be back, and where it is heard.
+for (const [type, target] of [["online", "window"], ["pageshow", "window"], ["visibilitychange", "document"]]) {
+  test(`${type} brings a client back at once, with what was published meanwhile`, async () => {
+    const own = await Hub.start();
+    const html = classic("/twine.min.js").replace(hub.url, own.url);
+    const page = await open(browser, await site({ files: { "/": html } }));
+    await page.evaluate(() => window.ready);
+    await arrives(page, 1, own);
+    // From here on no timer runs: nothing but the event brings the client back.
+    await page.evaluate(() => (window.setTimeout = () => 0));
+    await own.kill();
+    await page.waitForFunction(() => window.states.at(-1).state === "reconnecting");
+    await own.again();
+    await own.publish("page", 2);
+    await own.publish("page", 3);
+    await page.evaluate(([type, target]) => window[target].dispatchEvent(new Event(type)), [type, target]);
+    await page.waitForFunction(() => window.states.at(-1).state === "connected");
+    await arrives(page, 4, own);
+    assert.deepEqual(await page.evaluate(() => window.got), [1, 2, 3, 4]);
+    await own.stop();
+  });
+}
+
+test("a page that comes back from the back/forward cache goes on where it was", async () => {
+  const url = await site({ files: { "/": classic("/twine.min.js"), "/away": "<!doctype html><title>away</title>" } });
+  const page = await open(caching, url);
   await page.evaluate(() => window.ready);
-  await arrives(page, 1, own);
-  await own.kill();
-  await page.waitForFunction(() => window.states.at(-1).state === "reconnecting");
-  await own.again();
-  await own.publish("page", 2);
-  await own.publish("page", 3);
-  // The network is back: the page does not wait for its turn.
-  await page.evaluate(() => dispatchEvent(new Event("online")));
-  await page.waitForFunction(() => window.states.at(-1).state === "connected");
-  await arrives(page, 4, own);
-  assert.deepEqual(await page.evaluate(() => window.got), [1, 2, 3, 4]);
-  await own.stop();
+  await page.evaluate(() => {
+    window.seen = [];
+    addEventListener("pageshow", ({ persisted }) => seen.push(persisted));
+    document.addEventListener("freeze", () => seen.push("frozen"));
+  });
+  await arrives(page, "before");
+  await page.goto(`${url}/away`);
+  await hub.publish("page", "while frozen");
+  // What comes out of the cache has been loaded already.
+  await page.goBack({ waitUntil: "commit" });
+  await page.waitForFunction(() => window.got.length === 2);
+  await arrives(page, "after");
+  assert.deepEqual(await page.evaluate(() => window.got), ["before", "while frozen", "after"]);
+  assert.deepEqual(await page.evaluate(() => window.seen), ["frozen", true]);
 });
 
 test("two clients of a page, and one in a frame, each get everything", async () => {

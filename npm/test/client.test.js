@@ -2,9 +2,11 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { WebSocket } from "ws";
+import { Twine as Slim } from "../dist/slim.js";
 import { Twine, TwineError } from "../dist/twine.js";
 import { Hub } from "./support/hub.js";
 import { Inbox, event } from "./support/inbox.js";
+import { Line, connected } from "./support/line.js";
 
 let hub;
 const clients = [];
@@ -256,6 +258,54 @@ test("aborting one of two subscriptions of a room leaves the other in force", as
   await hub.publish("shared", 1);
   assert.equal(await inbox.next(), 1);
   assert.deepEqual(heard, []);
+});
+
+test("aborting a call for history repeats nothing for those who hold the room", async () => {
+  const twine = await connected();
+  const got = [];
+  const held = twine.subscribe("chat", (data) => got.push(data));
+  Line.last.agree();
+  await held;
+  Line.last.message("chat", 1, "one");
+  const controller = new AbortController();
+  const aborted = twine.subscribe("chat", { history: 20, signal: controller.signal });
+  const { id } = Line.last.sent.at(-1);
+  controller.abort();
+  await assert.rejects(aborted, { name: "AbortError" });
+  assert.deepEqual(Line.last.sent.at(-1).after, { epoch: "e", offset: 1 });
+  assert.equal(Line.last.sent.at(-1).history, undefined);
+  // The hub had answered the first request already.
+  const at = { epoch: "e", offset: 0 };
+  Line.last.receive(JSON.stringify({ type: "subscribed", id, room: "chat", ...at, head: at }));
+  Line.last.message("chat", 1, "one");
+  assert.deepEqual(got, ["one"]);
+  twine.disconnect();
+});
+
+test("a call that is aborted before there is a client is never made", async () => {
+  const twine = new Twine("http://hub.test", { WebSocket: Line, fetch: async () => new Response() });
+  const controller = new AbortController();
+  const aborted = twine.subscribe("chat", { history: 20, signal: controller.signal });
+  const kept = twine.subscribe("chat");
+  controller.abort();
+  await assert.rejects(aborted, { name: "AbortError" });
+  await twine.connect();
+  assert.deepEqual(Line.last.sent.map(({ room, history }) => [room, history]), [["chat", undefined]]);
+  Line.last.agree();
+  await kept;
+  twine.disconnect();
+});
+
+test("a module that can't be started is one error, told by the call and the event alike", async () => {
+  const empty = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
+  const twine = new Slim(hub.url, { WebSocket, wasm: empty });
+  const errors = [];
+  twine.on("error", (error) => errors.push(error));
+  const calls = await Promise.allSettled([twine.connect(), twine.subscribe("chat")]);
+  const [{ reason }] = calls;
+  assert.equal(reason.code, "wasm_missing");
+  assert.deepEqual(calls.map((call) => call.reason === reason), [true, true]);
+  assert.deepEqual(errors, [reason]);
 });
 
 test("a client that was closed says so, and comes back", async () => {

@@ -21,9 +21,11 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
-/** The installed Chromium. */
-export function launch() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+/** The installed Chromium; with its back/forward cache, or without. */
+export function launch({ caching = false } = {}) {
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  const ignoreDefaultArgs = caching ? ["--disable-back-forward-cache"] : [];
+  return chromium.launch({ executablePath, args: FLAGS, ignoreDefaultArgs });
 }
 
 /** A site on a free port: `files` has its pages by path, `folder` the rest. */

@@ -2,7 +2,7 @@
 
 use twine_protocol::{ClientFrame, CloseCode, Connected};
 
-use super::room::Link;
+use super::room::{Link, Waiting};
 use super::{ClosedReason, Core, Effect, Error, Outcome, SocketId, State, limits};
 
 /// Where the connection stands.
@@ -246,15 +246,12 @@ impl<P> Core<P> {
         for name in self.rooms.names() {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
             let calls = std::mem::take(&mut room.calls);
-            // What they asked for fails with them.
-            room.options.after = None;
-            room.options.history = None;
             // What was never in force is not wanted by anyone who knows of it.
             if room.cursor().is_none() {
                 room.forget();
             }
             self.rooms.tidy(&name);
-            for call in calls {
+            for Waiting { call, .. } in calls {
                 self.complete(call, Err(Error::Closed));
             }
         }

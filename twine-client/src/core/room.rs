@@ -13,11 +13,9 @@
 //! Invariant: while `Live`, everything up to `cursor` was handed out, in order and once, or was
 //! announced as lost, and the next message is `cursor.offset + 1` of `cursor.epoch`.
 
-use std::collections::VecDeque;
-
 use twine_protocol::{Epoch, EpochChange, Gap, GapReason, Offset, Position, RoomName, Subscribed};
 
-use super::{CallId, SubscribeOptions, limits};
+use super::{CallId, limits};
 
 /// A room that is subscribed, or listened to, or both.
 #[derive(Debug)]
@@ -28,10 +26,10 @@ pub(super) struct Room {
     /// Whether there is a listener.
     pub(super) listening: bool,
     pub(super) link: Link,
-    /// What the next `subscribe` asks for; used up by its answer, but for the token.
-    pub(super) options: SubscribeOptions,
-    /// The app's calls that the next `subscribed` completes.
-    pub(super) calls: Vec<CallId>,
+    /// A token for this room, where the app gave one.
+    pub(super) token: Option<String>,
+    /// The app's calls that the next `subscribed` completes, and what they ask for.
+    pub(super) calls: Vec<Waiting>,
     /// Refused for now, or asked anew, so many times since a message got through.
     pub(super) setbacks: u32,
     /// The last position handed out, or said by the hub.
@@ -41,7 +39,7 @@ pub(super) struct Room {
     /// What the hub knows of our cursor.
     acked: Option<Position>,
     /// Deliveries whose listeners are not through, in the order they were made.
-    open: VecDeque<Open>,
+    open: Vec<Open>,
 }
 
 /// How a room stands on the present connection.
@@ -71,6 +69,14 @@ pub(super) enum Verdict<T> {
     Hole,
 }
 
+/// A `subscribe` call of the app that is not complete.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) call: CallId,
+    pub(super) after: Option<Position>,
+    pub(super) history: Option<u32>,
+}
+
 #[derive(Debug)]
 struct Open {
     position: Position,
@@ -85,18 +91,28 @@ impl Room {
             wanted: false,
             listening: false,
             link: Link::Idle,
-            options: SubscribeOptions::default(),
+            token: None,
             calls: Vec::new(),
             setbacks: 0,
             cursor: None,
             head: None,
             acked: None,
-            open: VecDeque::new(),
+            open: Vec::new(),
         }
     }
 
     pub(super) fn cursor(&self) -> Option<&Position> {
         self.cursor.as_ref()
+    }
+
+    /// Where the calls that wait want to start, if one of them says so.
+    pub(super) fn after(&self) -> Option<&Position> {
+        self.calls.iter().find_map(|waiting| waiting.after.as_ref())
+    }
+
+    /// How many messages before the head the calls that wait want.
+    pub(super) fn history(&self) -> Option<u32> {
+        self.calls.iter().filter_map(|waiting| waiting.history).max()
     }
 
     /// Whether the hub should be asked for the room: someone waits for messages or for the answer.
@@ -113,7 +129,7 @@ impl Room {
     pub(super) fn forget(&mut self) {
         self.wanted = false;
         self.link = Link::Idle;
-        self.options = SubscribeOptions::default();
+        self.token = None;
         self.setbacks = 0;
         self.cursor = None;
         self.head = None;
@@ -126,8 +142,6 @@ impl Room {
     /// It is authoritative: the cursor becomes what it says, whether that sorts higher or lower.
     pub(super) fn subscribed(&mut self, frame: Subscribed) -> Option<Gap> {
         let position = Position { epoch: frame.epoch, offset: frame.offset };
-        let options = std::mem::take(&mut self.options);
-        self.options.token = options.token;
         let before = self.cursor.replace(position.clone());
         if before.as_ref() != Some(&position) {
             self.open.clear();
@@ -141,7 +155,7 @@ impl Room {
         let (from, to, count) = match frame.lost {
             Some(lost) => (lost.from, lost.to, lost.count),
             // What was asked for, and what is given instead.
-            None => (options.after.or(before).unwrap_or_else(|| position.clone()), position, None),
+            None => (self.after().cloned().or(before).unwrap_or_else(|| position.clone()), position, None),
         };
         Some(Gap {
             room: self.name.clone(),
@@ -173,9 +187,9 @@ impl Room {
         let recovered = self.is_recovered(&position);
         self.setbacks = 0;
         if self.open.len() >= limits::UNSETTLED_MAX {
-            self.open.pop_front();
+            self.open.remove(0);
         }
-        self.open.push_back(Open { position: position.clone(), until: None });
+        self.open.push(Open { position: position.clone(), until: None });
         Verdict::Accept((position, recovered))
     }
 
@@ -246,10 +260,10 @@ impl Room {
 
     /// The cursor to acknowledge, if it moved since the last time: everything up to it is through.
     pub(super) fn ack(&mut self, now: u64) -> Option<Position> {
-        while self.open.front().is_some_and(|open| open.until.is_some_and(|until| until <= now)) {
-            self.open.pop_front();
+        while self.open.first().is_some_and(|open| open.until.is_some_and(|until| until <= now)) {
+            self.open.remove(0);
         }
-        let safe = match self.open.front() {
+        let safe = match self.open.first() {
             Some(open) => before(&open.position),
             None => self.cursor.clone()?,
         };

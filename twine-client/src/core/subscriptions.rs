@@ -6,7 +6,7 @@ use twine_protocol::{
 };
 
 use super::connection::Phase;
-use super::room::{Link, Verdict};
+use super::room::{Link, Verdict, Waiting};
 use super::{CallId, Core, Delivery, Effect, Error, Outcome, SocketId, SubscribeOptions, limits};
 
 /// An unsubscribe request under way.
@@ -37,7 +37,7 @@ impl<P> Core<P> {
             return call;
         };
         let SubscribeOptions { mut after, history, token } = options;
-        let place = room.options.after.as_ref().or(room.cursor());
+        let place = room.after().or(room.cursor());
         if after.is_some() && place.is_some() {
             if after.as_ref() != place {
                 self.complete(call, Err(Error::AlreadySubscribed { room: name.clone() }));
@@ -48,20 +48,16 @@ impl<P> Core<P> {
         room.wanted = true;
         let as_it_is = after.is_none() && history.is_none();
         if token.is_some() {
-            room.options.token = token;
+            room.token = token;
         }
-        if as_it_is {
-            if matches!(room.link, Link::Live | Link::Behind)
-                && let Some(position) = room.cursor().cloned()
-            {
-                self.complete(call, Ok(Outcome::Subscribed { position, recovered: None }));
-                return call;
-            }
-        } else {
-            room.options.after = after.or(room.options.after.take());
-            room.options.history = room.options.history.max(history);
+        if as_it_is
+            && matches!(room.link, Link::Live | Link::Behind)
+            && let Some(position) = room.cursor().cloned()
+        {
+            self.complete(call, Ok(Outcome::Subscribed { position, recovered: None }));
+            return call;
         }
-        room.calls.push(call);
+        room.calls.push(Waiting { call, after, history });
         // A request that is under way, or will be made by itself, answers this call too.
         if !as_it_is || room.link == Link::Idle {
             self.ask(now, name);
@@ -83,7 +79,7 @@ impl<P> Core<P> {
         self.rooms.tidy(name);
         self.retract(name);
         for waiting in withdrawn {
-            self.complete(waiting, Err(Error::Withdrawn { room: name.clone() }));
+            self.complete(waiting.call, Err(Error::Withdrawn { room: name.clone() }));
         }
         match self.phase {
             Phase::Online(online) if wanted => self.leave(now, online.socket, name.clone(), Some(call)),
@@ -95,6 +91,28 @@ impl<P> Core<P> {
             }
         }
         call
+    }
+
+    /// Takes a [`Core::subscribe`] back that is not complete: it fails with [`Error::Withdrawn`], and
+    /// what it alone asked for does not come. The room stays subscribed: [`Core::unsubscribe`] ends that.
+    pub fn withdraw(&mut self, now: u64, call: CallId) {
+        let Some((room, index)) = self.rooms.iter_mut().find_map(|room| {
+            let index = room.calls.iter().position(|waiting| waiting.call == call)?;
+            Some((room, index))
+        }) else {
+            return;
+        };
+        let name = room.name.clone();
+        let history = room.history();
+        room.calls.remove(index);
+        // The answer to the request under way would repeat messages for those who have had them.
+        let is_too_much = room.history() != history && room.cursor().is_some();
+        if is_too_much && matches!(room.link, Link::Asked { .. }) {
+            // Also where no one listens, and it is therefore not asked for before someone does.
+            room.link = Link::Behind;
+            self.ask(now, &name);
+        }
+        self.complete(call, Err(Error::Withdrawn { room: name }));
     }
 
     /// The room has a first listener: delivery goes on from the cursor.
@@ -188,7 +206,7 @@ impl<P> Core<P> {
         if let Some(gap) = gap {
             self.effects.push_back(Effect::Gap(gap));
         }
-        for call in calls {
+        for Waiting { call, .. } in calls {
             self.complete(call, Ok(Outcome::Subscribed { position: position.clone(), recovered }));
         }
     }
@@ -245,7 +263,7 @@ impl<P> Core<P> {
             self.effects.push_back(Effect::Error(error));
             return;
         }
-        for call in calls {
+        for Waiting { call, .. } in calls {
             self.complete(call, Err(error.clone()));
         }
     }
@@ -257,14 +275,13 @@ impl<P> Core<P> {
         let Some(room) = self.rooms.get_mut(name).filter(|room| room.is_due()) else { return };
         let until = now.saturating_add(limits::REQUEST_WAIT);
         room.link = Link::Asked { id, until };
-        let options = &room.options;
         let frame = Subscribe {
             id,
             room: name.clone(),
-            after: options.after.as_ref().or(room.cursor()).cloned(),
+            after: room.after().or(room.cursor()).cloned(),
             stored: false,
-            history: options.history,
-            token: options.token.clone(),
+            history: room.history(),
+            token: room.token.clone(),
         };
         self.rooms_due = self.rooms_due.min(until);
         self.effects.push_back(Effect::Send(online.socket, ClientFrame::Subscribe(frame)));
@@ -329,18 +346,19 @@ impl<P> Core<P> {
         }
     }
 
-    /// Takes the room's queued deliveries back. Gives the position of the first.
+    /// Takes the room's queued deliveries back, and the losses that were told after them: whoever
+    /// reads on from there is told again. Gives the position of the first.
     fn retract(&mut self, name: &RoomName) -> Option<Position> {
         let mut first = None;
-        self.effects.retain(|effect| match effect {
-            Effect::Deliver(delivery) if delivery.room == *name => {
-                if first.is_none() {
-                    first = Some(delivery.position.clone());
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Deliver(delivery) if delivery.room == *name => {
+                    first.get_or_insert(delivery.position);
                 }
-                false
+                Effect::Gap(gap) if first.is_some() && gap.room == *name => {}
+                other => self.effects.push_back(other),
             }
-            _ => true,
-        });
+        }
         first
     }
 

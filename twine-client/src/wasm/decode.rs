@@ -32,6 +32,8 @@ extern "C" {
     #[wasm_bindgen(method, getter, structural)]
     fn id(this: &Object) -> JsValue;
     #[wasm_bindgen(method, getter, structural)]
+    fn sender(this: &Object) -> JsValue;
+    #[wasm_bindgen(method, getter, structural)]
     fn data(this: &Object) -> JsValue;
     #[wasm_bindgen(method, structural, indexing_getter)]
     fn field(this: &Object, name: &str) -> JsValue;
@@ -56,8 +58,7 @@ pub(super) fn decode(text: &JsString) -> Result<Option<ServerFrame<JsValue>>, &'
             offset: reader.offset(),
             time: integer(&reader.object.time()).unwrap_or_else(|| reader.fail("time")),
             id: reader.optional_text("id").and_then(|id| reader.valid("id", MessageId::new(&id).ok())),
-            // Read by the page's side from the payload; the core has no use for it.
-            sender: None,
+            sender: reader.sender(),
             data: reader.payload(),
         }),
         "connected" => ServerFrame::Connected(Connected {
@@ -202,6 +203,15 @@ impl Reader<'_> {
             self.fault.set(Some("rooms"));
         }
         names
+    }
+
+    /// Text or nothing. The page's side reads it from the payload, and the core has no use for it.
+    fn sender(&self) -> Option<String> {
+        let sender = self.object.sender();
+        if !(sender.is_string() || sender.is_undefined() || sender.is_null()) {
+            self.fault.set(Some("sender"));
+        }
+        None
     }
 
     /// A message's payload; see [`decode`].

@@ -112,6 +112,14 @@ impl Driver {
         self.0.call(call, room, Core::unsubscribe);
     }
 
+    /// Takes a call of [`Driver::subscribe`] back; it is given back by [`Host::failed`].
+    pub fn withdraw(&self, call: &JsValue) {
+        let id = self.0.calls.borrow().iter().find(|(_, known)| known == call).map(|(id, _)| *id);
+        if let Some(id) = id {
+            self.0.run(|core, now| core.withdraw(now, id));
+        }
+    }
+
     /// Tells whether a room has listeners now: with the first it is delivered, once it is
     /// subscribed; without any it is not read any further.
     pub fn listening(&self, room: &str, listening: bool) {

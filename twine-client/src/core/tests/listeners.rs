@@ -78,3 +78,28 @@ fn a_call_that_waits_while_its_listener_leaves_is_answered() {
     let effects = bench.frame(socket, subscribed(ask.id, "e1", 5, ("e1", 8), Some(true)));
     assert!(matches!(&effects[..], [Effect::Done(done, Ok(_))] if *done == call));
 }
+
+#[test]
+fn a_loss_that_was_queued_behind_a_listener_that_leaves_is_told_once() {
+    let (mut bench, socket) = Bench::subscribed(4);
+    let lost = gap(at("e1", 5), at("e1", 8));
+    bench.core.frame(bench.now, socket, message(5));
+    bench.core.frame(bench.now, socket, ServerFrame::Gap(lost.clone()));
+    bench.core.detach(bench.now, &room("chat"));
+    assert_eq!(bench.effects(), []);
+    bench.core.attach(bench.now, &room("chat")).unwrap();
+    let ask = asked(&bench.effects());
+    assert_eq!(ask.after, Some(at("e1", 4)));
+    bench.frame(socket, subscribed(ask.id, "e1", 4, ("e1", 8), Some(true)));
+    bench.frame(socket, message(5));
+    assert_eq!(bench.frame(socket, ServerFrame::Gap(lost.clone())), [Effect::Gap(lost)]);
+
+    // One that is told before a message stays told.
+    let lost = gap(at("e1", 8), at("e1", 9));
+    bench.core.frame(bench.now, socket, ServerFrame::Gap(lost.clone()));
+    bench.core.frame(bench.now, socket, message(10));
+    bench.core.detach(bench.now, &room("chat"));
+    assert_eq!(bench.effects(), [Effect::Gap(lost)]);
+    bench.core.attach(bench.now, &room("chat")).unwrap();
+    assert_eq!(asked(&bench.effects()).after, Some(at("e1", 9)));
+}

@@ -242,3 +242,48 @@ fn rooms_and_calls_are_bounded() {
     let limit = limits::CALLS_MAX;
     assert_eq!(bench.effects(), [Effect::Done(call, Err(Error::TooManyCalls { limit }))]);
 }
+
+#[test]
+fn history_that_is_not_wanted_any_more_does_not_come() {
+    let (mut bench, socket) = Bench::subscribed(7);
+    let options = SubscribeOptions { history: Some(5), ..SubscribeOptions::default() };
+    let call = bench.core.subscribe(bench.now, &room("chat"), options.clone());
+    let void = asked(&bench.effects());
+    bench.core.withdraw(bench.now, call);
+    let effects = bench.effects();
+    let ask = asked(&effects);
+    assert_eq!((ask.after, ask.history), (Some(at("e1", 7)), None));
+    assert_eq!(effects.last(), Some(&Effect::Done(call, Err(Error::Withdrawn { room: room("chat") }))));
+    // The hub had answered the first request already.
+    bench.frame(socket, subscribed(void.id, "e1", 2, ("e1", 7), Some(true)));
+    assert_eq!(bench.frame(socket, message(3)), []);
+    bench.frame(socket, subscribed(ask.id, "e1", 7, ("e1", 7), Some(true)));
+    assert_eq!(delivered(&bench.frame(socket, message(8))), [(at("e1", 8), false)]);
+
+    // Where another call wants it as well, it comes.
+    let other = bench.core.subscribe(bench.now, &room("chat"), options.clone());
+    let call = bench.core.subscribe(bench.now, &room("chat"), options);
+    bench.effects();
+    bench.core.withdraw(bench.now, call);
+    assert_eq!(bench.effects(), [Effect::Done(call, Err(Error::Withdrawn { room: room("chat") }))]);
+    // A call that is complete is not withdrawn.
+    bench.core.unsubscribe(bench.now, &room("chat"));
+    bench.effects();
+    bench.core.withdraw(bench.now, other);
+    assert_eq!(bench.effects(), []);
+}
+
+#[test]
+fn history_that_is_not_wanted_any_more_does_not_come_to_a_later_listener() {
+    let (mut bench, socket) = Bench::subscribed(7);
+    bench.core.detach(bench.now, &room("chat"));
+    let options = SubscribeOptions { history: Some(5), ..SubscribeOptions::default() };
+    let call = bench.core.subscribe(bench.now, &room("chat"), options);
+    let void = asked(&bench.effects());
+    bench.core.withdraw(bench.now, call);
+    bench.effects();
+    bench.frame(socket, subscribed(void.id, "e1", 2, ("e1", 7), Some(true)));
+    bench.core.attach(bench.now, &room("chat")).unwrap();
+    let ask = asked(&bench.effects());
+    assert_eq!((ask.after, ask.history), (Some(at("e1", 7)), None));
+}
