@@ -58,3 +58,94 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     ];
     (headers, app.telemetry.open_metrics())
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::extract::Request;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+    use twine_protocol::{Epoch, Offset, Position, RoomName};
+
+    use super::*;
+    use crate::auth::ApiKey;
+    use crate::config::Config;
+    use crate::http::router;
+    use crate::rooms::Rooms;
+    use crate::store::{self, Opened, Reader, Record, Retention, Segment, StoreError};
+    use crate::telemetry::Telemetry;
+
+    /// A reader with a fault.
+    struct Faulty;
+
+    impl Reader for Faulty {
+        fn knows_epoch(&mut self, _: &Epoch) -> Result<bool, StoreError> {
+            panic!("a test wants the reader to panic")
+        }
+
+        fn segments(&mut self, _: &RoomName) -> Result<Vec<Segment>, StoreError> {
+            panic!("a test wants the reader to panic")
+        }
+
+        fn records(
+            &mut self,
+            _: &RoomName,
+            _: &Epoch,
+            _: Offset,
+            _: usize,
+            _: usize,
+        ) -> Result<Vec<Record>, StoreError> {
+            panic!("a test wants the reader to panic")
+        }
+
+        fn nth_last(&mut self, _: &RoomName, _: u32, _: &Position) -> Result<Option<Position>, StoreError> {
+            panic!("a test wants the reader to panic")
+        }
+    }
+
+    async fn get(app: &Arc<App>, path: &str, key: &ApiKey) -> (StatusCode, serde_json::Value) {
+        let authorization = format!("Bearer {}", key.expose());
+        let request = Request::get(path).header("authorization", authorization).body(Body::empty()).unwrap();
+        let answer = router(app.clone()).oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_panicked_answers_who_waits_and_shows_with_what_to_do() {
+        let telemetry = Arc::new(Telemetry::default());
+        let config = Config::default();
+        let Opened { writer, .. } = store::memory::open(usize::MAX);
+        let opened = Opened { writer, reader: Box::new(Faulty) };
+        let rooms = Rooms::start(opened, Retention::Forever, &config.rooms(), telemetry.clone()).unwrap();
+        let key = ApiKey::random().unwrap();
+        let app = App::of(rooms, config, telemetry, &key);
+        assert_eq!(get(&app, "/readyz", &key).await.0, StatusCode::OK);
+
+        // The second waits in the thread's queue, or finds that there is none any more.
+        let (first, second) =
+            tokio::join!(get(&app, "/api/rooms/chat", &key), get(&app, "/api/rooms/news", &key));
+        let later = get(&app, "/api/rooms/chat/messages", &key).await;
+        for (status, problem) in [first, second, later] {
+            assert_eq!((status, &problem["code"]), (StatusCode::SERVICE_UNAVAILABLE, &"unavailable".into()));
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains("restart the hub"), "{detail}");
+        }
+        // The answer comes while the thread unwinds, which takes it a little longer.
+        let shown = loop {
+            let (status, body) = get(&app, "/readyz", &key).await;
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                break body;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!((&shown["ready"], &shown["store"]["ok"]), (&false.into(), &false.into()));
+        let error = shown["store"]["error"].as_str().unwrap();
+        assert!(error.contains("restart the hub"), "{error}");
+        // The end of the hub is none of a fault.
+        app.rooms.close().await;
+        let (_, problem) = get(&app, "/api/rooms/chat", &key).await;
+        assert!(problem["detail"].as_str().unwrap().contains("shutting down"), "{problem}");
+    }
+}

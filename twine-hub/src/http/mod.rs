@@ -54,6 +54,24 @@ pub(crate) struct App {
     pub(crate) refused_pages: crate::seldom::Seldom,
 }
 
+#[cfg(test)]
+impl App {
+    /// What requests of a test work with: these rooms, and nothing that was configured beside `config`.
+    fn of(rooms: Rooms, config: Config, telemetry: Arc<Telemetry>, key: &crate::auth::ApiKey) -> Arc<Self> {
+        Arc::new(Self {
+            connections: Connections::start(&rooms, &config.connections(), &telemetry).unwrap(),
+            keys: ApiKeys::new([key]),
+            origins: Origins::new(None, None),
+            tasks: Tasks::default(),
+            stop: CancellationToken::new(),
+            refused_pages: crate::seldom::Seldom::default(),
+            rooms,
+            telemetry,
+            config,
+        })
+    }
+}
+
 /// Every path of the hub.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let api = Router::new()

@@ -294,9 +294,9 @@ impl Rooms {
         Ok(Position { epoch: registry.epoch.clone(), offset })
     }
 
-    /// Whether the store took the last write.
+    /// Whether the store took the last write, and the threads that write and read it are there.
     pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
-        self.0.broker.health()
+        self.0.broker.health().and_then(|()| self.0.reading.health())
     }
 
     /// Refuses new publishes, waits for those under way and closes the store.

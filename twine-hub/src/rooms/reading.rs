@@ -46,9 +46,13 @@ pub(crate) struct Step {
 type Done<T> = Box<dyn FnOnce(Result<T, Arc<StoreError>>) + Send>;
 
 enum Request {
-    Page { room: RoomName, start: Start, until: Position, limit: Limit, done: Done<Page> },
-    Head { room: RoomName, epoch: Epoch, done: Done<Offset> },
+    Page { room: RoomName, start: Start, until: Position, limit: Limit, asker: Asker<Page> },
+    Head { room: RoomName, epoch: Epoch, asker: Asker<Offset> },
 }
+
+/// Whoever waits for an answer, and gets one whatever happens: a request that is dropped, because the
+/// thread has ended, is answered by that.
+struct Asker<T>(Option<Done<T>>);
 
 /// A handle to the reading thread. What may ask bounds what waits: a connection has one read under
 /// way, an HTTP request two after each other.
@@ -70,8 +74,8 @@ impl Reading {
     pub(super) fn read(&self, request: PageRequest, done: Done<Steps>) {
         let PageRequest { room, start, until, limit } = request;
         let name = room.clone();
-        let done: Done<Page> = Box::new(move |page| done(page.map(|page| steps(&name, page))));
-        self.submit(Request::Page { room, start, until, limit, done });
+        let asker = Asker::new(move |page: Result<Page, _>| done(page.map(|page| steps(&name, page))));
+        self.submit(Request::Page { room, start, until, limit, asker });
     }
 
     pub(super) async fn page(
@@ -81,20 +85,21 @@ impl Reading {
         until: Position,
         limit: Limit,
     ) -> Result<Page, Arc<StoreError>> {
-        let (done, page) = answer();
-        self.submit(Request::Page { room, start, until, limit, done });
-        page.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Closed)))
+        let (asker, page) = waiting();
+        self.submit(Request::Page { room, start, until, limit, asker });
+        page.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Ended)))
     }
 
     pub(super) async fn head(&self, room: RoomName, epoch: Epoch) -> Result<Offset, Arc<StoreError>> {
-        let (done, head) = answer();
-        self.submit(Request::Head { room, epoch, done });
-        head.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Closed)))
+        let (asker, head) = waiting();
+        self.submit(Request::Head { room, epoch, asker });
+        head.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Ended)))
     }
 
     fn submit(&self, request: Request) {
         let refused = match &*locked(&self.requests) {
-            Some(requests) => requests.send(request).err().map(|refused| refused.0),
+            // What the thread takes no more is dropped, and so answered.
+            Some(requests) => requests.send(request).err().map(drop).and(None),
             None => Some(request),
         };
         if let Some(request) = refused {
@@ -102,12 +107,19 @@ impl Reading {
         }
     }
 
+    /// Whether the thread is there.
+    pub(super) fn health(&self) -> Result<(), Arc<StoreError>> {
+        match &*locked(&self.thread) {
+            Some(thread) if thread.is_finished() => Err(Arc::new(StoreError::Ended)),
+            _ => Ok(()),
+        }
+    }
+
     /// Answers what waits, then ends the thread.
     pub(super) fn close(&self) {
         drop(locked(&self.requests).take());
-        if let Some(thread) = locked(&self.thread).take()
-            && thread.join().is_err()
-        {
+        let thread = locked(&self.thread).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that reads the store had panicked");
         }
     }
@@ -117,30 +129,51 @@ impl Request {
     fn refuse(self) {
         let error = Arc::new(StoreError::Closed);
         match self {
-            Self::Page { done, .. } => done(Err(error)),
-            Self::Head { done, .. } => done(Err(error)),
+            Self::Page { asker, .. } => asker.answer(Err(error)),
+            Self::Head { asker, .. } => asker.answer(Err(error)),
         }
     }
 }
 
-fn answer<T: Send + 'static>() -> (Done<T>, oneshot::Receiver<Result<T, Arc<StoreError>>>) {
+impl<T> Asker<T> {
+    fn new(done: impl FnOnce(Result<T, Arc<StoreError>>) + Send + 'static) -> Self {
+        Self(Some(Box::new(done)))
+    }
+
+    fn answer(mut self, answer: Result<T, Arc<StoreError>>) {
+        if let Some(done) = self.0.take() {
+            done(answer);
+        }
+    }
+}
+
+impl<T> Drop for Asker<T> {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done(Err(Arc::new(StoreError::Ended)));
+        }
+    }
+}
+
+/// One who waits in a task.
+fn waiting<T: Send + 'static>() -> (Asker<T>, oneshot::Receiver<Result<T, Arc<StoreError>>>) {
     let (sender, receiver) = oneshot::channel();
     // Whoever asked may be gone by now; then nobody wants the answer.
-    (Box::new(move |answer| drop(sender.send(answer))), receiver)
+    (Asker::new(move |answer| drop(sender.send(answer))), receiver)
 }
 
 fn serve(mut reader: Box<dyn Reader>, waiting: &Receiver<Request>) {
     while let Ok(request) = waiting.recv() {
         match request {
-            Request::Page { room, start, until, limit, done } => {
-                done(page::read(&mut *reader, &room, &start, &until, limit).map_err(Arc::new));
+            Request::Page { room, start, until, limit, asker } => {
+                asker.answer(page::read(&mut *reader, &room, &start, &until, limit).map_err(Arc::new));
             }
-            Request::Head { room, epoch, done } => {
+            Request::Head { room, epoch, asker } => {
                 let segments = reader.segments(&room).map_err(Arc::new);
                 let last = |segments: Vec<crate::store::Segment>| {
                     segments.into_iter().rfind(|s| s.epoch == epoch).map_or(Offset::ZERO, |s| s.last)
                 };
-                done(segments.map(last));
+                asker.answer(segments.map(last));
             }
         }
     }

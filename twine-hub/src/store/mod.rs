@@ -183,8 +183,8 @@ pub enum StoreError {
     /// The hub is shutting down.
     #[error("the database is closed, for the hub is shutting down")]
     Closed,
-    /// The thread that writes has panicked: a fault of the hub. Restart it.
-    #[error("the thread that writes the database has ended; restart the hub")]
+    /// A thread that writes or reads has panicked: a fault of the hub. Restart it.
+    #[error("a thread that the database needs has ended; restart the hub")]
     Ended,
     /// No thread could be started.
     #[error("no thread could be started for the database")]
