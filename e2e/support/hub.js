@@ -50,6 +50,11 @@ export class Hub {
     return this.#program.log;
   }
 
+  /** Waits for a line of its log: the log comes by another way than what a page is told. */
+  logged(pattern) {
+    return this.#program.logged(pattern);
+  }
+
   /** Publishes by plain HTTP. */
   curl(room, data) {
     return run("curl", [

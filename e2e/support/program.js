@@ -24,7 +24,7 @@ export class Program {
   #child;
   #exited;
   #log = [];
-  #onLine = () => {};
+  #waiting = new Set();
 
   constructor(command, args, { env = {}, cwd } = {}) {
     this.#child = spawn(command, args, {
@@ -38,7 +38,7 @@ export class Program {
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
       createInterface({ input: stream }).on("line", (line) => {
         this.#log.push(line);
-        this.#onLine(line);
+        for (const look of this.#waiting) look(line);
       });
     }
   }
@@ -47,7 +47,7 @@ export class Program {
   static async listening(command, args, options) {
     const program = new Program(command, args, options);
     try {
-      const [, port] = await program.#line(/listening.*address=\S*?:(\d+)\b/);
+      const [, port] = await program.logged(/listening.*address=\S*?:(\d+)\b/);
       return { program, port: Number(port) };
     } catch (error) {
       await program.stop("SIGKILL");
@@ -58,6 +58,22 @@ export class Program {
   /** What it has printed, for the report of a test that failed. */
   get log() {
     return this.#log.join("\n");
+  }
+
+  /** Waits until it prints, or has printed, a line that matches; gives the match. */
+  logged(pattern) {
+    return new Promise((resolve, reject) => {
+      const look = (line) => {
+        const found = pattern.exec(line);
+        if (!found) return;
+        this.#waiting.delete(look);
+        resolve(found);
+      };
+      this.#waiting.add(look);
+      this.#log.forEach(look);
+      const ended = ([code]) => reject(new Error(`${this.#child.spawnfile} ended with ${code} and no ${pattern}:\n${this.log}`));
+      this.#exited.then(ended, reject);
+    });
   }
 
   /** Writes to its standard input, and ends that. */
@@ -75,18 +91,5 @@ export class Program {
   async stop(signal = "SIGTERM") {
     if (this.#child.exitCode === null && this.#child.signalCode === null) this.#child.kill(signal);
     await this.#exited;
-  }
-
-  #line(pattern) {
-    return new Promise((resolve, reject) => {
-      this.#onLine = (line) => {
-        const found = pattern.exec(line);
-        if (found) resolve(found);
-      };
-      this.#exited.then(
-        ([code]) => reject(new Error(`${this.#child.spawnfile} ended with ${code} before it listened:\n${this.log}`)),
-        reject,
-      );
-    });
   }
 }

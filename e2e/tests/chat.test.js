@@ -62,8 +62,10 @@ test("a page that is opened later shows what was said, and a reload shows it onc
 
 test("who is typing is seen by the others, until the message is there", async (t) => {
   const { ada, grace } = await withTwo(t);
+  // It is forgotten after a while: someone has to be looking.
+  const seen = ada.page.getByText("Grace is typing").waitFor();
   await grace.page.getByLabel("Message").pressSequentially("hel");
-  await ada.page.getByText("Grace is typing").waitFor();
+  await seen;
   await grace.page.getByLabel("Message").press("Enter");
   await ada.sees("hel");
   await ada.page.getByText("Grace is typing").waitFor({ state: "hidden" });

@@ -50,8 +50,9 @@ test("every state of the page has its picture", async (t) => {
   }
 
   const { light, dark, mobile } = visitors;
+  const typing = light.page.getByText("Grace Hopper is typing").waitFor();
   await dark.page.getByLabel("Message").pressSequentially("On my way");
-  await light.page.getByText("Grace Hopper is typing").waitFor();
+  await typing;
   for (const [name, visitor] of Object.entries(visitors)) await picture(visitor, name);
 
   const all = Object.values(visitors);

@@ -69,7 +69,7 @@ test("a page of a foreign origin is refused, and the log names the setting", asy
   const { hub, pages, open } = await site(t, ({ url }) => ({ "/": listening(url) }), { flags });
   const page = await open(`${pages.at("evil.test")}/`);
   await page.is("reconnecting");
-  assert.match(hub.log, /allowed_origins/);
+  await hub.logged(/allowed_origins/);
   assert.equal(page.complaints.all.some((text) => /evil\.test.*CORS|403/s.test(text)), true, page.complaints.all.join("\n"));
 });
 

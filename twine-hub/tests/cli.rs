@@ -206,7 +206,8 @@ fn what_was_acknowledged_survives_a_kill() {
     let address = hub.address.clone();
     let (acknowledged, so_far) = channel();
     let publisher = std::thread::spawn(move || {
-        for n in 0_u64.. {
+        // No more than a page of history shows, however late the kill comes.
+        for n in 0_u64..1_000 {
             let body = format!(r#"{{"room":"chat","data":{n}}}"#);
             let Some(answer) = ask(&address, key.trim(), "POST /api/publish", "", &body) else { return };
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -375,9 +376,10 @@ fn tail_says_what_is_wrong() {
     let (code, _, errors) = run(twine_hub(folder.path()).args(["tail", "chat", "--after", "x"]));
     assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("EPOCH:OFFSET"), "{errors}");
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    drop(taken);
+    // Bound, so that nobody else gets the port, and without ears.
+    let taken = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    taken.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = taken.local_addr().unwrap().as_socket().unwrap().to_string();
     let (code, _, errors) = run(twine_hub(folder.path()).args(["tail", "chat", "--listen", &address]));
     assert_eq!(code, Some(1), "{errors}");
     assert!(errors.contains("can't be reached"), "{errors}");

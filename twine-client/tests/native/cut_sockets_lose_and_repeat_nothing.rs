@@ -28,9 +28,12 @@ async fn what_was_missed_is_marked_and_what_is_live_is_not() {
     let mut scene = Scene::start().await;
     let client = scene.client().await;
     let mut chat = client.subscribe("chat", SubscribeOptions::default()).await.unwrap();
+    // It must not be back before there is something to miss.
+    scene.proxy.lead_nowhere();
     scene.proxy.cut();
     scene.proxy.until_open(0).await;
     scene.publish("chat", [1]).await;
+    scene.proxy.lead_to(scene.hub.address());
     assert!(next(&mut chat).await.recovered);
     scene.publish("chat", [2]).await;
     assert!(!next(&mut chat).await.recovered);

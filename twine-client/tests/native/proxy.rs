@@ -1,6 +1,6 @@
 //! A TCP proxy between client and hub: the network, with a hand on the plug.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,6 +11,9 @@ use tokio::task::JoinSet;
 
 /// Bytes that the kernel may hold between hub and client: little, so that a reader that stops is felt.
 const SOCKET_BUFFER: u32 = 64 << 10;
+
+/// An address that nobody listens on.
+const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
 
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -62,6 +65,11 @@ impl Proxy {
     /// Later connections go to this hub.
     pub(crate) fn lead_to(&self, hub: SocketAddr) {
         self.orders.send_modify(|orders| orders.hub = hub);
+    }
+
+    /// Later connections end at once, as if nobody listened.
+    pub(crate) fn lead_nowhere(&self) {
+        self.lead_to(NOWHERE);
     }
 
     /// Bytes that the client's sockets took.

@@ -1,14 +1,9 @@
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-
 use twine_client::core::Error as CallError;
 use twine_client::protocol::ErrorCode;
 use twine_client::{Client, Error, State, SubscribeOptions};
 use twine_hub::Hub;
 
 use crate::scene::{Scene, expect, next};
-
-/// A port that nobody listens on.
-const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
 
 #[tokio::test]
 async fn a_message_comes_with_all_that_the_hub_knows_of_it() {
@@ -93,7 +88,7 @@ async fn what_is_refused_says_why() {
 #[tokio::test]
 async fn a_hub_that_is_not_there_is_told_or_waited_for() {
     let scene = Scene::start().await;
-    scene.proxy.lead_to(NOWHERE);
+    scene.proxy.lead_nowhere();
     let error = Client::builder(&scene.proxy.url()).connect().await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }) && error.is_retryable(), "{error}");
 
@@ -113,7 +108,7 @@ async fn a_hub_that_is_not_there_is_told_or_waited_for() {
 #[tokio::test]
 async fn a_call_that_is_given_up_leaves_nothing_behind() {
     let scene = Scene::start().await;
-    scene.proxy.lead_to(NOWHERE);
+    scene.proxy.lead_nowhere();
     let client = Client::builder(&scene.proxy.url()).start().unwrap();
     tokio::select! {
         biased;

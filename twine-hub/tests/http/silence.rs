@@ -65,11 +65,21 @@ async fn http_2_and_silence_is_closed() {
 
 #[tokio::test]
 async fn http_2_without_a_next_request_is_closed_and_one_with_a_slow_request_is_not() {
-    let hub = hub_with(|config| config.header_timeout = Duration::from_millis(500)).await;
-    let uri = |path: &str| format!("http://{}{path}", hub.address());
-    let (mut slow, slow_connection) = http_2(&hub).await;
-    let (mut idle, idle_connection) = http_2(&hub).await;
+    // Of a machine that stands still for so long no client is quick enough: then once more.
+    let patience = Duration::from_millis(500);
+    let hub = hub_with(|config| config.header_timeout = patience).await;
+    for attempt in 1.. {
+        match idle_beside_slow(&hub).await {
+            Ok(()) => break,
+            Err(error) => assert!(attempt < 5, "{error}"),
+        }
+    }
+}
 
+/// Begins a publish, waits until another connection is closed for its silence, and publishes.
+async fn idle_beside_slow(hub: &Running) -> hyper::Result<()> {
+    let uri = |path: &str| format!("http://{}{path}", hub.address());
+    let (mut slow, slow_connection) = http_2(hub).await?;
     let (parts, mut sent) = tokio::sync::mpsc::unbounded_channel::<&'static str>();
     let body =
         poll_fn(move |cx| sent.poll_recv(cx).map(|part| part.map(|part| Ok(Frame::data(part.into())))));
@@ -81,24 +91,25 @@ async fn http_2_without_a_next_request_is_closed_and_one_with_a_slow_request_is_
     let published = tokio::spawn(slow.send_request(publish));
     parts.send(r#"{"room":"chat","#).unwrap();
 
+    let (mut idle, idle_connection) = http_2(hub).await?;
     let get = http::Request::get(uri("/healthz")).body(Empty::new().boxed_unsync()).unwrap();
-    assert_eq!(idle.send_request(get).await.unwrap().status(), 200);
-    idle_connection.await.unwrap().unwrap();
+    assert_eq!(idle.send_request(get).await?.status(), 200);
+    idle_connection.await.unwrap()?;
 
-    parts.send(r#""data":1}"#).unwrap();
+    // Where the connection is gone, nobody takes it: the answer tells.
+    let _ = parts.send(r#""data":1}"#);
     drop(parts);
-    assert_eq!(published.await.unwrap().unwrap().status(), 200);
-    slow_connection.await.unwrap().unwrap();
+    assert_eq!(published.await.unwrap()?.status(), 200);
+    slow_connection.await.unwrap()
 }
 
 /// A client of HTTP/2, and the task that ends with its connection.
 async fn http_2(
     hub: &Running,
-) -> (SendRequest<UnsyncBoxBody<Bytes, Infallible>>, JoinHandle<hyper::Result<()>>) {
+) -> hyper::Result<(SendRequest<UnsyncBoxBody<Bytes, Infallible>>, JoinHandle<hyper::Result<()>>)> {
     let socket = TokioIo::new(TcpStream::connect(hub.address()).await.unwrap());
-    let (client, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), socket).await.unwrap();
-    (client, tokio::spawn(connection))
+    let (client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), socket).await?;
+    Ok((client, tokio::spawn(connection)))
 }
 
 #[tokio::test]

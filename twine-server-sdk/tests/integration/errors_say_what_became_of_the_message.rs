@@ -1,9 +1,10 @@
 //! After an error, a backend knows whether its message was stored.
 
 use std::error::Error as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use twine_server_sdk::{Error, ErrorKind, RetryPolicy, Stored};
 
 use super::support::{FaultyProxy, Step, answer, problem, stored, twine_at, with_header};
@@ -19,9 +20,10 @@ async fn error_of(step: Step) -> Error {
 
 #[tokio::test]
 async fn it_was_not_stored_where_it_was_never_sent() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    // Bound, so that nobody else gets the port, and without ears.
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let url = format!("http://{}", taken.local_addr().unwrap());
     let twine = twine_at(&url).retry(RetryPolicy::never()).build().unwrap();
     let error = twine.publish("chat", "hello").await.unwrap_err();
     assert_eq!((error.kind(), error.stored()), (ErrorKind::Connect, Stored::No));
