@@ -193,6 +193,8 @@ async fn connection(
     let (mut stopping, mut started, mut idle) = (false, false, true);
     loop {
         tokio::select! {
+            // What has come in time counts, also where this task gets its turn late.
+            biased;
             result = connection.as_mut() => {
                 if let Err(error) = result {
                     debug!(error = %error, "an HTTP connection failed");
