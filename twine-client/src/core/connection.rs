@@ -2,6 +2,7 @@
 
 use twine_protocol::{ClientFrame, CloseCode, Connected};
 
+use super::acks::Acks;
 use super::room::{Link, Waiting};
 use super::{ClosedReason, Core, Effect, Error, Outcome, SocketId, State, limits};
 
@@ -27,6 +28,7 @@ pub(super) struct Online {
     silence: u64,
     /// When the cookie is to be renewed.
     cookie: u64,
+    pub(super) acks: Acks,
 }
 
 impl Phase {
@@ -44,7 +46,7 @@ impl Phase {
 
 impl Online {
     pub(super) fn deadline(&self) -> u64 {
-        self.silent_at().min(self.cookie)
+        self.silent_at().min(self.cookie).min(self.acks.due())
     }
 
     fn silent_at(&self) -> u64 {
@@ -68,6 +70,23 @@ impl<P> Core<P> {
         }
         self.close_socket(CloseCode::Normal);
         self.end(ClosedReason::Disconnected);
+    }
+
+    /// Ends the connection, and forgets the session and all rooms: the user has left, and whoever
+    /// connects next is somebody else.
+    pub fn forget(&mut self) {
+        self.disconnect();
+        self.config.connect.session = None;
+        self.config.connect.prev = None;
+        self.left.clear();
+        for name in self.rooms.names() {
+            self.retract(&name);
+            if let Some(room) = self.rooms.get_mut(&name) {
+                room.forget();
+            }
+            self.rooms.tidy(&name);
+        }
+        self.moved = true;
     }
 
     /// The cookie was fetched, or could not be.
@@ -149,6 +168,9 @@ impl<P> Core<P> {
                     self.phase = Phase::Online(Online { cookie: self.next_cookie(now), ..online });
                     self.effects.push_back(Effect::FetchCookie);
                 }
+                if online.acks.due() <= now {
+                    self.tell_cursors(now, false);
+                }
                 if self.rooms_due <= now {
                     self.look_after_rooms(now);
                 }
@@ -167,7 +189,9 @@ impl<P> Core<P> {
             heard: now,
             silence: frame.heartbeat.saturating_add(limits::SILENCE),
             cookie: self.next_cookie(now),
+            acks: Acks::new(frame.session.is_some()),
         });
+        self.moved = true;
         self.rooms_due = u64::MAX;
         self.config.connect.session = frame.session;
         // The hub knows this object from now on; what was there before a reload is taken over.
@@ -247,8 +271,8 @@ impl<P> Core<P> {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
             let calls = std::mem::take(&mut room.calls);
             // What was never in force is not wanted by anyone who knows of it.
-            if room.cursor().is_none() {
-                room.forget();
+            if !room.was_in_force() {
+                room.withdraw();
             }
             self.rooms.tidy(&name);
             for Waiting { call, .. } in calls {

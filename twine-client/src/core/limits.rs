@@ -23,7 +23,14 @@ pub const RETRY_HINT_MAX: u64 = 300_000;
 pub const STABLE: u64 = 10_000;
 /// How long an unsettled callback holds its room's acknowledged cursor back.
 pub const SETTLE_WAIT: u64 = 30_000;
+/// Cursors are acknowledged when none has moved for this long.
+pub const ACK_QUIET: u64 = 1_000;
+/// Cursors are acknowledged at least this often while they move.
+pub const ACK_EVERY: u64 = 5_000;
 
+/// Cursors that one `pong` names at most: with the longest names it stays below a hub's default for
+/// the size of a frame.
+pub const ACK_ROOMS: usize = 100;
 /// Rooms a client may hold.
 pub const ROOMS_MAX: usize = 10_000;
 /// Calls of the app that may wait for an answer.

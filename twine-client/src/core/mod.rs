@@ -25,8 +25,9 @@
 //! timer that is armed earlier may stay, since [`Core::timer`] does nothing before its time.
 //!
 //! `connection.rs` has the transitions above, `subscriptions.rs` what is asked of rooms and answered,
-//! `room.rs` the rules of a cursor.
+//! `room.rs` the rules of a cursor, `acks.rs` when the hub is told of cursors.
 
+mod acks;
 mod backoff;
 mod connection;
 mod effect;
@@ -40,7 +41,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::fmt;
 
-use twine_protocol::{CloseCode, Connect, Position, RoomName, ServerFrame};
+use twine_protocol::{CloseCode, Connect, Position, RoomName, ServerFrame, SessionId};
 
 use backoff::Backoff;
 use connection::Phase;
@@ -88,6 +89,8 @@ pub struct Core<P> {
     next_call: u64,
     next_request: u64,
     next_socket: u64,
+    /// Whether what [`Core::take_moved`] tells of has changed.
+    moved: bool,
     /// When the first room may need attention; it may be early.
     rooms_due: u64,
     backoff: Backoff,
@@ -108,6 +111,7 @@ impl<P> Core<P> {
             next_call: 0,
             next_request: 0,
             next_socket: 0,
+            moved: false,
             rooms_due: u64::MAX,
             effects: VecDeque::new(),
         }
@@ -131,6 +135,22 @@ impl<P> Core<P> {
         self.rooms.get(room).and_then(Room::cursor)
     }
 
+    /// The session that the hub keeps for this client, to be named by whoever comes after it.
+    pub fn session(&self) -> Option<&SessionId> {
+        self.config.connect.session.as_ref()
+    }
+
+    /// Each room's position up to which its listeners are through, promises included: to be stored,
+    /// and given to [`Core::restore`] by whoever comes after this client.
+    pub fn settled(&mut self, now: u64) -> Vec<(RoomName, Position)> {
+        self.rooms.iter_mut().filter_map(|room| Some((room.name.clone(), room.settled(now)?))).collect()
+    }
+
+    /// Whether [`Core::session`] or [`Core::settled`] may say something else than when this was asked last.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
+    }
+
     /// A frame of the hub.
     pub fn frame(&mut self, now: u64, socket: SocketId, frame: ServerFrame<P>) {
         if self.socket() != Some(socket) {
@@ -144,7 +164,7 @@ impl<P> Core<P> {
             ServerFrame::Unsubscribed(answer) if online => self.on_left(answer.id),
             ServerFrame::Epoch(epoch) if online => self.on_epoch(now, epoch),
             ServerFrame::Gap(gap) if online => self.on_gap(now, gap),
-            ServerFrame::Ping if online => self.on_ping(now, socket),
+            ServerFrame::Ping if online => self.tell_cursors(now, true),
             ServerFrame::Connected(connected) if !online => self.on_connected(now, socket, connected),
             ServerFrame::Error(error) => self.on_error(now, error),
             ServerFrame::Disconnect(notice) => self.replace(now, CloseCode::Normal, Some(notice.retry)),

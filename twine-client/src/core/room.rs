@@ -34,6 +34,8 @@ pub(super) struct Room {
     pub(super) setbacks: u32,
     /// The last position handed out, or said by the hub.
     cursor: Option<Position>,
+    /// Whether the cursor was stored by an earlier client, and the hub has not answered it yet.
+    stored: bool,
     /// The head when the room was last subscribed, until the cursor has passed it.
     head: Option<Position>,
     /// What the hub knows of our cursor.
@@ -95,6 +97,7 @@ impl Room {
             calls: Vec::new(),
             setbacks: 0,
             cursor: None,
+            stored: false,
             head: None,
             acked: None,
             open: Vec::new(),
@@ -122,7 +125,22 @@ impl Room {
 
     /// Whether nothing is left to remember.
     pub(super) fn is_idle(&self) -> bool {
-        !self.wanted && !self.listening
+        !self.wanted && !self.listening && !self.stored
+    }
+
+    pub(super) fn is_stored(&self) -> bool {
+        self.stored
+    }
+
+    /// Whether the hub has agreed to this subscription at least once.
+    pub(super) fn was_in_force(&self) -> bool {
+        self.cursor.is_some() && !self.stored
+    }
+
+    /// Starts at what an earlier client stored.
+    pub(super) fn restore(&mut self, position: Position) {
+        self.cursor = Some(position);
+        self.stored = true;
     }
 
     /// Ends the subscription on this side; a later one starts at the head.
@@ -132,9 +150,20 @@ impl Room {
         self.token = None;
         self.setbacks = 0;
         self.cursor = None;
+        self.stored = false;
         self.head = None;
         self.acked = None;
         self.open.clear();
+    }
+
+    /// Ends a subscription that may not have been in force; then it is as if it had not been asked
+    /// for, and what an earlier client stored stays.
+    pub(super) fn withdraw(&mut self) {
+        let stored = self.cursor.take().filter(|_| self.stored);
+        self.forget();
+        if let Some(position) = stored {
+            self.restore(position);
+        }
     }
 
     /// The answer to the request under way. Gives the loss that it announces.
@@ -147,6 +176,7 @@ impl Room {
             self.open.clear();
         }
         self.link = Link::Live;
+        self.stored = false;
         self.head = Some(frame.head);
         self.acked = Some(position.clone());
         if frame.recovered != Some(false) {
@@ -258,20 +288,25 @@ impl Room {
         }
     }
 
-    /// The cursor to acknowledge, if it moved since the last time: everything up to it is through.
-    pub(super) fn ack(&mut self, now: u64) -> Option<Position> {
+    /// Everything up to here is through.
+    pub(super) fn settled(&mut self, now: u64) -> Option<Position> {
         while self.open.first().is_some_and(|open| open.until.is_some_and(|until| until <= now)) {
             self.open.remove(0);
         }
-        let safe = match self.open.first() {
-            Some(open) => before(&open.position),
-            None => self.cursor.clone()?,
-        };
-        if !matches!(self.link, Link::Live | Link::Behind) || self.acked.as_ref() == Some(&safe) {
+        match self.open.first() {
+            Some(open) => Some(before(&open.position)),
+            None => self.cursor.clone(),
+        }
+    }
+
+    /// The cursor to acknowledge, if it moved since the last time.
+    pub(super) fn ack(&mut self, now: u64) -> Option<Position> {
+        if !matches!(self.link, Link::Live | Link::Behind) {
             return None;
         }
-        self.acked = Some(safe.clone());
-        Some(safe)
+        let settled = self.settled(now).filter(|settled| self.acked.as_ref() != Some(settled))?;
+        self.acked = Some(settled.clone());
+        Some(settled)
     }
 
     fn is_recovered(&mut self, position: &Position) -> bool {

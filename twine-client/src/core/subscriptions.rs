@@ -37,7 +37,8 @@ impl<P> Core<P> {
             return call;
         };
         let SubscribeOptions { mut after, history, token } = options;
-        let place = room.after().or(room.cursor());
+        // What an earlier page has stored gives way to what this one asks for.
+        let place = room.after().or(room.cursor().filter(|_| room.was_in_force()));
         if after.is_some() && place.is_some() {
             if after.as_ref() != place {
                 self.complete(call, Err(Error::AlreadySubscribed { room: name.clone() }));
@@ -75,7 +76,12 @@ impl<P> Core<P> {
         };
         let wanted = room.wanted;
         let withdrawn = std::mem::take(&mut room.calls);
-        room.forget();
+        if withdrawn.is_empty() {
+            room.forget();
+        } else {
+            room.withdraw();
+        }
+        self.moved = true;
         self.rooms.tidy(name);
         self.retract(name);
         for waiting in withdrawn {
@@ -91,6 +97,16 @@ impl<P> Core<P> {
             }
         }
         call
+    }
+
+    /// The position up to which an earlier client of this tab was through with a room: with no `after`
+    /// of its own, a subscription starts there. Without effect where the room is subscribed already.
+    pub fn restore(&mut self, name: &RoomName, position: Position) {
+        if let Some(room) = self.rooms.insert(name)
+            && room.cursor().is_none()
+        {
+            room.restore(position);
+        }
     }
 
     /// Takes a [`Core::subscribe`] back that is not complete: it fails with [`Error::Withdrawn`], and
@@ -147,9 +163,10 @@ impl<P> Core<P> {
     }
 
     /// The listeners of a message are through with it, and with the promises that they gave.
-    pub fn delivered(&mut self, room: &RoomName, position: &Position) {
+    pub fn delivered(&mut self, now: u64, room: &RoomName, position: &Position) {
         if let Some(room) = self.rooms.get_mut(room) {
             room.delivered(position);
+            self.moved(now);
         }
     }
 
@@ -181,14 +198,19 @@ impl<P> Core<P> {
 
     pub(super) fn on_epoch(&mut self, now: u64, frame: EpochChange) {
         let name = frame.room.clone();
-        if self.rooms.get_mut(&name).is_some_and(|room| room.epoch(frame) == Verdict::Hole) {
-            self.ask_anew(now, &name);
+        match self.rooms.get_mut(&name).map(|room| room.epoch(frame)) {
+            Some(Verdict::Accept(())) => self.moved(now),
+            Some(Verdict::Hole) => self.ask_anew(now, &name),
+            Some(Verdict::Ignore) | None => {}
         }
     }
 
     pub(super) fn on_gap(&mut self, now: u64, gap: Gap) {
         match self.rooms.get_mut(&gap.room).map(|room| room.gap(&gap)) {
-            Some(Verdict::Accept(())) => self.effects.push_back(Effect::Gap(gap)),
+            Some(Verdict::Accept(())) => {
+                self.effects.push_back(Effect::Gap(gap));
+                self.moved(now);
+            }
             Some(Verdict::Hole) => self.ask_anew(now, &gap.room),
             Some(Verdict::Ignore) | None => {}
         }
@@ -202,6 +224,7 @@ impl<P> Core<P> {
         let recovered = frame.recovered;
         let position = Position { epoch: frame.epoch.clone(), offset: frame.offset };
         let gap = room.subscribed(frame);
+        self.moved = true;
         let calls = std::mem::take(&mut room.calls);
         if let Some(gap) = gap {
             self.effects.push_back(Effect::Gap(gap));
@@ -211,10 +234,33 @@ impl<P> Core<P> {
         }
     }
 
-    pub(super) fn on_ping(&mut self, now: u64, socket: SocketId) {
-        let cursors =
-            self.rooms.iter_mut().filter_map(|room| Some((room.name.clone(), room.ack(now)?))).collect();
-        self.effects.push_back(Effect::Send(socket, ClientFrame::Pong(Pong { cursors })));
+    /// Tells the hub at once how far the cursors are: the page may be about to go.
+    pub fn acknowledge(&mut self, now: u64) {
+        self.tell_cursors(now, false);
+    }
+
+    /// Tells the hub of the cursors that have moved, or answers its ping with them.
+    pub(super) fn tell_cursors(&mut self, now: u64, mut is_answer: bool) {
+        let Phase::Online(online) = &mut self.phase else { return };
+        online.acks.told();
+        let n_rooms = if online.acks.are_kept() { limits::ACK_ROOMS } else { 0 };
+        loop {
+            let moved = self.rooms.iter_mut().filter_map(|room| Some((room.name.clone(), room.ack(now)?)));
+            let cursors: Vec<_> = moved.take(n_rooms).collect();
+            if cursors.is_empty() && !is_answer {
+                return;
+            }
+            is_answer = false;
+            self.effects.push_back(Effect::Send(online.socket, ClientFrame::Pong(Pong { cursors })));
+        }
+    }
+
+    /// A cursor has moved.
+    fn moved(&mut self, now: u64) {
+        self.moved = true;
+        if let Phase::Online(online) = &mut self.phase {
+            online.acks.moved(now);
+        }
     }
 
     pub(super) fn on_left(&mut self, request: u64) {
@@ -258,6 +304,7 @@ impl<P> Core<P> {
         }
         let calls = std::mem::take(&mut room.calls);
         room.forget();
+        self.moved = true;
         self.rooms.tidy(name);
         if calls.is_empty() {
             self.effects.push_back(Effect::Error(error));
@@ -279,7 +326,7 @@ impl<P> Core<P> {
             id,
             room: name.clone(),
             after: room.after().or(room.cursor()).cloned(),
-            stored: false,
+            stored: room.after().is_none() && room.is_stored(),
             history: room.history(),
             token: room.token.clone(),
         };
@@ -348,7 +395,7 @@ impl<P> Core<P> {
 
     /// Takes the room's queued deliveries back, and the losses that were told after them: whoever
     /// reads on from there is told again. Gives the position of the first.
-    fn retract(&mut self, name: &RoomName) -> Option<Position> {
+    pub(super) fn retract(&mut self, name: &RoomName) -> Option<Position> {
         let mut first = None;
         for effect in std::mem::take(&mut self.effects) {
             match effect {

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, Sleep};
 use twine_protocol::json::{DecodeError, decode_server};
-use twine_protocol::{CloseCode, Connect, Data, Position, RoomName};
+use twine_protocol::{CloseCode, Connect, Data, InstanceId, Position, RoomName};
 
 use super::socket::{Incoming, Socket, Way};
 use super::subscription::{Dropped, Ended, Event, Generation, QUEUE_MAX};
@@ -97,7 +97,8 @@ impl Driver {
     ) -> Self {
         let (dropped_sender, dropped) = mpsc::unbounded_channel();
         let config = Config {
-            connect: Connect { token, ..Connect::default() },
+            // The session is kept in memory, for as long as this client lives.
+            connect: Connect { instance: instance(), token, ..Connect::default() },
             // No cookie jar: recovery is by the client's own cursors.
             cookie: false,
             // A seed that is not random only spreads retries less well.
@@ -302,7 +303,7 @@ impl Driver {
         match reader.events.try_send(event) {
             Ok(()) => {
                 if let Some(position) = position {
-                    self.core.delivered(&room, &position);
+                    self.core.delivered(self.now(), &room, &position);
                 }
             }
             Err(mpsc::error::TrySendError::Full(event)) => {
@@ -426,6 +427,12 @@ impl Driver {
             Transport::None => {}
         }
     }
+}
+
+/// A name for this client; without one, a session that hangs on a dead connection is copied, not taken over.
+fn instance() -> Option<InstanceId> {
+    let random = u128::from(getrandom::u64().ok()?) << 64 | u128::from(getrandom::u64().ok()?);
+    InstanceId::new(&format!("{random:032x}")).ok()
 }
 
 /// The waiting event's reader has room for it, or is gone.

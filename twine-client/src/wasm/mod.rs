@@ -154,7 +154,7 @@ impl Driver {
         if let (Ok(room), Ok(position)) =
             (RoomName::new(room), Position::new(epoch, host::integer(offset).unwrap_or(u64::MAX)))
         {
-            self.0.run(|core, _| core.delivered(&room, &position));
+            self.0.run(|core, now| core.delivered(now, &room, &position));
         }
     }
 }
@@ -229,7 +229,7 @@ impl Inner {
         if pending {
             core.pending(host::now(), &room, &position);
         } else {
-            core.delivered(&room, &position);
+            core.delivered(host::now(), &room, &position);
         }
     }
 

@@ -399,7 +399,7 @@ impl World {
                 return;
             }
         }
-        self.core.delivered(room, position);
+        self.core.delivered(self.now, room, position);
     }
 
     fn subscribe(&mut self, room: usize, history: Option<u32>, after: Option<Index>) {
@@ -437,7 +437,7 @@ impl World {
             if let Some(serial) = oracle.settles()
                 && let Some(position) = self.hub.position_of(room, serial)
             {
-                self.core.delivered(room, &position);
+                self.core.delivered(self.now, room, &position);
             }
         }
     }

@@ -37,7 +37,7 @@ fn messages_queued_for_a_listener_that_leaves_come_again() {
     assert!(matches!(first, Some(Effect::Deliver(d)) if d.position == at("e1", 5)));
     // Its listener removes itself while it is called.
     bench.core.detach(bench.now, &room("chat"));
-    bench.core.delivered(&room("chat"), &at("e1", 5));
+    bench.core.delivered(bench.now, &room("chat"), &at("e1", 5));
     assert_eq!(bench.effects(), []);
     bench.core.attach(bench.now, &room("chat")).unwrap();
     assert_eq!(asked(&bench.effects()).after, Some(at("e1", 5)));

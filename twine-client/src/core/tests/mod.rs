@@ -5,6 +5,7 @@ mod acknowledging;
 mod connection;
 mod cursor;
 mod listeners;
+mod stored;
 mod subscribing;
 
 use twine_protocol::{
@@ -39,11 +40,16 @@ impl Bench {
 
     /// From the request for a socket to `connected`; the effects that follow it stay queued.
     fn get_online_with(&mut self, rooms: &[&str]) -> SocketId {
+        self.get_online_as(Some("s1"), rooms)
+    }
+
+    /// The same, in this session or in none.
+    fn get_online_as(&mut self, session: Option<&str>, rooms: &[&str]) -> SocketId {
         let socket = opened_socket(&self.effects());
         self.core.opened(self.now, socket);
         assert!(matches!(self.effects()[..], [Effect::Send(_, ClientFrame::Connect(_))]));
         let frame = Connected {
-            session: Some(SessionId::new("s1").unwrap()),
+            session: session.map(|id| SessionId::new(id).unwrap()),
             resumed: !rooms.is_empty(),
             adopted: false,
             heartbeat: 25_000,
@@ -52,6 +58,20 @@ impl Bench {
         self.core.frame(self.now, socket, ServerFrame::Connected(frame));
         assert_eq!(self.core.poll_effect(), Some(Effect::State(State::Connected)));
         socket
+    }
+
+    /// A message arrives, and its listeners return.
+    fn deliver(&mut self, socket: SocketId, offset: u64) {
+        let effects = self.frame(socket, message(offset));
+        assert!(matches!(effects[..], [Effect::Deliver(_)]), "{effects:?}");
+        self.core.delivered(self.now, &room("chat"), &at("e1", offset));
+    }
+
+    /// Time passes; what is due is done.
+    fn tick(&mut self, time: u64) -> Vec<Effect<u32>> {
+        self.now += time;
+        self.core.timer(self.now);
+        self.effects()
     }
 
     /// Online, with one listener on `chat`, subscribed at `e1:offset`.
