@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::{self, ApiKey, ApiKeys, KeyFileError, Origins};
-use crate::config::{Config, StoreKind};
+use crate::config::{Config, Conflict, StoreKind};
 use crate::connection::Connections;
 use crate::http::{self, App, Limits, Tasks};
 use crate::rooms::Rooms;
@@ -51,6 +51,9 @@ pub enum StartError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// Two settings exclude each other.
+    #[error(transparent)]
+    Config(#[from] Conflict),
     /// The API key can't be read or made.
     #[error(transparent)]
     Key(#[from] KeyFileError),
@@ -113,6 +116,9 @@ impl Builder {
     /// [`StartError`]: nothing is left running then.
     pub async fn start(self) -> Result<Running, StartError> {
         let Self { config, listener, ephemeral } = self;
+        if let Some(conflict) = config.conflicts().into_iter().next() {
+            return Err(conflict.into());
+        }
         let listen_error = |source| StartError::Listen { address: config.listen, source };
         let listener = match listener {
             Some(listener) => {

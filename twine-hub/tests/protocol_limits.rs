@@ -30,6 +30,8 @@ fn the_page_has_the_defaults_of_the_code() {
         ("max_rooms_per_connection", config.max_rooms_per_connection as u128),
         ("max_frame", config.max_frame as u128),
         ("max_history", config.max_history.into()),
+        ("recovery_max_messages", config.recovery_max_messages.into()),
+        ("recovery_max_age", time(config.recovery_max_age)),
         ("max_data", config.max_data as u128),
         ("max_body", config.max_body as u128),
         ("max_batch", config.max_batch as u128),

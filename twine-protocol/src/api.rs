@@ -74,8 +74,12 @@ pub struct History<D> {
     pub epoch: Epoch,
     /// See `epoch`.
     pub offset: Offset,
-    /// The messages, oldest first.
+    /// The messages, oldest first, whichever way pages follow each other.
     pub messages: Vec<StoredMessage<D>>,
+    /// Where there are more: pass it as `after`, or `before` where pages go backwards, to get the next
+    /// page; absent on the last one.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub next: Option<Position>,
 }
 
 /// A message as history shows it.

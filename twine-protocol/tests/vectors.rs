@@ -257,9 +257,9 @@ fn body(kind: &str, text: &str) -> (String, Value) {
             text,
             |PublishedList { results }| json!({ "results": results.into_iter().map(published_fields).collect::<Vec<_>>() }),
         ),
-        "history" => answer(text, |History::<Data> { room, epoch, offset, messages }| {
+        "history" => answer(text, |History::<Data> { room, epoch, offset, messages, next }| {
             let messages: Vec<_> = messages.into_iter().map(stored_fields).collect();
-            json!({ "room": room, "epoch": epoch, "offset": offset, "messages": messages })
+            json!({ "room": room, "epoch": epoch, "offset": offset, "messages": messages, "next": next })
         }),
         "room_info" => answer(text, room_fields),
         "room_list" => answer(

@@ -13,6 +13,7 @@ use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 
 use super::PublishError;
 use crate::rooms::{NewMessage, Options, Payload, Rooms, Watch, Watcher};
+use crate::store::history::{Direction, Range};
 use crate::store::{self, Kind, Opened, Record, Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
 
@@ -164,7 +165,9 @@ impl Bench {
 
     /// The messages of a room, as JSON.
     async fn messages(&self, name: &str) -> Vec<String> {
-        let history = self.rooms.history(&room(name), None, 1_000).await.unwrap();
+        let all =
+            Range { after: None, before: None, since: None, until: None, direction: Direction::Backwards };
+        let history = self.rooms.history(&room(name), all, 1_000).await.unwrap();
         history.messages.iter().map(|message| message.data.get().to_owned()).collect()
     }
 }

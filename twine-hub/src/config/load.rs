@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::settings::{Config, Form, SETTINGS, Setting};
+use super::settings::{Config, Conflict, Form, SETTINGS, Setting};
 
 /// Everything a configuration may come from. The first that sets a value wins:
 /// flags, environment, file, default.
@@ -42,10 +42,8 @@ enum Problem {
     UnknownKey { file: String, key: String, nearest: Option<&'static str> },
     #[error("{file}: {message}")]
     File { file: String, message: String },
-    #[error(
-        "`max_body` ({max_body} bytes) is below `max_data` ({max_data} bytes): raise it, or lower `max_data`"
-    )]
-    BodyBelowData { max_body: usize, max_data: usize },
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
 }
 
 impl Problem {
@@ -96,8 +94,8 @@ pub(crate) fn load(sources: &Sources<'_>) -> Result<Loaded, Problems> {
         }
         values.push(value);
     }
-    if problems.is_empty() && config.max_body < config.max_data {
-        problems.push(Problem::BodyBelowData { max_body: config.max_body, max_data: config.max_data });
+    if problems.is_empty() {
+        problems.extend(config.conflicts().into_iter().map(Problem::Conflict));
     }
     if problems.is_empty() {
         Ok(Loaded { config, warnings: warnings(sources), values })
@@ -343,6 +341,23 @@ mod tests {
             problems.to_string().contains("`max_body` (1048576 bytes) is below `max_data`"),
             "{problems}"
         );
+    }
+
+    #[test]
+    fn an_idempotency_window_beyond_the_retention_is_refused_and_both_are_named() {
+        for file in ["store_retention = \"5m\"", "idempotency_window = \"25h\""] {
+            let problems = with(&[], &[], file).unwrap_err().to_string();
+            assert!(
+                problems.contains("`idempotency_window`") && problems.contains("`store_retention`"),
+                "{problems}"
+            );
+        }
+        for file in [
+            "store_retention = \"5m\"\nidempotency_window = \"5m\"",
+            "store_retention = \"forever\"\nidempotency_window = \"365d\"",
+        ] {
+            assert!(with(&[], &[], file).is_ok(), "{file}");
+        }
     }
 
     #[test]

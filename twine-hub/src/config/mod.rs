@@ -8,7 +8,7 @@ mod load;
 mod settings;
 mod value;
 
-pub use self::settings::Config;
+pub use self::settings::{Config, Conflict};
 pub use self::value::{LogFormat, StoreKind};
 pub use crate::auth::{ApiKey, Origin};
 pub use crate::store::Retention;

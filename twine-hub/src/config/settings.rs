@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::value::{self, LogFormat, Refused, StoreKind, list, one, optional, optional_list, parsed};
 use crate::auth::{ApiKey, Origin};
+use crate::store::page::Recovery;
 use crate::store::{self, Retention};
 use crate::{connection, rooms};
 
@@ -149,6 +150,10 @@ settings! {
     max_batch: usize = "1000", One, one(value::count), "a number from 1";
     /// Messages that one request for history, or `history` of a subscribe, may ask for.
     max_history: u32 = "1000", One, one(value::count), "a number from 1";
+    /// Messages that a subscriber who comes back is brought, at most; it is told what lies before.
+    recovery_max_messages: u64 = "100000", One, one(value::count), "a number from 1";
+    /// How old the messages may be that a subscriber who comes back is brought; it is told what lies before.
+    recovery_max_age: Duration = "24h", One, one(value::duration), "a time like 24h";
     /// How long a client has for its `connect` frame.
     connect_timeout: Duration = "10s", One, one(value::duration), "a time like 10s";
     /// Time between two pings.
@@ -170,17 +175,56 @@ settings! {
     log_format: LogFormat = "text", One, one(value::log_format), "text or json";
 }
 
+/// Two settings that exclude each other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Conflict {
+    /// No body could hold the largest `data`.
+    #[error(
+        "`max_body` ({max_body} bytes) is below `max_data` ({max_data} bytes): raise it, or lower `max_data`"
+    )]
+    BodyBelowData {
+        /// The setting `max_body`.
+        max_body: usize,
+        /// The setting `max_data`.
+        max_data: usize,
+    },
+    /// An id can't be recognised longer than its message is kept.
+    #[error(
+        "`idempotency_window` ({window:?}) is longer than `store_retention` ({retention:?}): lower it, or raise \
+         `store_retention`"
+    )]
+    WindowBeyondRetention {
+        /// The setting `idempotency_window`.
+        window: Duration,
+        /// The setting `store_retention`.
+        retention: Duration,
+    },
+}
+
 impl Config {
+    /// Checks what no setting can say by itself.
+    pub(crate) fn conflicts(&self) -> Vec<Conflict> {
+        let &Self { max_body, max_data, idempotency_window: window, .. } = self;
+        let mut conflicts = Vec::new();
+        if max_body < max_data {
+            conflicts.push(Conflict::BodyBelowData { max_body, max_data });
+        }
+        if let Retention::For(retention) = self.store_retention
+            && window > retention
+        {
+            conflicts.push(Conflict::WindowBeyondRetention { window, retention });
+        }
+        conflicts
+    }
+
     /// What `rooms` needs to know.
     pub(crate) fn rooms(&self) -> rooms::Options {
-        let idempotency_window = match self.store_retention {
-            Retention::For(kept) => self.idempotency_window.min(kept),
-            Retention::Forever => self.idempotency_window,
-        };
         rooms::Options {
             tail_bytes: self.tail_bytes,
-            tail_age: self.tail_age,
-            idempotency_window,
+            // What is in memory is recovered from there without a look at its age.
+            tail_age: self.tail_age.min(self.recovery_max_age),
+            idempotency_window: self.idempotency_window,
             max_pending_bytes: self.max_pending_bytes,
         }
     }
@@ -195,6 +239,7 @@ impl Config {
             max_frame: self.max_frame,
             max_rooms: self.max_rooms_per_connection,
             max_history: self.max_history,
+            recovery: Recovery { max_messages: self.recovery_max_messages, max_age: self.recovery_max_age },
             write_timeout: self.write_timeout,
         }
     }
@@ -241,11 +286,5 @@ mod tests {
     fn names_are_spelled_three_ways() {
         let setting = SETTINGS.iter().find(|setting| setting.name == "max_data").unwrap();
         assert_eq!((setting.variable().as_str(), setting.flag().as_str()), ("TWINE_MAX_DATA", "max-data"));
-    }
-
-    #[test]
-    fn the_idempotency_window_ends_with_the_messages() {
-        let config = Config { store_retention: Retention::For(Duration::from_secs(60)), ..Config::default() };
-        assert_eq!(config.rooms().idempotency_window, Duration::from_secs(60));
     }
 }

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::rooms::{Rooms, locked};
+use crate::store::page::Recovery;
 use crate::telemetry::Telemetry;
 use inbox::{Event, Inbox};
 use shard::Shard;
@@ -51,6 +52,8 @@ pub(crate) struct Options {
     pub max_rooms: usize,
     /// Messages that `history` may ask for; more are cut to this.
     pub max_history: u32,
+    /// How much of what it missed a subscription gets that comes with a cursor.
+    pub recovery: Recovery,
     /// How long a socket may take no byte before its connection is closed.
     pub write_timeout: Duration,
 }
@@ -65,6 +68,7 @@ impl Default for Options {
             max_frame: 64 << 10,
             max_rooms: 1_000,
             max_history: 1_000,
+            recovery: Recovery { max_messages: 100_000, max_age: Duration::from_secs(24 * 60 * 60) },
             write_timeout: Duration::from_secs(30),
         }
     }

@@ -238,11 +238,14 @@ impl Shard {
         Moved::On
     }
 
-    /// The cursor of `start`, where everything after it is in memory.
+    /// The cursor of `start`, where everything after it is in memory, and is not more than may be
+    /// recovered.
     fn in_memory(&self, start: &Start, head: Offset, kept: u64) -> Option<Position> {
         let first = head.get().saturating_sub(kept);
         let after = |position: &Position| {
-            let fits = position.epoch == self.epoch && (first..=head.get()).contains(&position.offset.get());
+            let fits = position.epoch == self.epoch
+                && (first..=head.get()).contains(&position.offset.get())
+                && head.get() - position.offset.get() <= self.options.recovery.max_messages;
             fits.then_some(position.offset)
         };
         let last = |n: u32| (u64::from(n) <= kept).then(|| head.get() - u64::from(n));
@@ -308,9 +311,12 @@ impl Shard {
         let Some(local) = self.local_rooms.get(room as usize) else { return };
         let Some(open) = &local.open else { return };
         let until = self.position(open.cursor);
-        let request = PageRequest { room: local.name.clone(), start, until, limit: PAGE };
+        let mut request = PageRequest { room: local.name.clone(), start, until, limit: PAGE, recovery: None };
+        let recovery = self.options.recovery.clone();
         if let Some(subscription) = self.subscription(key, room) {
             subscription.ticket = Some(ticket);
+            // What was promised when it was answered is kept, however long it takes.
+            request.recovery = matches!(subscription.state, State::Opening(_)).then_some(recovery);
         }
         if let Some(connection) = self.connection(key) {
             connection.read = Some(ticket);

@@ -98,7 +98,17 @@ mod tests {
             panic!("a test wants the reader to panic")
         }
 
-        fn nth_last(&mut self, _: &RoomName, _: u32, _: &Position) -> Result<Option<Position>, StoreError> {
+        fn nth_last(
+            &mut self,
+            _: &RoomName,
+            _: u32,
+            _: &Position,
+            _: usize,
+        ) -> Result<Option<Position>, StoreError> {
+            panic!("a test wants the reader to panic")
+        }
+
+        fn next_time(&mut self, _: &RoomName, _: &Epoch, _: Offset) -> Result<Option<u64>, StoreError> {
             panic!("a test wants the reader to panic")
         }
     }

@@ -11,6 +11,7 @@ use twine_protocol::{Epoch, ErrorCode, InvalidPosition, Offset, Position, RoomNa
 use super::problem::Refusal;
 use super::{App, json};
 use crate::store::StoreError;
+use crate::store::history::{Direction, Range};
 
 /// Rooms, or messages, of an answer where the request names no `limit`.
 const DEFAULT_LIMIT: u32 = 100;
@@ -28,8 +29,48 @@ pub(super) struct ListQuery {
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryQuery {
     after: Option<u64>,
+    before: Option<u64>,
     epoch: Option<String>,
+    since: Option<u64>,
+    until: Option<u64>,
+    direction: Option<Way>,
     limit: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Way {
+    Forwards,
+    Backwards,
+}
+
+impl HistoryQuery {
+    fn range(self) -> Result<Range, Refusal> {
+        let refuse = |why| Err(Refusal::new(ErrorCode::BadRequest, why));
+        let position = |epoch: &str, offset| -> Result<_, InvalidPosition> {
+            Ok(Position { epoch: Epoch::new(epoch)?, offset: Offset::new(offset)? })
+        };
+        let (after, before) = match (self.epoch, self.after, self.before) {
+            (None, None, None) => (None, None),
+            (Some(epoch), Some(offset), None) => (Some(position(&epoch, offset)?), None),
+            (Some(epoch), None, Some(offset)) => (None, Some(position(&epoch, offset)?)),
+            (_, Some(_), Some(_)) => return refuse("`after` and `before` exclude each other"),
+            _ => return refuse("`epoch` belongs together with `after` or `before`"),
+        };
+        if let (Some(since), Some(until)) = (self.since, self.until)
+            && since >= until
+        {
+            return refuse("`until` must be later than `since`");
+        }
+        let direction = match self.direction {
+            Some(Way::Forwards) if before.is_some() => return refuse("`before` reads `backwards`"),
+            Some(Way::Backwards) if after.is_some() => return refuse("`after` reads `forwards`"),
+            Some(Way::Forwards) => Direction::Forwards,
+            None if before.is_none() && (after.is_some() || self.since.is_some()) => Direction::Forwards,
+            _ => Direction::Backwards,
+        };
+        Ok(Range { after, before, since: self.since, until: self.until, direction })
+    }
 }
 
 /// `GET /api/rooms`
@@ -59,15 +100,8 @@ pub(super) async fn history(
 ) -> Result<Response, Refusal> {
     let room = in_path(name)?;
     let Query(query) = query?;
-    let after = match (query.epoch, query.after) {
-        (Some(epoch), Some(offset)) => {
-            Some(Position { epoch: Epoch::new(&epoch)?, offset: Offset::new(offset)? })
-        }
-        (None, None) => None,
-        _ => return Err(Refusal::new(ErrorCode::BadRequest, "`after` and `epoch` belong together")),
-    };
     let limit = limit(query.limit, app.config.max_history)?;
-    Ok(json(&app.rooms.history(&room, after, limit).await?))
+    Ok(json(&app.rooms.history(&room, query.range()?, limit).await?))
 }
 
 fn limit(asked: Option<u32>, most: u32) -> Result<u32, Refusal> {

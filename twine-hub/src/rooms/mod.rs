@@ -24,7 +24,8 @@ pub(crate) use room::{Entry as RoomEntry, Room, TailRead, Watch, Watcher};
 pub(crate) use tail::Tails;
 
 use crate::broker::{LocalBroker, PublishError};
-use crate::store::page::{Item, Limit, Start};
+use crate::store::history::{Part, Range};
+use crate::store::page::Limit;
 use crate::store::{self, Retention, StoreError};
 use crate::telemetry::Telemetry;
 
@@ -220,41 +221,34 @@ impl Rooms {
         self.0.reading.read(request, done);
     }
 
-    /// The messages after `after`, or the last ones without it, oldest first, at most `limit`.
+    /// A page of the messages in `range`, at most `limit`.
     ///
     /// # Errors
     /// Where the store can't be read.
     pub(crate) async fn history(
         &self,
         room: &RoomName,
-        after: Option<Position>,
+        range: Range,
         limit: u32,
     ) -> Result<History<Data>, Arc<StoreError>> {
         let head = self.head(room).await?;
-        let start = after.map_or(Start::Last(limit), Start::After);
         let limit = Limit { messages: limit as usize, bytes: HISTORY_BYTES };
-        let mut page = self.0.reading.page(room.clone(), start, head.clone(), limit).await?;
-        if page.items.is_empty() && !page.complete {
-            // The log never was at `after`: the page only says where it goes on.
-            let start = Start::After(page.start);
-            page = self.0.reading.page(room.clone(), start, head.clone(), limit).await?;
-        }
-        let messages = page.items.into_iter().filter_map(|item| match item {
-            Item::Message { epoch, record } => Some(StoredMessage {
-                epoch,
-                offset: record.offset,
-                time: record.time,
-                id: record.id,
-                sender: record.sender,
-                data: record.data,
-            }),
-            Item::Crossing { .. } => None,
+        let Part { messages, next } =
+            self.0.reading.history(room.clone(), range, head.clone(), limit).await?;
+        let messages = messages.into_iter().map(|(epoch, record)| StoredMessage {
+            epoch,
+            offset: record.offset,
+            time: record.time,
+            id: record.id,
+            sender: record.sender,
+            data: record.data,
         });
         Ok(History {
             room: room.clone(),
             epoch: head.epoch,
             offset: head.offset,
             messages: messages.collect(),
+            next,
         })
     }
 

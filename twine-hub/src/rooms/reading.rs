@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 use twine_protocol::{Epoch, EpochChange, Offset, Position, RoomName, ServerFrame};
 
 use super::{frames, locked};
-use crate::store::page::{self, Item, Limit, Loss, Page, Start};
+use crate::store::history::{self, Part, Range};
+use crate::store::page::{self, Item, Limit, Loss, Page, Recovery, Start};
 use crate::store::{Reader, StoreError};
 
 /// A run of a room's log, asked for by a subscription.
@@ -20,6 +21,8 @@ pub(crate) struct PageRequest {
     /// The end: a position of the present epoch that the asker knows to be committed.
     pub(crate) until: Position,
     pub(crate) limit: Limit,
+    /// What bounds the recovery that begins with this page; `None` for its later ones.
+    pub(crate) recovery: Option<Recovery>,
 }
 
 /// A page as frames to write.
@@ -46,7 +49,8 @@ pub(crate) struct Step {
 type Done<T> = Box<dyn FnOnce(Result<T, Arc<StoreError>>) + Send>;
 
 enum Request {
-    Page { room: RoomName, start: Start, until: Position, limit: Limit, asker: Asker<Page> },
+    Page { request: PageRequest, asker: Asker<Steps> },
+    History { room: RoomName, range: Range, head: Position, limit: Limit, asker: Asker<Part> },
     Head { room: RoomName, epoch: Epoch, asker: Asker<Offset> },
 }
 
@@ -71,23 +75,24 @@ impl Reading {
         Ok(Self { requests: Mutex::new(Some(requests)), thread: Mutex::new(Some(thread)) })
     }
 
-    pub(super) fn read(&self, request: PageRequest, done: Done<Steps>) {
-        let PageRequest { room, start, until, limit } = request;
-        let name = room.clone();
-        let asker = Asker::new(move |page: Result<Page, _>| done(page.map(|page| steps(&name, page))));
-        self.submit(Request::Page { room, start, until, limit, asker });
+    pub(super) fn read(
+        &self,
+        request: PageRequest,
+        done: impl FnOnce(Result<Steps, Arc<StoreError>>) + Send + 'static,
+    ) {
+        self.submit(Request::Page { request, asker: Asker::new(done) });
     }
 
-    pub(super) async fn page(
+    pub(super) async fn history(
         &self,
         room: RoomName,
-        start: Start,
-        until: Position,
+        range: Range,
+        head: Position,
         limit: Limit,
-    ) -> Result<Page, Arc<StoreError>> {
-        let (asker, page) = waiting();
-        self.submit(Request::Page { room, start, until, limit, asker });
-        page.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Ended)))
+    ) -> Result<Part, Arc<StoreError>> {
+        let (asker, part) = waiting();
+        self.submit(Request::History { room, range, head, limit, asker });
+        part.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Ended)))
     }
 
     pub(super) async fn head(&self, room: RoomName, epoch: Epoch) -> Result<Offset, Arc<StoreError>> {
@@ -130,6 +135,7 @@ impl Request {
         let error = Arc::new(StoreError::Closed);
         match self {
             Self::Page { asker, .. } => asker.answer(Err(error)),
+            Self::History { asker, .. } => asker.answer(Err(error)),
             Self::Head { asker, .. } => asker.answer(Err(error)),
         }
     }
@@ -165,8 +171,13 @@ fn waiting<T: Send + 'static>() -> (Asker<T>, oneshot::Receiver<Result<T, Arc<St
 fn serve(mut reader: Box<dyn Reader>, waiting: &Receiver<Request>) {
     while let Ok(request) = waiting.recv() {
         match request {
-            Request::Page { room, start, until, limit, asker } => {
-                asker.answer(page::read(&mut *reader, &room, &start, &until, limit).map_err(Arc::new));
+            Request::Page { request, asker } => {
+                let PageRequest { room, start, until, limit, recovery } = request;
+                let page = page::read(&mut *reader, &room, &start, &until, limit, recovery.as_ref());
+                asker.answer(page.map(|page| steps(&room, page)).map_err(Arc::new));
+            }
+            Request::History { room, range, head, limit, asker } => {
+                asker.answer(history::read(&mut *reader, &room, &range, &head, limit).map_err(Arc::new));
             }
             Request::Head { room, epoch, asker } => {
                 let segments = reader.segments(&room).map_err(Arc::new);

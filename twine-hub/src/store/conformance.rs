@@ -1,12 +1,13 @@
 //! What every store must do, run on each of them; and reading, held against a simple model.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 use twine_protocol::{Epoch, GapReason, Lost, MessageId, Offset, Position, RoomName};
 
-use super::page::{self, Item, Limit, Page, Start};
+use super::page::{self, Item, Limit, Page, Recovery, Start};
 use super::{Kind, Opened, Options, Record, Retention, StoreError, memory, open};
 
 const ALL: Limit = Limit { messages: 1_000, bytes: usize::MAX };
@@ -51,7 +52,7 @@ pub(super) fn shown(page: &Page) -> Vec<String> {
 }
 
 pub(super) fn read(store: &mut Opened, name: &str, start: &Start, until: &Position) -> Page {
-    page::read(&mut *store.reader, &room(name), start, until, ALL).unwrap()
+    page::read(&mut *store.reader, &room(name), start, until, ALL, None).unwrap()
 }
 
 fn in_memory() -> Opened {
@@ -167,6 +168,59 @@ fn a_cursor_of_another_log_is_told_so_and_goes_on_with_what_came_later() {
         assert_eq!(shown(&page), ["2"]);
         let loss = page.loss.unwrap();
         assert_eq!((loss.reason, loss.lost.from, loss.lost.to), (GapReason::Unknown, cursor, at(&epoch, 1)));
+    });
+}
+
+#[test]
+fn what_is_beyond_the_recovery_limits_is_told_and_not_delivered() {
+    on_each(|mut store| {
+        let epoch = store.writer.epoch().clone();
+        let now = super::epoch::now();
+        append(&mut store, "a", 1..4, now - 2 * HOUR);
+        append(&mut store, "a", 4..11, now);
+        let recover = |store: &mut Opened, start: Start, max_messages, max_age| {
+            let recovery = Recovery { max_messages, max_age: Duration::from_millis(max_age) };
+            page::read(&mut *store.reader, &room("a"), &start, &at(&epoch, 10), ALL, Some(&recovery)).unwrap()
+        };
+        let after = |n| Start::After(at(&epoch, n));
+        let lost = |from, to| {
+            let lost = Lost { from: at(&epoch, from), to: at(&epoch, to), count: Some(to - from) };
+            Some(page::Loss { lost, reason: GapReason::Limit })
+        };
+        for (start, max_messages, max_age, first, loss) in [
+            // At the limits, and within them.
+            (after(0), 10, 3 * HOUR, 1, None),
+            (after(3), 7, HOUR, 4, None),
+            (after(10), 1, 1, 11, None),
+            // Too many, too old, and both.
+            (after(0), 9, 3 * HOUR, 2, lost(0, 1)),
+            (after(1), 100, HOUR, 4, lost(1, 3)),
+            (after(1), 4, HOUR, 7, lost(1, 6)),
+            (after(1), 8, HOUR, 4, lost(1, 3)),
+            // History is no recovery: what is asked for comes, and is not lost.
+            (Start::Last(10), 1, 1, 1, None),
+            (Start::AfterOrLast(at(&epoch, 5), 8), 2, HOUR, 3, None),
+            (Start::AfterOrLast(at(&epoch, 0), 8), 2, HOUR, 3, lost(0, 2)),
+            (Start::AfterOrLast(at(&epoch, 0), 1), 5, HOUR, 6, lost(0, 5)),
+        ] {
+            let shows = format!("{start:?} with {max_messages} messages and {max_age} ms");
+            let page = recover(&mut store, start, max_messages, max_age);
+            let expected: Vec<_> = (first..11).map(|n: u64| n.to_string()).collect();
+            assert_eq!(shown(&page), expected, "{shows}");
+            assert_eq!(page.loss, loss, "{shows}");
+        }
+        // Who comes from another log is not brought more than that either.
+        let page = recover(&mut store, Start::After(Position::new("", 0).unwrap()), 3, HOUR);
+        assert_eq!((shown(&page).len(), page.start), (3, at(&epoch, 7)));
+        assert_eq!(page.loss.unwrap().reason, GapReason::Unknown);
+        // What is lost either way is told once, as what it is for.
+        assert_eq!(store.writer.expire(now, 2).unwrap(), 2);
+        assert_eq!(recover(&mut store, after(0), 5, HOUR).loss, lost(0, 5));
+        let expired = recover(&mut store, after(0), 9, 3 * HOUR).loss.unwrap();
+        assert_eq!(
+            (expired.reason, expired.lost.to, expired.lost.count),
+            (GapReason::Expired, at(&epoch, 2), Some(2))
+        );
     });
 }
 
@@ -295,13 +349,13 @@ fn a_second_hub_is_kept_out_of_the_folder() {
 
 /// What happens to a room of the model.
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Append(u64),
     Restart,
     Expire(usize),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (1u64..5).prop_map(Step::Append),
         2 => Just(Step::Restart),
@@ -310,48 +364,101 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..12)
 }
 
+/// A room that some steps were done to, and what must be in it.
+pub(super) struct Played {
+    pub(super) store: Opened,
+    /// Every message ever, oldest first, with its time.
+    pub(super) log: Vec<(Position, u64)>,
+    /// How many of them retention has removed.
+    pub(super) gone: usize,
+    /// Every position that the log ever was at.
+    pub(super) positions: Vec<Position>,
+    pub(super) head: Position,
+    pub(super) _folder: tempfile::TempDir,
+}
+
+/// Messages of the model are an hour apart, so that the time which a test takes makes none too old.
+pub(super) const HOUR: u64 = 3_600_000;
+
+/// The time of the model's `n`th step.
+pub(super) fn time(n: u64) -> u64 {
+    super::epoch::now() / HOUR * HOUR - 100 * HOUR + n * HOUR
+}
+
+pub(super) fn play(steps: Vec<Step>) -> Played {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = sqlite(&folder);
+    let mut log = Vec::new();
+    let mut positions = vec![at(store.writer.epoch(), 0)];
+    let (mut head, mut gone) = (0, 0);
+    for (n, step) in (1u64..).zip(steps) {
+        match step {
+            Step::Append(count) => {
+                append(&mut store, "a", head + 1..head + 1 + count, time(n));
+                for offset in head + 1..=head + count {
+                    let position = at(store.writer.epoch(), offset);
+                    log.push((position.clone(), time(n)));
+                    positions.push(position);
+                }
+                head += count;
+            }
+            Step::Restart => {
+                drop(store);
+                store = sqlite(&folder);
+                positions.push(at(store.writer.epoch(), 0));
+                head = 0;
+            }
+            Step::Expire(n) => gone += store.writer.expire(time(100), n).unwrap(),
+        }
+    }
+    let head = at(store.writer.epoch(), head);
+    Played { store, log, gone, positions, head, _folder: folder }
+}
+
+/// Limits that may or may not be reached: none, so many messages, messages of so many of the model's
+/// last steps.
+fn recoveries() -> impl Strategy<Value = Option<(u64, u64)>> {
+    proptest::option::of((prop_oneof![1u64..20, Just(u64::MAX)], 0u64..14))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// From any position the log ever had, over restarts and retention, a reader gets every later
-    /// message that is kept, in order, or is told exactly how many are gone: whatever the pages.
+    /// message that is kept and may be recovered, in order, or is told exactly how many it does not
+    /// get, and why: whatever the pages.
     #[test]
-    fn from_every_position_nothing_is_skipped_in_silence(steps in steps(), page_size in 1usize..6) {
-        let folder = tempfile::tempdir().unwrap();
-        let mut store = sqlite(&folder);
-        // Every message ever, oldest first; `gone` of them were removed.
-        let mut log: Vec<Position> = Vec::new();
-        let mut positions = vec![at(store.writer.epoch(), 0)];
-        let (mut head, mut gone) = (0, 0);
-        for (time, step) in (1u64..).zip(steps) {
-            match step {
-                Step::Append(n) => {
-                    append(&mut store, "a", head + 1..head + 1 + n, time);
-                    let epoch = store.writer.epoch().clone();
-                    for n in head + 1..=head + n {
-                        log.push(at(&epoch, n));
-                        positions.push(at(&epoch, n));
-                    }
-                    head += n;
-                }
-                Step::Restart => {
-                    drop(store);
-                    store = sqlite(&folder);
-                    positions.push(at(store.writer.epoch(), 0));
-                    head = 0;
-                }
-                Step::Expire(n) => gone += store.writer.expire(1_000, n).unwrap(),
-            }
-        }
-        let until = at(store.writer.epoch(), head);
+    fn from_every_position_nothing_is_skipped_in_silence(
+        steps in steps(),
+        page_size in 1usize..6,
+        recovery in recoveries(),
+    ) {
+        let Played { mut store, log, gone, positions, head, _folder } = play(steps);
+        let since = recovery.map_or(0, |(_, step)| time(step));
+        let recovery = recovery.map(|(max_messages, _)| Recovery {
+            max_messages,
+            // Between two steps of the model.
+            max_age: Duration::from_millis(super::epoch::now() - since + HOUR / 2),
+        });
+        let by_age = log.iter().take_while(|(_, time)| *time < since).count();
+        let max = recovery.as_ref().map_or(u64::MAX, |recovery| recovery.max_messages);
+        let by_count = log.len().saturating_sub(usize::try_from(max).unwrap());
         for from in &positions {
-            let expected: Vec<_> = log.iter().filter(|at| *at > from).cloned().collect();
-            let lost = log.iter().take(gone).filter(|at| *at > from).count();
+            let reached = log.iter().filter(|(at, _)| at <= from).count();
+            let first = reached.max(gone).max(by_age).max(by_count);
+            let reason = match first {
+                first if first == reached => None,
+                first if first == by_count || (first == by_age && by_age > gone) => Some(GapReason::Limit),
+                _ => Some(GapReason::Expired),
+            };
             let (mut cursor, mut seen, mut told) = (from.clone(), Vec::new(), 0);
-            for _ in 0..200 {
+            for n in 0..200 {
                 let limit = Limit { messages: page_size, bytes: usize::MAX };
-                let page = page::read(&mut *store.reader, &room("a"), &Start::After(cursor.clone()), &until, limit).unwrap();
+                let start = Start::After(cursor.clone());
+                let recovery = recovery.as_ref().filter(|_| n == 0);
+                let page = page::read(&mut *store.reader, &room("a"), &start, &head, limit, recovery).unwrap();
                 if let Some(loss) = &page.loss {
+                    prop_assert_eq!(Some(loss.reason), reason);
                     prop_assert_eq!(&loss.lost.from, &cursor);
                     prop_assert_eq!(&loss.lost.to, &page.start);
                     told += loss.lost.count.unwrap();
@@ -374,9 +481,10 @@ proptest! {
                     break;
                 }
             }
-            prop_assert_eq!(&cursor, &until);
-            prop_assert_eq!(told, lost as u64);
-            prop_assert_eq!(seen, expected[lost..].to_vec());
+            prop_assert_eq!(&cursor, &head);
+            prop_assert_eq!(told, (first - reached) as u64);
+            let expected: Vec<_> = log[first..].iter().map(|(at, _)| at.clone()).collect();
+            prop_assert_eq!(seen, expected);
         }
     }
 }

@@ -212,15 +212,30 @@ impl Reader for Shared {
         room: &RoomName,
         n: u32,
         until: &Position,
+        bytes: usize,
     ) -> Result<Option<Position>, StoreError> {
         let log = self.log();
         let Some(kept) = log.kept(room).filter(|_| until.epoch == self.epoch) else { return Ok(None) };
         let end = kept.records.partition_point(|record| record.offset <= until.offset);
-        let index = end.saturating_sub(n as usize);
-        Ok(kept
-            .records
-            .get(index)
-            .filter(|_| index < end)
-            .map(|record| Position { epoch: self.epoch.clone(), offset: record.offset }))
+        let mut total = 0;
+        let within = |record: &&Record| {
+            let is_first = total == 0;
+            total += record.size();
+            is_first || total <= bytes
+        };
+        let last = kept.records.range(..end).rev().take(n as usize).take_while(within).last();
+        Ok(last.map(|record| Position { epoch: self.epoch.clone(), offset: record.offset }))
+    }
+
+    fn next_time(
+        &mut self,
+        room: &RoomName,
+        epoch: &Epoch,
+        after: Offset,
+    ) -> Result<Option<u64>, StoreError> {
+        let log = self.log();
+        let Some(kept) = log.kept(room).filter(|_| *epoch == self.epoch) else { return Ok(None) };
+        let index = kept.records.partition_point(|record| record.offset <= after);
+        Ok(kept.records.get(index).map(|record| record.time))
     }
 }

@@ -12,6 +12,8 @@
 #[cfg(test)]
 mod conformance;
 mod epoch;
+pub(crate) mod history;
+mod log;
 pub(crate) mod memory;
 pub(crate) mod page;
 pub(crate) mod sqlite;
@@ -142,10 +144,19 @@ pub(crate) trait Reader: Send {
         bytes: usize,
     ) -> Result<Vec<Record>, StoreError>;
 
-    /// The position of the `n`th last message kept at or before `until`, `n` counted from 1, or of
-    /// the first where fewer are kept.
-    fn nth_last(&mut self, room: &RoomName, n: u32, until: &Position)
-    -> Result<Option<Position>, StoreError>;
+    /// The position of the `n`th last message kept at or before `until`, `n` counted from 1; of a
+    /// later one where those after it have `bytes` bytes already, of the first where fewer are kept.
+    fn nth_last(
+        &mut self,
+        room: &RoomName,
+        n: u32,
+        until: &Position,
+        bytes: usize,
+    ) -> Result<Option<Position>, StoreError>;
+
+    /// The time of the first message kept in this epoch after `after`.
+    fn next_time(&mut self, room: &RoomName, epoch: &Epoch, after: Offset)
+    -> Result<Option<u64>, StoreError>;
 }
 
 /// A store, opened.

@@ -3,9 +3,12 @@
 //! Works on any [`Reader`]. A page starts at a cursor, crosses from epoch to epoch over their
 //! recorded ends, and names what is missing instead of skipping it.
 
+use std::time::Duration;
+
 use twine_protocol::{Epoch, GapReason, Lost, Offset, Position, RoomName};
 
-use super::{Reader, Record, Segment, StoreError};
+use super::log::Log;
+use super::{Reader, Record, StoreError, epoch};
 
 /// Where reading starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +50,6 @@ pub(crate) struct Loss {
     pub(crate) reason: GapReason,
 }
 
-impl Loss {
-    /// What lies between a cursor of another log and the place where this one goes on.
-    fn unknown(from: Position, to: Position) -> Self {
-        Self { lost: Lost { from, to, count: None }, reason: GapReason::Unknown }
-    }
-}
-
 /// How much a page may hold.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
@@ -61,8 +57,18 @@ pub(crate) struct Limit {
     pub(crate) bytes: usize,
 }
 
+/// How much of what it missed a reader gets; what lies before that is lost to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recovery {
+    /// Messages at most, counted back from the head.
+    pub(crate) max_messages: u64,
+    /// How old they may be.
+    pub(crate) max_age: Duration,
+}
+
 /// Reads the page that starts at `start` and ends at `until`, a position of the present epoch, or
-/// before it where `limit` says so.
+/// before it where `limit` says so. `recovery` bounds what comes after a cursor, and not what
+/// [`Start::Last`] counts.
 ///
 /// # Errors
 /// Where the store can't be read.
@@ -72,128 +78,121 @@ pub(crate) fn read(
     start: &Start,
     until: &Position,
     limit: Limit,
+    recovery: Option<&Recovery>,
 ) -> Result<Page, StoreError> {
     let log = Log::load(reader, room, until)?;
     let (cursor, earlier) = match start {
-        Start::After(position) => (position.clone(), None),
-        Start::Last(n) => (last(reader, room, *n, until)?, None),
-        Start::AfterOrLast(position, n) => (position.clone(), Some(last(reader, room, *n, until)?)),
+        Start::After(position) => (position, None),
+        Start::Last(n) => {
+            let cursor = last(reader, room, *n, until)?;
+            return walk(&log, reader, room, cursor, limit);
+        }
+        Start::AfterOrLast(position, n) => (position, Some(last(reader, room, *n, until)?)),
     };
-    let place = log.index_of(reader, &cursor)?;
-    let Some(earlier) = earlier.filter(|earlier| *earlier < cursor) else {
-        return match place {
-            Some(index) => log.walk(reader, room, cursor, index, limit),
-            None => Ok(log.after_unknown(cursor, until)),
-        };
-    };
-    let index = log.index_of(reader, &earlier)?.unwrap_or_default();
-    let mut page = log.walk(reader, room, earlier, index, limit)?;
-    if place.is_none() {
-        page.loss = Some(Loss::unknown(cursor, page.start.clone()));
+    let is_known = log.has(reader, cursor)?;
+    let mut from = if is_known { cursor.clone() } else { log.later_than(cursor) };
+    if let Some(recovery) = recovery {
+        from = floor(&log, reader, room, from, recovery)?;
     }
-    Ok(page)
+    let from = earlier.map_or(from.clone(), |earlier| earlier.min(from));
+    let reason = if is_known {
+        (log.count_to(&from) > log.count_to(cursor)).then_some(GapReason::Limit)
+    } else {
+        Some(GapReason::Unknown)
+    };
+    walk_from(&log, reader, room, cursor, from, reason, limit)
 }
 
 /// The cursor that the last `n` messages come after.
 fn last(reader: &mut dyn Reader, room: &RoomName, n: u32, until: &Position) -> Result<Position, StoreError> {
-    let first = if n == 0 { None } else { reader.nth_last(room, n, until)? };
-    Ok(first.map_or_else(|| until.clone(), |at| Position { offset: before(at.offset), epoch: at.epoch }))
+    let first = if n == 0 { None } else { reader.nth_last(room, n, until, usize::MAX)? };
+    Ok(first.map_or_else(|| until.clone(), before))
 }
 
-fn before(offset: Offset) -> Offset {
+/// The place right before a message.
+pub(super) fn before(message: Position) -> Position {
+    Position { offset: one_less(message.offset), epoch: message.epoch }
+}
+
+fn one_less(offset: Offset) -> Offset {
     // An offset less one is an offset.
     Offset::new(offset.get().saturating_sub(1)).unwrap_or(Offset::ZERO)
 }
 
-/// The parts of a room's log up to a position, the last of them the present epoch.
-struct Log {
-    segments: Vec<Segment>,
+/// The cursor itself, or a later place where `recovery` does not reach back that far.
+fn floor(
+    log: &Log,
+    reader: &mut dyn Reader,
+    room: &RoomName,
+    cursor: Position,
+    recovery: &Recovery,
+) -> Result<Position, StoreError> {
+    let skipped = log.count().saturating_sub(recovery.max_messages);
+    let cursor = if skipped > log.count_to(&cursor) { log.place(skipped) } else { cursor };
+    let max_age = u64::try_from(recovery.max_age.as_millis()).unwrap_or(u64::MAX);
+    log.since(reader, room, cursor, epoch::now().saturating_sub(max_age))
 }
 
-impl Log {
-    fn load(reader: &mut dyn Reader, room: &RoomName, until: &Position) -> Result<Self, StoreError> {
-        let mut segments = reader.segments(room)?;
-        segments.retain(|segment| segment.epoch < until.epoch);
-        segments.push(Segment { epoch: until.epoch.clone(), last: until.offset });
-        Ok(Self { segments })
-    }
+/// Reads on from a place of the log.
+pub(super) fn walk(
+    log: &Log,
+    reader: &mut dyn Reader,
+    room: &RoomName,
+    from: Position,
+    limit: Limit,
+) -> Result<Page, StoreError> {
+    walk_from(log, reader, room, &from.clone(), from, None, limit)
+}
 
-    /// The segment that `cursor` lies in; an epoch in which the room had no message lies in the
-    /// crossing to the next that had. `None` where the log never was at `cursor`.
-    fn index_of(&self, reader: &mut dyn Reader, cursor: &Position) -> Result<Option<usize>, StoreError> {
-        let at = self.segments.partition_point(|segment| segment.epoch < cursor.epoch);
-        Ok(match self.segments.get(at) {
-            Some(segment) if segment.epoch == cursor.epoch => (cursor.offset <= segment.last).then_some(at),
-            Some(_) if cursor.offset == Offset::ZERO && reader.knows_epoch(&cursor.epoch)? => Some(at),
-            _ => None,
-        })
-    }
-
-    /// The log goes on in the first epoch after the cursor's, if there is one: what lies in later
-    /// epochs the reader can't have seen.
-    fn after_unknown(self, cursor: Position, until: &Position) -> Page {
-        let start = self
-            .segments
-            .into_iter()
-            .find(|segment| segment.epoch > cursor.epoch)
-            .map_or_else(|| until.clone(), |segment| Position { epoch: segment.epoch, offset: Offset::ZERO });
-        let complete = start == *until;
-        let loss = Some(Loss::unknown(cursor, start.clone()));
-        Page { start, loss, items: Vec::new(), complete }
-    }
-
-    fn walk(
-        &self,
-        reader: &mut dyn Reader,
-        room: &RoomName,
-        cursor: Position,
-        index: usize,
-        limit: Limit,
-    ) -> Result<Page, StoreError> {
-        let asked = cursor.clone();
-        let mut page = Page { start: cursor.clone(), loss: None, items: Vec::new(), complete: false };
-        let (mut index, mut at) = (index, cursor);
-        let mut missing = 0;
-        let mut left = limit;
-        loop {
-            let Some(segment) = self.segments.get(index) else {
-                page.complete = true;
-                return Ok(page);
-            };
+/// Reads on from a place of the log. What lies between `cursor` and it is lost where there is a
+/// `reason`; and so is what is not kept after it.
+fn walk_from(
+    log: &Log,
+    reader: &mut dyn Reader,
+    room: &RoomName,
+    cursor: &Position,
+    from: Position,
+    mut reason: Option<GapReason>,
+    limit: Limit,
+) -> Result<Page, StoreError> {
+    let mut page = Page { start: from.clone(), loss: None, items: Vec::new(), complete: false };
+    let mut at = from;
+    let mut left = limit;
+    'log: {
+        for segment in log.from(&at.epoch) {
             if at.epoch != segment.epoch {
-                let prev = std::mem::replace(
-                    &mut at,
-                    Position { epoch: segment.epoch.clone(), offset: Offset::ZERO },
-                );
-                if page.items.is_empty() && missing > 0 {
+                let start = Position { epoch: segment.epoch.clone(), offset: Offset::ZERO };
+                let prev = std::mem::replace(&mut at, start);
+                if page.items.is_empty() && reason.is_some() {
                     // Everything before was lost: the loss reaches over the crossing.
-                    page.lose(&asked, &at, missing);
+                    page.start = at.clone();
                 } else {
                     page.items.push(Item::Crossing { epoch: segment.epoch.clone(), prev });
                 }
             }
             while at.offset < segment.last {
                 if left.messages == 0 || left.bytes == 0 {
-                    return Ok(page);
+                    break 'log;
                 }
                 let records = reader.records(room, &segment.epoch, at.offset, left.messages, left.bytes)?;
                 let first = records
                     .iter()
                     .map(|record| record.offset)
                     .find(|offset| *offset <= segment.last)
-                    .map_or(segment.last, before);
+                    .map_or(segment.last, one_less);
                 if first > at.offset {
                     if !page.items.is_empty() {
                         // A hole after messages: the next page starts with it.
-                        return Ok(page);
+                        break 'log;
                     }
-                    missing += first.get() - at.offset.get();
                     at.offset = first;
-                    page.lose(&asked, &at, missing);
+                    page.start = at.clone();
+                    reason =
+                        reason.filter(|reason| *reason == GapReason::Unknown).or(Some(GapReason::Expired));
                 }
                 for record in records.into_iter().take_while(|record| record.offset <= segment.last) {
                     if record.offset != at.offset.next() {
-                        return Ok(page);
+                        break 'log;
                     }
                     at.offset = record.offset;
                     left.messages -= 1;
@@ -201,15 +200,13 @@ impl Log {
                     page.items.push(Item::Message { epoch: segment.epoch.clone(), record });
                 }
             }
-            index += 1;
         }
+        page.complete = true;
     }
-}
-
-impl Page {
-    fn lose(&mut self, from: &Position, to: &Position, count: u64) {
-        self.start = to.clone();
-        let lost = Lost { from: from.clone(), to: to.clone(), count: Some(count) };
-        self.loss = Some(Loss { lost, reason: GapReason::Expired });
-    }
+    page.loss = reason.map(|reason| {
+        let count = (reason != GapReason::Unknown)
+            .then(|| log.count_to(&page.start).saturating_sub(log.count_to(cursor)));
+        Loss { lost: Lost { from: cursor.clone(), to: page.start.clone(), count }, reason }
+    });
+    Ok(page)
 }

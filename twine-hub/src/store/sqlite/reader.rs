@@ -84,23 +84,62 @@ impl Reader for SqliteReader {
         room: &RoomName,
         n: u32,
         until: &Position,
+        bytes: usize,
     ) -> Result<Option<Position>, StoreError> {
         let action = "counting back";
         let mut statement = self
             .connection
             .prepare_cached(
-                "SELECT e.epoch, t.offset FROM
-                   (SELECT epoch, offset FROM messages
-                    WHERE room = (SELECT id FROM rooms WHERE name = ?1)
-                      AND (epoch, offset) <= ((SELECT id FROM epochs WHERE epoch = ?2), ?3)
-                    ORDER BY epoch DESC, offset DESC LIMIT ?4) t
-                 JOIN epochs e ON e.id = t.epoch ORDER BY t.epoch, t.offset LIMIT 1",
+                "SELECT m.epoch, m.offset, octet_length(m.data) FROM messages m
+                 WHERE m.room = (SELECT id FROM rooms WHERE name = ?1)
+                   AND (m.epoch, m.offset) <= ((SELECT id FROM epochs WHERE epoch = ?2), ?3)
+                 ORDER BY m.epoch DESC, m.offset DESC LIMIT ?4",
+            )
+            .map_err(StoreError::database(action))?;
+        let mut rows = statement
+            .query(params![room.as_str(), until.epoch.as_str(), until.offset.get(), n])
+            .map_err(StoreError::database(action))?;
+        let mut found = None;
+        let mut total = 0_usize;
+        while let Some(row) = rows.next().map_err(StoreError::database(action))? {
+            let size: usize = row.get(2).map_err(StoreError::database(action))?;
+            total = total.saturating_add(size);
+            if total > bytes && found.is_some() {
+                break;
+            }
+            let epoch: i64 = row.get(0).map_err(StoreError::database(action))?;
+            found = Some((epoch, offset(row, 1).map_err(StoreError::database(action))?));
+        }
+        drop(rows);
+        drop(statement);
+        let Some((epoch, offset)) = found else { return Ok(None) };
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT epoch FROM epochs WHERE id = ?1")
+            .map_err(StoreError::database(action))?;
+        let epoch =
+            statement.query_row([epoch], |row| epoch_name(row, 0)).map_err(StoreError::database(action))?;
+        Ok(Some(Position { epoch, offset }))
+    }
+
+    fn next_time(
+        &mut self,
+        room: &RoomName,
+        epoch: &Epoch,
+        after: Offset,
+    ) -> Result<Option<u64>, StoreError> {
+        let action = "looking a time up";
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT time FROM messages
+                 WHERE room = (SELECT id FROM rooms WHERE name = ?1)
+                   AND epoch = (SELECT id FROM epochs WHERE epoch = ?2) AND offset > ?3
+                 ORDER BY offset LIMIT 1",
             )
             .map_err(StoreError::database(action))?;
         statement
-            .query_row(params![room.as_str(), until.epoch.as_str(), until.offset.get(), n], |row| {
-                Ok(Position { epoch: epoch_name(row, 0)?, offset: offset(row, 1)? })
-            })
+            .query_row(params![room.as_str(), epoch.as_str(), after.get()], |row| row.get(0))
             .optional()
             .map_err(StoreError::database(action))
     }
