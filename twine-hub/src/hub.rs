@@ -8,12 +8,13 @@ use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::auth::{self, ApiKey, ApiKeys, KeyFileError, Origins};
+use crate::auth::{self, ApiKey, ApiKeys, KeyFileError, Origins, Permissions, Subscriber};
 use crate::config::{Config, Conflict, StoreKind};
 use crate::connection::Connections;
 use crate::http::{self, App, Limits, Tasks};
 use crate::rooms::Rooms;
 use crate::seldom::Seldom;
+use crate::session::Sessions;
 use crate::store::StoreError;
 use crate::telemetry::Telemetry;
 
@@ -28,6 +29,7 @@ pub struct Builder {
     config: Config,
     listener: Option<TcpListener>,
     ephemeral: bool,
+    permissions: Option<Permissions>,
 }
 
 /// A running hub. Dropping it ends it at once, without telling its clients; see
@@ -110,12 +112,28 @@ impl Builder {
         self
     }
 
+    /// Asks this for each room that a client subscribes to, also where its session holds the room
+    /// already; what it refuses is answered `forbidden`. It is called on the threads that deliver
+    /// messages and must not block.
+    ///
+    /// ```
+    /// let builder = twine_hub::Hub::builder()
+    ///     .permissions(|subscriber, room| !room.starts_with("staff/") || subscriber.origin == "https://staff.example");
+    /// ```
+    pub fn permissions(
+        mut self,
+        allow: impl Fn(Subscriber<'_>, &str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.permissions = Some(Permissions::new(allow));
+        self
+    }
+
     /// Starts the hub on the present tokio runtime. It takes connections when this returns.
     ///
     /// # Errors
     /// [`StartError`]: nothing is left running then.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { config, listener, ephemeral } = self;
+        let Self { config, listener, ephemeral, permissions } = self;
         if let Some(conflict) = config.conflicts().into_iter().next() {
             return Err(conflict.into());
         }
@@ -136,18 +154,30 @@ impl Builder {
             let (store, options, telemetry) = (config.store(), config.rooms(), telemetry.clone());
             move || Rooms::open(&store, &options, telemetry)
         };
-        let rooms = tokio::task::spawn_blocking(open)
-            .await
-            .map_err(|panicked| StartError::System(std::io::Error::other(panicked)))??;
+        let rooms = blocking(open).await?;
         // After the store, which keeps a second hub out of the folder.
+        let open = {
+            let (store, options, telemetry) = (config.store(), config.sessions(), telemetry.clone());
+            move || Sessions::open(&store.kind, options, telemetry)
+        };
+        let sessions = match blocking(open).await {
+            Ok(sessions) => sessions,
+            Err(error) => {
+                // The folder is free again when the error is told.
+                rooms.close().await;
+                return Err(error);
+            }
+        };
         let started = keys(&config, ephemeral).and_then(|keys| {
-            let connections = Connections::start(&rooms, &config.connections(), &telemetry);
+            let options = config.connections();
+            let connections =
+                Connections::start(&rooms, &sessions, permissions.as_ref(), &options, &telemetry);
             Ok((keys, connections.map_err(StartError::System)?))
         });
         let (keys, connections) = match started {
             Ok(started) => started,
             Err(error) => {
-                // The folder is free again when the error is told.
+                sessions.close().await;
                 rooms.close().await;
                 return Err(error);
             }
@@ -165,6 +195,7 @@ impl Builder {
             origins: Origins::new(config.allowed_origins.clone(), config.public_url.clone()),
             config,
             rooms,
+            sessions,
             connections,
             telemetry,
             tasks: tasks.clone(),
@@ -176,6 +207,14 @@ impl Builder {
         info!(%address, store = ?app.config.store, version = crate::VERSION, "listening");
         Ok(Running { address, keys, app })
     }
+}
+
+/// Opens a store where waiting for a disk holds nobody up.
+async fn blocking<T: Send + 'static>(
+    open: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StartError> {
+    let opened = tokio::task::spawn_blocking(open).await;
+    Ok(opened.map_err(|panicked| StartError::System(std::io::Error::other(panicked)))??)
 }
 
 /// Connections that the system may hold until the hub accepts them: what comes at once after a
@@ -249,7 +288,7 @@ impl Running {
     /// told to come back and their connections end; requests under way are answered; the store
     /// finishes and closes. What is not done within `shutdown_grace` is ended by force.
     pub async fn shutdown(self) {
-        let App { config, rooms, connections, tasks, stop, .. } = &*self.app;
+        let App { config, rooms, sessions, connections, tasks, stop, .. } = &*self.app;
         let grace = config.shutdown_grace;
         let deadline = tokio::time::Instant::now() + grace;
         info!(phase = "stop accepting", "shutting down");
@@ -263,6 +302,7 @@ impl Running {
             tasks.wait().await;
         }
         info!(phase = "close store", "shutting down");
+        sessions.close().await;
         rooms.close().await;
         info!("shut down");
     }

@@ -25,16 +25,18 @@ mod auth;
 mod broker;
 #[doc(hidden)]
 pub mod cli;
+mod clock;
 pub mod config;
 mod connection;
 mod http;
 mod hub;
 mod rooms;
 mod seldom;
+mod session;
 mod store;
 mod telemetry;
 
-pub use auth::{ApiKey, InvalidKey, InvalidOrigin, KeyFileError, Origin};
+pub use auth::{ApiKey, InvalidKey, InvalidOrigin, KeyFileError, Origin, Subscriber};
 pub use config::Config;
 pub use hub::{Builder, Hub, Running, StartError};
 pub use store::StoreError;

@@ -26,7 +26,25 @@ pub(crate) struct Telemetry {
     pub(crate) errors: Family<Code, Counter>,
     /// Seconds from a publish's arrival to its frame's last write in a fan-out pass.
     pub(crate) publish_to_socket: Histogram,
+    /// Sessions that a connection holds.
+    pub(crate) sessions: Gauge,
+    /// Sessions given to connections, by how they came by them.
+    pub(crate) session_attaches: Family<How, Counter>,
+    /// Sessions that a bound has cost, by which.
+    pub(crate) sessions_dropped: Family<Bound, Counter>,
     registry: Registry,
+}
+
+/// The label of [`Telemetry::session_attaches`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct How {
+    pub(crate) how: &'static str,
+}
+
+/// The label of [`Telemetry::sessions_dropped`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Bound {
+    pub(crate) bound: &'static str,
 }
 
 /// The label of [`Telemetry::errors`].
@@ -46,6 +64,9 @@ impl Default for Telemetry {
             errors: Family::default(),
             // From 50 microseconds to 6.5 seconds.
             publish_to_socket: Histogram::new(exponential_buckets(0.000_05, 2.0, 18)),
+            sessions: Gauge::default(),
+            session_attaches: Family::default(),
+            sessions_dropped: Family::default(),
             registry: Registry::with_prefix("twine"),
         };
         telemetry.register();
@@ -73,6 +94,17 @@ impl Telemetry {
             Unit::Seconds,
             self.publish_to_socket.clone(),
         );
+        registry.register("sessions", "Sessions that a connection holds", self.sessions.clone());
+        registry.register(
+            "session_attaches",
+            "Sessions given to connections, by how they came by them",
+            self.session_attaches.clone(),
+        );
+        registry.register(
+            "sessions_dropped",
+            "Sessions that a bound has cost, by which",
+            self.sessions_dropped.clone(),
+        );
         registry.register("build", "What is running", Info::new([("version", crate::VERSION)]));
     }
 
@@ -93,6 +125,8 @@ mod tests {
     fn the_documentation_lists_every_metric_as_it_is() {
         let telemetry = Telemetry::default();
         telemetry.errors.get_or_create(&Code { code: "bad_room" }).inc();
+        telemetry.session_attaches.get_or_create(&How { how: "new" }).inc();
+        telemetry.sessions_dropped.get_or_create(&Bound { bound: "hub" }).inc();
         let text = telemetry.open_metrics();
         let mut expected = Vec::new();
         for line in text.lines() {
@@ -106,6 +140,8 @@ mod tests {
                     assert_eq!(found, name);
                     let (suffix, labels) = match (kind, name) {
                         ("counter", "twine_errors") => ("_total", "`code`"),
+                        ("counter", "twine_session_attaches") => ("_total", "`how`"),
+                        ("counter", "twine_sessions_dropped") => ("_total", "`bound`"),
                         ("counter", _) => ("_total", ""),
                         ("info", _) => ("_info", "`version`"),
                         _ => ("", ""),

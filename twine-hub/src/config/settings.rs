@@ -8,7 +8,7 @@ use super::value::{self, LogFormat, Refused, StoreKind, list, one, optional, opt
 use crate::auth::{ApiKey, Origin};
 use crate::store::page::Recovery;
 use crate::store::{self, Retention};
-use crate::{connection, rooms};
+use crate::{connection, rooms, session};
 
 /// What is known of a setting beside its type.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ settings! {
     /// The address that browsers reach the hub at. An https one makes its cookies secure.
     public_url: Option<Origin> = none, One, optional(Origin::parse_web),
         "an address like https://rt.example.com, without a path";
-    /// What keeps messages: `sqlite`, a database in `data_dir`, or `memory`, gone at a restart.
+    /// What keeps messages and sessions: `sqlite`, databases in `data_dir`, or `memory`, gone at a restart.
     store: StoreKind = "sqlite", One, one(value::store_kind), "sqlite or memory";
     /// How long messages are kept.
     store_retention: Retention = "24h", One, one(value::retention), "a time like 24h or 7d, or forever";
@@ -154,6 +154,16 @@ settings! {
     recovery_max_messages: u64 = "100000", One, one(value::count), "a number from 1";
     /// How old the messages may be that a subscriber who comes back is brought; it is told what lies before.
     recovery_max_age: Duration = "24h", One, one(value::duration), "a time like 24h";
+    /// How long a session is kept after its connection has ended.
+    session_lifetime: Duration = "24h", One, one(value::duration), "a time like 24h";
+    /// Sessions kept in all; those that ended longest ago go first.
+    max_sessions: usize = "250000", One, one(value::count), "a number from 1";
+    /// Sessions kept of one cookie; those that ended longest ago go first, then the oldest.
+    max_sessions_per_cookie: usize = "50", One, one(value::count), "a number from 1";
+    /// Rooms kept of one session; the oldest go first.
+    max_rooms_per_session: usize = "256", One, one(value::count), "a number from 1";
+    /// New sessions kept of one public address in a minute; 0 stands for any number.
+    max_new_sessions: u32 = "600", One, one(parsed), "a number; 0 for no limit";
     /// How long a client has for its `connect` frame.
     connect_timeout: Duration = "10s", One, one(value::duration), "a time like 10s";
     /// Time between two pings.
@@ -241,6 +251,18 @@ impl Config {
             max_history: self.max_history,
             recovery: Recovery { max_messages: self.recovery_max_messages, max_age: self.recovery_max_age },
             write_timeout: self.write_timeout,
+            max_session_rooms: self.max_rooms_per_session,
+        }
+    }
+
+    /// What `session` needs to know.
+    pub(crate) fn sessions(&self) -> session::Options {
+        session::Options {
+            lifetime: self.session_lifetime,
+            max_sessions: self.max_sessions,
+            max_per_cookie: self.max_sessions_per_cookie,
+            max_rooms: self.max_rooms_per_session,
+            max_new_per_minute: self.max_new_sessions,
         }
     }
 

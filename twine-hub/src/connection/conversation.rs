@@ -1,10 +1,9 @@
 //! What a client says and what it is answered (PROTOCOL.md, "Frames").
 
-use twine_protocol::{ClientFrame, Connected, ErrorCode, ServerFrame, json};
+use twine_protocol::{ClientFrame, ErrorCode, json};
 
 use super::shard::{Key, Phase, Shard};
 use super::websocket::{self, Incoming, Violation};
-use crate::rooms::frames;
 
 impl Shard {
     /// Takes a message of the WebSocket layer.
@@ -36,7 +35,7 @@ impl Shard {
         let Some(connection) = self.connection(key) else { return };
         let phase = connection.phase;
         match (phase, json::decode_client(text)) {
-            (Phase::New { .. }, Ok(ClientFrame::Connect(_))) => self.connect(key),
+            (Phase::New { .. }, Ok(ClientFrame::Connect(request))) => self.connect(key, request),
             (Phase::New { .. }, Ok(_)) => {
                 self.end(key, ErrorCode::BadFrame, "the first frame must be `connect`");
             }
@@ -45,24 +44,15 @@ impl Shard {
             }
             (Phase::Open, Ok(ClientFrame::Subscribe(request))) => self.subscribe(key, request),
             (Phase::Open, Ok(ClientFrame::Unsubscribe(request))) => self.unsubscribe(key, request),
-            // Hearing it is all there is to a pong here: cursors matter to sessions only. Other
-            // types of frames are not decoded.
-            (Phase::Open, Ok(_)) | (Phase::Closing { .. }, _) => {}
+            (Phase::Open, Ok(ClientFrame::Pong(pong))) => self.acknowledge(key, pong.cursors),
+            // Other types of frames are not decoded; a connection that waits for its session is not
+            // read.
+            (Phase::Open, Ok(_)) | (Phase::Attaching { .. } | Phase::Closing { .. }, _) => {}
             (Phase::New { .. }, Err(error)) => self.end(key, ErrorCode::BadFrame, &error.to_string()),
             (Phase::Open, Err(error)) => match error.code() {
                 ErrorCode::BadFrame => self.end(key, ErrorCode::BadFrame, &error.to_string()),
                 code => self.refuse(key, error.id(), code, format!("{error}; {}", code.remedy())),
             },
         }
-    }
-
-    /// Opens the conversation. What `connect` names is for sessions, which this hub does not keep.
-    fn connect(&mut self, key: Key) {
-        let heartbeat = u64::try_from(self.options.heartbeat.as_millis()).unwrap_or(u64::MAX);
-        let Some(connection) = self.connection(key) else { return };
-        connection.phase = Phase::Open;
-        let connected =
-            Connected { session: None, resumed: false, adopted: false, heartbeat, rooms: Vec::new() };
-        self.answer(key, frames::frame(&ServerFrame::Connected(connected)));
     }
 }

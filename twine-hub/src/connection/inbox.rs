@@ -10,6 +10,7 @@ use twine_protocol::Offset;
 use super::shard::Key;
 use super::{Handover, Place};
 use crate::rooms::{Room, Steps, Watch, locked};
+use crate::session::{Attached, Holder, Lost, Ticket};
 use crate::store::StoreError;
 
 /// News for a shard.
@@ -22,12 +23,18 @@ pub(super) enum Event {
     Opened { room: u32, result: Result<(Arc<Room>, Offset), Arc<StoreError>> },
     /// What a subscription asked the store for.
     Steps { connection: Key, room: u32, ticket: u64, result: Result<Steps, Arc<StoreError>> },
+    /// The session of a connection that said `connect`; none can be had where there is no result.
+    Attached { connection: Key, result: Option<Attached> },
+    /// A connection's session is no longer its own.
+    Lose { connection: Key, ticket: Ticket, why: Lost },
+    /// Somebody wants to know whether this connection is still there.
+    Probe { connection: Key, ticket: Ticket },
     /// Close all connections, by force at `until`, and end.
     Drain { until: Instant },
 }
 
 /// A shard's mailbox. What can send to it bounds it: a room in memory has told at most once that it
-/// moved ([`crate::rooms::Watcher`]), a connection has one read and a few rooms under way.
+/// moved ([`crate::rooms::Watcher`]), a connection has one read, a few rooms and one session under way.
 pub(super) struct Inbox {
     /// `None` once the shard has ended.
     events: Mutex<Option<Vec<Event>>>,
@@ -82,6 +89,16 @@ impl Inbox {
     /// Says that the shard looks into its mailbox again.
     pub(super) fn wake_up(&self) {
         self.asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Holder for Inbox {
+    fn lose(&self, connection: Key, ticket: Ticket, why: Lost) {
+        self.push(Event::Lose { connection, ticket, why });
+    }
+
+    fn probe(&self, connection: Key, ticket: Ticket) {
+        self.push(Event::Probe { connection, ticket });
     }
 }
 

@@ -8,11 +8,13 @@
 //! queued for it but the rest of the frame it was taking.
 //!
 //! What one connection can hold in memory: the rest of one message, [`socket::MAX_QUEUED`] bytes of
-//! answers, and a frame of its own that has not arrived whole.
+//! answers, a frame of its own that has not arrived whole, and its session's cursors ([`session`]).
 
 mod conversation;
+mod deadline;
 mod fanout;
 mod inbox;
+mod session;
 mod shard;
 mod socket;
 mod subscription;
@@ -21,7 +23,7 @@ mod tests;
 mod websocket;
 mod wheel;
 
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -29,11 +31,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::auth::Permissions;
+use crate::clock;
 use crate::rooms::{Rooms, locked};
+use crate::session::{CookieHash, Sessions};
 use crate::store::page::Recovery;
 use crate::telemetry::Telemetry;
 use inbox::{Event, Inbox};
-use shard::Shard;
+pub(crate) use shard::Key;
+use shard::{Shard, Surroundings};
 
 /// What a connection may do and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +62,8 @@ pub(crate) struct Options {
     pub recovery: Recovery,
     /// How long a socket may take no byte before its connection is closed.
     pub write_timeout: Duration,
+    /// Rooms that a session holds; the oldest go first.
+    pub max_session_rooms: usize,
 }
 
 impl Default for Options {
@@ -70,6 +78,7 @@ impl Default for Options {
             max_history: 1_000,
             recovery: Recovery { max_messages: 100_000, max_age: Duration::from_secs(24 * 60 * 60) },
             write_timeout: Duration::from_secs(30),
+            max_session_rooms: 256,
         }
     }
 }
@@ -80,6 +89,19 @@ pub(crate) struct Handover {
     pub(crate) socket: TcpStream,
     /// What was read past the HTTP request.
     pub(crate) read: Bytes,
+    /// Who opened it.
+    pub(crate) caller: Caller,
+}
+
+/// Who opened a connection, as its HTTP request says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// What its sessions hang on; `None` where the browser sent no cookie.
+    pub(crate) cookie: Option<CookieHash>,
+    /// The page's origin; empty for a program that has none.
+    pub(crate) origin: Arc<str>,
+    /// The other end's address.
+    pub(crate) address: IpAddr,
 }
 
 /// A handle to all connections of this hub.
@@ -110,9 +132,17 @@ impl Connections {
     /// Where the system gives no thread or no poll.
     pub(crate) fn start(
         rooms: &Rooms,
+        sessions: &Sessions,
+        permissions: Option<&Permissions>,
         options: &Options,
         telemetry: &Arc<Telemetry>,
     ) -> std::io::Result<Self> {
+        let surroundings = Surroundings {
+            rooms: rooms.clone(),
+            sessions: sessions.clone(),
+            permissions: permissions.cloned(),
+            telemetry: telemetry.clone(),
+        };
         let shards = match options.shards {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -126,7 +156,7 @@ impl Connections {
             threads: Mutex::default(),
         };
         for n in 0..shards {
-            let shard = Shard::new(rooms.clone(), options.clone(), telemetry.clone())?;
+            let shard = Shard::new(surroundings.clone(), options.clone())?;
             all.inboxes.push(shard.inbox());
             let name = format!("twine-shard-{n}");
             let thread = std::thread::Builder::new().name(name).spawn(move || shard.run())?;
@@ -152,7 +182,7 @@ impl Connections {
 
     /// Tells every client to come back later, closes all within `grace` and ends the threads.
     pub(crate) async fn drain(&self, grace: Duration) {
-        self.0.end(Instant::now() + grace);
+        self.0.end(clock::now() + grace);
         let threads = std::mem::take(&mut *locked(&self.0.threads));
         let join = move || threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
         if !matches!(tokio::task::spawn_blocking(join).await, Ok(0)) {
@@ -172,6 +202,6 @@ impl Shared {
 /// Without its handles a shard would live for ever.
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.end(Instant::now());
+        self.end(clock::now());
     }
 }

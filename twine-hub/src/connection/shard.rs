@@ -13,13 +13,17 @@ use twine_protocol::{Disconnect, Epoch, ErrorCode, ErrorFrame, Offset, RoomName,
 
 use super::fanout::LocalRoom;
 use super::inbox::{Event, Inbox};
+use super::session::Session;
 use super::socket::Socket;
 use super::subscription::Subscription;
 use super::websocket::{self, Fragments};
-use super::wheel::{Alarm, Wheel};
-use super::{Handover, Options, Place};
+use super::wheel::Wheel;
+use super::{Caller, Handover, Options, Place};
+use crate::auth::Permissions;
+use crate::clock;
 use crate::rooms::{Rooms, Watch, frames};
 use crate::seldom::Seldom;
+use crate::session::{Holder, Sessions};
 use crate::telemetry::{Code, Telemetry};
 
 /// The waker's token; connections have their slots' numbers.
@@ -38,7 +42,7 @@ const MAX_RETRY: Duration = Duration::from_secs(3);
 
 /// A connection, for as long as it lives: slots are used again, generations are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key {
+pub(crate) struct Key {
     pub(super) slot: u32,
     pub(super) generation: u32,
 }
@@ -50,11 +54,11 @@ pub(super) struct Connection {
     pub(super) subscriptions: Vec<Subscription>,
     generation: u32,
     /// When the client was last heard of.
-    heard: Instant,
-    next_ping: Instant,
+    pub(super) heard: Instant,
+    pub(super) next_ping: Instant,
     /// When it is looked at next, and the number of the alarm that is set for it.
-    look_at: Instant,
-    alarm: u32,
+    pub(super) look_at: Instant,
+    pub(super) alarm: u32,
     /// The read of the store under way, if one is.
     pub(super) read: Option<u64>,
     /// Rooms that are being opened for it.
@@ -67,8 +71,11 @@ pub(super) struct Connection {
     is_ending: bool,
     /// What of the client's bytes is not a whole message yet, or has to wait.
     input: Option<Box<Input>>,
-    /// Whether it is not read until it takes some of the answers that wait for it.
-    is_paused: bool,
+    /// Whether it is not read until it takes some of the answers that wait for it, or knows its session.
+    pub(super) is_paused: bool,
+    /// Who opened it; let go once it has said `connect`, unless permissions ask for it later.
+    pub(super) caller: Option<Box<Caller>>,
+    pub(super) session: Option<Box<Session>>,
     _place: Place,
 }
 
@@ -78,6 +85,11 @@ pub(super) enum Phase {
     /// Waits for the `connect` frame.
     New {
         /// How long.
+        until: Instant,
+    },
+    /// Has said `connect` and waits for its session.
+    Attaching {
+        /// How long; then it goes on without one.
         until: Instant,
     },
     /// Talks.
@@ -98,7 +110,8 @@ impl Connection {
 
     /// Whether it asks for more than it takes, and has to wait.
     fn is_greedy(&self) -> bool {
-        self.socket.is_full() || self.n_opening >= MAX_OPENING
+        let is_attaching = matches!(self.phase, Phase::Attaching { .. });
+        self.socket.is_full() || self.n_opening >= MAX_OPENING || is_attaching
     }
 
     /// This connection's key, given the slot it lies in.
@@ -113,12 +126,24 @@ struct Input {
     fragments: Fragments,
 }
 
+/// What a shard works with, shared with others.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) rooms: Rooms,
+    pub(super) sessions: Sessions,
+    pub(super) permissions: Option<Permissions>,
+    pub(super) telemetry: Arc<Telemetry>,
+}
+
 /// One event loop and all it owns.
 pub(super) struct Shard {
     poll: Poll,
     inbox: Arc<Inbox>,
     pub(super) watch: Arc<dyn Watch>,
+    pub(super) holder: Arc<dyn Holder>,
     pub(super) rooms: Rooms,
+    pub(super) sessions: Sessions,
+    pub(super) permissions: Option<Permissions>,
     pub(super) epoch: Epoch,
     pub(super) options: Options,
     pub(super) telemetry: Arc<Telemetry>,
@@ -132,30 +157,39 @@ pub(super) struct Shard {
     pub(super) later: Vec<Key>,
     /// Connections found broken where they could not be removed.
     pub(super) broken: Vec<Key>,
+    /// Connections whose sessions have changed since they were saved, and when they are next.
+    pub(super) unsaved: Vec<Key>,
+    pub(super) next_save: Instant,
     next_generation: u32,
     pub(super) next_ticket: u64,
     pub(super) read_failures: Seldom,
     poll_failures: Seldom,
-    wheel: Wheel,
+    pub(super) wheel: Wheel,
+    /// The memory of an empty mailbox.
+    news: Vec<Event>,
     buffer: Vec<u8>,
     /// Connections with more to read than their share of a turn.
     unread: Vec<Key>,
-    ping: Bytes,
+    pub(super) ping: Bytes,
     /// Set once the shard drains: when to give up waiting.
     draining: Option<Instant>,
 }
 
 impl Shard {
-    pub(super) fn new(rooms: Rooms, options: Options, telemetry: Arc<Telemetry>) -> std::io::Result<Self> {
+    pub(super) fn new(surroundings: Surroundings, options: Options) -> std::io::Result<Self> {
+        let Surroundings { rooms, sessions, permissions, telemetry } = surroundings;
         let poll = Poll::new()?;
         let inbox = Arc::new(Inbox::new(Waker::new(poll.registry(), NEWS)?));
         let tick = (options.heartbeat / 64).clamp(Duration::from_millis(10), Duration::from_secs(1));
         Ok(Self {
             poll,
             watch: inbox.clone(),
+            holder: inbox.clone(),
             inbox,
             epoch: rooms.epoch().clone(),
             rooms,
+            sessions,
+            permissions,
             options,
             telemetry,
             connections: Slab::new(),
@@ -164,11 +198,14 @@ impl Shard {
             lagging: Vec::new(),
             later: Vec::new(),
             broken: Vec::new(),
+            unsaved: Vec::new(),
+            next_save: clock::now(),
             next_generation: 0,
             next_ticket: 0,
             read_failures: Seldom::default(),
             poll_failures: Seldom::default(),
-            wheel: Wheel::new(tick, Instant::now()),
+            wheel: Wheel::new(tick, clock::now()),
+            news: Vec::new(),
             buffer: vec![0; READ_BUFFER],
             unread: Vec::new(),
             ping: frames::frame(&ServerFrame::Ping),
@@ -183,45 +220,51 @@ impl Shard {
     /// Runs until drained.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(1024);
-        let mut news = Vec::new();
-        loop {
-            for key in std::mem::take(&mut self.later) {
-                self.lag(key);
-            }
-            let may_wait = self.unread.is_empty() && self.lagging.is_empty() && self.inbox.fall_asleep();
-            let wait = if may_wait { self.wheel.idle(Instant::now()) } else { Duration::ZERO };
-            if let Err(error) = self.poll.poll(&mut events, Some(wait))
-                && error.kind() != ErrorKind::Interrupted
-            {
-                self.poll_failures
-                    .say(|unsaid| tracing::error!(%error, unsaid, "a shard can't poll its sockets"));
-                std::thread::sleep(POLL_BACKOFF);
-            }
-            self.inbox.wake_up();
-            for key in std::mem::take(&mut self.unread) {
-                self.readable(key);
-            }
-            for event in &events {
-                self.socket_event(event);
-            }
-            self.inbox.take(&mut news);
-            for event in news.drain(..) {
-                self.news(event);
-            }
-            let now = Instant::now();
-            while let Some(due) = self.wheel.turn(now) {
-                for alarm in due {
-                    self.goes_off(alarm, now);
-                }
-            }
-            self.settle();
-            if let Some(until) = self.draining
-                && (self.connections.is_empty() || now >= until)
-            {
-                self.inbox.close();
-                return;
+        while self.turn(&mut events) {}
+    }
+
+    /// Waits for something to do and does it; false once drained.
+    pub(super) fn turn(&mut self, events: &mut Events) -> bool {
+        for key in std::mem::take(&mut self.later) {
+            self.lag(key);
+        }
+        let may_wait = self.unread.is_empty() && self.lagging.is_empty() && self.inbox.fall_asleep();
+        let wait = if may_wait { self.wheel.idle(clock::now()) } else { Duration::ZERO };
+        if let Err(error) = self.poll.poll(events, Some(wait))
+            && error.kind() != ErrorKind::Interrupted
+        {
+            self.poll_failures
+                .say(|unsaid| tracing::error!(%error, unsaid, "a shard can't poll its sockets"));
+            std::thread::sleep(POLL_BACKOFF);
+        }
+        self.inbox.wake_up();
+        for key in std::mem::take(&mut self.unread) {
+            self.readable(key);
+        }
+        for event in &*events {
+            self.socket_event(event);
+        }
+        let mut news = std::mem::take(&mut self.news);
+        self.inbox.take(&mut news);
+        for event in news.drain(..) {
+            self.hear(event);
+        }
+        self.news = news;
+        let now = clock::now();
+        while let Some(due) = self.wheel.turn(now) {
+            for alarm in due {
+                self.goes_off(alarm, now);
             }
         }
+        self.settle();
+        if now >= self.next_save {
+            self.save_sessions(now);
+        }
+        let is_drained = self.draining.is_some_and(|until| self.connections.is_empty() || now >= until);
+        if is_drained {
+            self.inbox.close();
+        }
+        !is_drained
     }
 
     /// Brings up to date who fell behind, and removes what broke, until neither makes more of it.
@@ -248,12 +291,15 @@ impl Shard {
         }
     }
 
-    fn news(&mut self, event: Event) {
+    fn hear(&mut self, event: Event) {
         match event {
             Event::Adopt(place, handover) => self.adopt(place, handover),
             Event::Moved(room) => self.moved(room),
             Event::Opened { room, result } => self.opened(room, result),
             Event::Steps { connection, room, ticket, result } => self.steps(connection, room, ticket, result),
+            Event::Attached { connection, result } => self.attached(connection, result),
+            Event::Lose { connection, ticket, why } => self.lose_session(connection, ticket, why),
+            Event::Probe { connection, ticket } => self.probe(connection, ticket),
             Event::Drain { until } => self.drain(until),
         }
     }
@@ -279,7 +325,7 @@ impl Shard {
     }
 
     fn adopt(&mut self, place: Place, handover: Handover) {
-        let now = Instant::now();
+        let now = clock::now();
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
         let mut socket = Socket::new(mio::net::TcpStream::from_std(handover.socket));
@@ -312,6 +358,8 @@ impl Shard {
             is_ending: false,
             input: None,
             is_paused: false,
+            caller: Some(Box::new(handover.caller)),
+            session: None,
             _place: place,
         });
         self.telemetry.connections.inc();
@@ -339,7 +387,8 @@ impl Shard {
                     break;
                 }
                 Ok(n) => {
-                    connection.heard = Instant::now();
+                    connection.heard = clock::now();
+                    self.heard(key);
                     self.feed(key, buffer.get_mut(..n).unwrap_or_default());
                     // Less than asked for: there is no more for now, and the poll will tell when
                     // there is, unless it has told of the end already.
@@ -414,7 +463,7 @@ impl Shard {
         let Some(connection) = self.connection(key) else { return };
         let Ok(is_flushed) = connection.socket.flush() else { return self.remove(key) };
         // Who takes what waits for it is there, even if it has had no chance to say so.
-        connection.heard = Instant::now();
+        connection.heard = clock::now();
         self.resume(key);
         let Some(connection) = self.connection(key) else { return };
         match connection.phase {
@@ -434,82 +483,6 @@ impl Shard {
             self.feed(key, &mut []);
             self.unread.push(key);
         }
-    }
-
-    /// Sets the alarm of a connection, in place of any that is set.
-    fn look_in(&mut self, key: Key, delay: Duration) {
-        let Some(connection) = self.connection(key) else { return };
-        connection.look_at = Instant::now() + delay;
-        connection.alarm = connection.alarm.wrapping_add(1);
-        let alarm = Alarm { key, number: connection.alarm };
-        self.wheel.put(alarm, delay);
-    }
-
-    /// Makes sure that a socket that takes no more is looked at when that has lasted too long.
-    pub(super) fn look_when_stuck(&mut self, key: Key) {
-        let timeout = self.options.write_timeout;
-        if let Some(connection) = self.connection(key)
-            && connection.look_at > Instant::now() + timeout
-        {
-            self.look_in(key, timeout);
-        }
-    }
-
-    fn goes_off(&mut self, alarm: Alarm, now: Instant) {
-        let Some(connection) = self.connection(alarm.key) else { return };
-        if connection.alarm != alarm.number {
-            return;
-        }
-        let early = connection.look_at.saturating_duration_since(now);
-        if early.is_zero() {
-            self.look(alarm.key, now);
-        } else {
-            self.wheel.put(alarm, early);
-        }
-    }
-
-    /// What time it is for a connection.
-    fn look(&mut self, key: Key, now: Instant) {
-        let Options { heartbeat, write_timeout, .. } = self.options;
-        let ping = self.ping.clone();
-        let Some(connection) = self.connection(key) else { return };
-        let silent = now.duration_since(connection.heard);
-        let next = match connection.phase {
-            Phase::New { until } if now >= until => {
-                return self.end(key, ErrorCode::ConnectTimeout, "no `connect` frame came in time");
-            }
-            Phase::New { until } => until.min(connection.next_ping).saturating_duration_since(now),
-            Phase::Closing { until } if now >= until => return self.remove(key),
-            Phase::Closing { until } => until.saturating_duration_since(now),
-            Phase::Open => {
-                if let Some(since) = connection.socket.blocked_since()
-                    && now.duration_since(since) >= write_timeout
-                {
-                    // It takes no byte, so no frame could tell it why.
-                    self.count_error(ErrorCode::TooSlow);
-                    return self.remove(key);
-                }
-                if silent >= heartbeat * 2 {
-                    return self.end(
-                        key,
-                        ErrorCode::HeartbeatTimeout,
-                        "nothing was heard for two heartbeats",
-                    );
-                }
-                if now >= connection.next_ping {
-                    connection.next_ping = now + heartbeat;
-                    if !connection.socket.is_full() && connection.socket.answer(ping).is_err() {
-                        return self.remove(key);
-                    }
-                }
-                self.try_again(key);
-                let Some(connection) = self.connection(key) else { return };
-                let blocked = connection.socket.blocked_since().map(|since| since + write_timeout);
-                let next = blocked.map_or(connection.next_ping, |at| at.min(connection.next_ping));
-                next.saturating_duration_since(now)
-            }
-        };
-        self.look_in(key, next);
     }
 
     /// Writes a frame that answers a client.
@@ -539,7 +512,7 @@ impl Shard {
         self.leave_all(key);
         self.answer(key, websocket::close(code, reason));
         let Some(connection) = self.connection(key) else { return };
-        connection.phase = Phase::Closing { until: Instant::now() + LINGER };
+        connection.phase = Phase::Closing { until: clock::now() + LINGER };
         connection.input = None;
         if !connection.socket.is_blocked() {
             connection.socket.finish();
@@ -552,7 +525,7 @@ impl Shard {
     }
 
     /// Forgets a connection.
-    fn remove(&mut self, key: Key) {
+    pub(super) fn remove(&mut self, key: Key) {
         self.leave_all(key);
         if self.connection(key).is_none() {
             return;
@@ -565,8 +538,12 @@ impl Shard {
 
     fn leave_all(&mut self, key: Key) {
         let Some(connection) = self.connection(key) else { return };
+        let session = connection.session.take();
         for subscription in std::mem::take(&mut connection.subscriptions) {
             self.leave(&subscription);
+        }
+        if let Some(session) = session {
+            self.sessions.detach(session.into_save());
         }
     }
 

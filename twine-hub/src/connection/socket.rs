@@ -7,6 +7,8 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use mio::net::TcpStream;
 
+use crate::clock;
+
 /// Bytes of answers that may wait for a socket, besides the rest of one message. A connection at
 /// this bound is not read any further until it takes some.
 pub(super) const MAX_QUEUED: usize = 64 << 10;
@@ -32,7 +34,7 @@ struct Waiting {
 
 impl Waiting {
     fn new(rest: Bytes) -> Self {
-        Self { rest, answers: VecDeque::new(), bytes: 0, since: Instant::now() }
+        Self { rest, answers: VecDeque::new(), bytes: 0, since: clock::now() }
     }
 }
 
@@ -160,7 +162,7 @@ impl Socket {
             match self.stream.write(&waiting.rest) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    waiting.since = Instant::now();
+                    waiting.since = clock::now();
                     waiting.rest.advance(written);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),

@@ -76,6 +76,9 @@ impl Shard {
     pub(super) fn subscribe(&mut self, key: Key, mut request: Subscribe) {
         let max = self.options.max_rooms;
         request.history = request.history.map(|n| n.min(self.options.max_history)).filter(|n| *n > 0);
+        if !self.may(key, &request.room) {
+            return self.forbid(key, &request);
+        }
         if let Some(room) = self.names.get(&request.room).copied()
             && let Some(subscription) = self.subscription(key, room)
         {
@@ -92,6 +95,7 @@ impl Shard {
             let message = format!("this connection has {max} rooms, the most it may; {}", code.remedy());
             return self.refuse(key, Some(request.id), code, message);
         }
+        self.start_where_session_is(key, &mut request);
         let room = self.enter(&request.room, key);
         let state = State::Opening(Box::new(request));
         if let Some(connection) = self.connection(key) {
@@ -113,8 +117,20 @@ impl Shard {
             return self.refuse(key, Some(request.id), code, message);
         };
         self.abandon(key, room);
+        self.let_go(key, &request.room);
         let Unsubscribe { id, room } = request;
         self.answer(key, frames::frame(&ServerFrame::Unsubscribed(Unsubscribed { id, room })));
+    }
+
+    /// Refuses a room that this client may not have, also where it had it before.
+    fn forbid(&mut self, key: Key, request: &Subscribe) {
+        if let Some(room) = self.names.get(&request.room).copied() {
+            self.abandon(key, room);
+        }
+        self.let_go(key, &request.room);
+        let code = ErrorCode::Forbidden;
+        let message = format!("this client may not subscribe to {:?}; {}", request.room, code.remedy());
+        self.refuse(key, Some(request.id), code, message);
     }
 
     /// Ends a subscription; a request that was not answered yet is told so.
@@ -233,6 +249,7 @@ impl Shard {
             (Some(after), Some(n)) => Start::AfterOrLast(after, n),
         };
         let Some(cursor) = self.in_memory(&start, head, kept) else { return Moved::NeedsStore(start) };
+        self.hold(key, request, &cursor, false);
         self.answer_subscribe(key, room, request, cursor.clone(), None);
         self.set_cursor(key, room, cursor);
         Moved::On
@@ -343,16 +360,18 @@ impl Shard {
             _ => None,
         };
         match (result, opening) {
-            (Ok(Steps { start, loss, all }), Some(request)) => {
-                self.answer_subscribe(key, room, &request, start.clone(), loss);
+            (Ok(steps), Some(request)) => {
+                let start = steps.start.clone();
+                self.hold(key, &request, &start, steps.loss.is_some());
+                self.answer_subscribe(key, room, &request, start.clone(), steps.loss.clone());
                 self.set_cursor(key, room, start);
-                self.take_steps(key, room, all);
+                self.take_steps(key, room, steps.all());
             }
-            (Ok(Steps { start, loss, all }), None) => {
-                if let Some(loss) = loss {
-                    self.tell_gap(key, room, start, loss);
+            (Ok(steps), None) => {
+                if let Some(loss) = &steps.loss {
+                    self.tell_gap(key, room, steps.start.clone(), loss.clone());
                 }
-                self.take_steps(key, room, all);
+                self.take_steps(key, room, steps.all());
             }
             (Err(error), Some(_)) => self.fail(key, room, &error),
             (Err(error), None) => {
@@ -379,13 +398,13 @@ impl Shard {
 
     /// Writes as much of a page as the socket takes. What it does not take is dropped: the cursor
     /// knows where to go on.
-    fn take_steps(&mut self, key: Key, room: u32, steps: Vec<Step>) {
+    fn take_steps(&mut self, key: Key, room: u32, steps: &[Step]) {
         let frames: Vec<Bytes> = steps.iter().map(|step| step.frame.clone()).collect();
         let sent = self.write(key, &frames);
         let messages = steps.iter().take(sent).filter(|step| step.is_message).count();
         self.telemetry.delivered.inc_by(messages as u64);
-        if let Some(last) = sent.checked_sub(1).and_then(|last| steps.into_iter().nth(last)) {
-            self.set_cursor(key, room, last.cursor);
+        if let Some(last) = sent.checked_sub(1).and_then(|last| steps.get(last)) {
+            self.set_cursor(key, room, last.cursor.clone());
         }
     }
 

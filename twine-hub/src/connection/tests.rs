@@ -1,7 +1,9 @@
 //! Connections over real sockets, below HTTP: what each frame is answered, and that no client's
 //! doing is another's undoing.
 
-use std::net::{TcpListener, TcpStream};
+mod sessions;
+
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,16 +16,22 @@ use tungstenite::Message as Ws;
 use tungstenite::protocol::Role;
 use twine_protocol::{Epoch, ErrorCode, GapReason, Position, ServerFrame, json};
 
-use super::{Connections, Handover, Options};
+use super::{Caller, Connections, Handover, Options};
+use crate::auth::Permissions;
 use crate::rooms::{self, NewMessage, Rooms};
+use crate::session::Sessions;
 use crate::store::{self, Kind, Retention};
 use crate::telemetry::{Code, Telemetry};
 
 type Frame = ServerFrame<twine_protocol::Data>;
 
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// Rooms and connections without HTTP around them.
 struct Bench {
     rooms: Rooms,
+    sessions: Sessions,
+    options: Options,
     connections: Connections,
     telemetry: Arc<Telemetry>,
     listener: TcpListener,
@@ -36,8 +44,18 @@ impl Bench {
         let telemetry = Arc::new(Telemetry::default());
         let store = store::Options { kind, retention: Retention::Forever };
         let rooms = Rooms::open(&store, rooms, telemetry.clone()).unwrap();
-        let connections = Connections::start(&rooms, options, &telemetry).unwrap();
-        Self { rooms, connections, telemetry, listener: TcpListener::bind("127.0.0.1:0").unwrap() }
+        let sessions =
+            Sessions::open(&store.kind, crate::Config::default().sessions(), telemetry.clone()).unwrap();
+        let connections = Connections::start(&rooms, &sessions, None, options, &telemetry).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self { rooms, sessions, options: options.clone(), connections, telemetry, listener }
+    }
+
+    /// The same with connections of their own, for which this says what they may.
+    fn with_permissions(self, permissions: &Permissions) -> Self {
+        let Self { rooms, sessions, options, telemetry, .. } = &self;
+        let connections = Connections::start(rooms, sessions, Some(permissions), options, telemetry).unwrap();
+        Self { connections, ..self }
     }
 
     fn in_memory(options: &Options) -> Self {
@@ -51,13 +69,18 @@ impl Bench {
 
     /// The same, after `set` has set both ends.
     fn socket_with(&self, set: impl FnOnce(&TcpStream, &TcpStream)) -> tokio::net::TcpStream {
+        self.socket_of(Caller { cookie: None, origin: "".into(), address: LOCAL }, set)
+    }
+
+    /// The same for somebody in particular.
+    fn socket_of(&self, caller: Caller, set: impl FnOnce(&TcpStream, &TcpStream)) -> tokio::net::TcpStream {
         let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, _) = self.listener.accept().unwrap();
         set(&socket, &client);
         socket.set_nonblocking(true).unwrap();
         client.set_nonblocking(true).unwrap();
         let place = self.connections.reserve().unwrap();
-        self.connections.adopt(place, Handover { socket, read: Bytes::new() });
+        self.connections.adopt(place, Handover { socket, read: Bytes::new(), caller });
         tokio::net::TcpStream::from_std(client).unwrap()
     }
 
@@ -97,6 +120,7 @@ impl Bench {
     /// may have it before.
     async fn end(self) -> Arc<Telemetry> {
         self.connections.drain(Duration::from_secs(5)).await;
+        self.sessions.close().await;
         self.rooms.close().await;
         self.telemetry
     }
@@ -571,7 +595,8 @@ async fn an_end_behind_more_input_than_a_turn_reads_is_noticed() {
     client.shutdown(std::net::Shutdown::Write).unwrap();
     // Handed over with everything in the socket already: the poll tells of it once.
     let place = bench.connections.reserve().unwrap();
-    bench.connections.adopt(place, Handover { socket, read: Bytes::new() });
+    let caller = Caller { cookie: None, origin: "".into(), address: LOCAL };
+    bench.connections.adopt(place, Handover { socket, read: Bytes::new(), caller });
     let mut again = bench.client().await;
     again.connect().await;
     while bench.telemetry.connections.get() > 1 {

@@ -1,6 +1,6 @@
-//! `GET /set-cookie`: makes sure that a browser holds a `twineid`.
+//! `/set-cookie`: makes sure that a browser holds a `twineid`, or makes it a stranger.
 //!
-//! The id is a secret between this browser and the hub: it will prove whose a session is. Where the
+//! The id is a secret between this browser and the hub: it proves whose a session is. Where the
 //! hub is reached by HTTPS its cookie can't be planted by a sibling domain (`__Host-`). On plain
 //! HTTP a cookie that crosses sites works on loopback only, for nowhere else does a browser take
 //! `Secure` without TLS.
@@ -14,12 +14,14 @@ use http::header::{
     ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, COOKIE, SET_COOKIE, VARY,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
+use twine_protocol::ErrorCode;
 use uuid::Uuid;
 
 use super::App;
 use super::page::Page;
 use super::problem::Refusal;
 use crate::auth::is_loopback;
+use crate::session::CookieHash;
 
 /// Seconds that a `twineid` lives without being asked for again.
 const MAX_AGE: u32 = 86_400;
@@ -33,6 +35,32 @@ pub(super) async fn set(
     page.check(&app)?;
     let kind = Kind::of(&app, &page);
     let id = current(&headers, kind.name()).unwrap_or_else(Uuid::new_v4);
+    Ok(answer(&page, kind, id))
+}
+
+/// `DELETE /set-cookie`: an app's log-out. Forgets all sessions of the cookie and sets another, so
+/// that whoever uses this browser next is a stranger.
+pub(super) async fn forget(
+    State(app): State<Arc<App>>,
+    page: Page,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    page.check(&app)?;
+    let kind = Kind::of(&app, &page);
+    if let Some(id) = current(&headers, kind.name()) {
+        let forgotten = app.sessions.forget(CookieHash::of(id)).await;
+        // With the old cookie still in place, the same request may be sent again.
+        forgotten.map_err(|error| Refusal::new(ErrorCode::Unavailable, error.to_string()))?;
+    }
+    Ok(answer(&page, kind, Uuid::new_v4()))
+}
+
+/// What a browser's sessions are known by, where it sends a cookie.
+pub(super) fn hash(app: &App, page: &Page, headers: &HeaderMap) -> Option<CookieHash> {
+    current(headers, Kind::of(app, page).name()).map(CookieHash::of)
+}
+
+fn answer(page: &Page, kind: Kind, id: Uuid) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let answer = response.headers_mut();
     // Made of an id and constants: always a header's value.
@@ -41,8 +69,8 @@ pub(super) async fn set(
     }
     answer.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, private"));
     answer.insert(VARY, HeaderValue::from_static("Origin, Cookie"));
-    allow_page(answer, &page);
-    Ok(response)
+    allow_page(answer, page);
+    response
 }
 
 /// `OPTIONS /set-cookie`: what a browser asks first where the request is not a simple one.
@@ -50,7 +78,7 @@ pub(super) async fn preflight(State(app): State<Arc<App>>, page: Page) -> Result
     page.check(&app)?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     let answer = response.headers_mut();
-    answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET"));
+    answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, DELETE"));
     answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     answer.insert(VARY, HeaderValue::from_static("Origin"));
     allow_page(answer, &page);

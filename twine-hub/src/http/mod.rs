@@ -35,6 +35,7 @@ use crate::auth::{ApiKeys, KeyRefusal, Origins};
 use crate::config::Config;
 use crate::connection::Connections;
 use crate::rooms::Rooms;
+use crate::session::Sessions;
 use crate::telemetry::{Code, Telemetry};
 
 pub(crate) use self::server::{Limits, Tasks, serve};
@@ -43,6 +44,7 @@ pub(crate) use self::server::{Limits, Tasks, serve};
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) rooms: Rooms,
+    pub(crate) sessions: Sessions,
     pub(crate) connections: Connections,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) keys: ApiKeys,
@@ -58,14 +60,18 @@ pub(crate) struct App {
 impl App {
     /// What requests of a test work with: these rooms, and nothing that was configured beside `config`.
     fn of(rooms: Rooms, config: Config, telemetry: Arc<Telemetry>, key: &crate::auth::ApiKey) -> Arc<Self> {
+        let memory = crate::store::Kind::Memory { max_bytes: 0 };
+        let sessions = Sessions::open(&memory, config.sessions(), telemetry.clone()).unwrap();
+        let options = config.connections();
         Arc::new(Self {
-            connections: Connections::start(&rooms, &config.connections(), &telemetry).unwrap(),
+            connections: Connections::start(&rooms, &sessions, None, &options, &telemetry).unwrap(),
             keys: ApiKeys::new([key]),
             origins: Origins::new(None, None),
             tasks: Tasks::default(),
             stop: CancellationToken::new(),
             refused_pages: crate::seldom::Seldom::default(),
             rooms,
+            sessions,
             telemetry,
             config,
         })
@@ -87,7 +93,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/", get(about))
         .route("/ws", get(ws::open))
         .route("/twine.js", get(client::script))
-        .route("/set-cookie", get(cookie::set).options(cookie::preflight))
+        .route("/set-cookie", get(cookie::set).delete(cookie::forget).options(cookie::preflight))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -1,6 +1,7 @@
 //! The page that a browser's request comes from, and whether it may ask.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
 use http::header::{HOST, ORIGIN};
@@ -48,9 +49,7 @@ impl Page {
     pub(super) fn check(&self, app: &App) -> Result<(), Refusal> {
         let Some(origin) = &self.origin else { return Ok(()) };
         let origin = String::from_utf8_lossy(origin.as_bytes());
-        let Some(Peer(peer)) = self.peer else {
-            return Err(Refusal::new(ErrorCode::Internal, "the connection has no peer"));
-        };
+        let peer = self.address()?;
         let asking = Asking { peer, host: self.host.as_ref(), headers: &self.headers };
         if app.origins.allow(&origin, asking) {
             return Ok(());
@@ -63,6 +62,17 @@ impl Page {
             "pages of the origin {origin} may not use this hub; its operator can add that origin to `allowed_origins` (TWINE_ALLOWED_ORIGINS)"
         );
         Err(Refusal::new(ErrorCode::OriginNotAllowed, detail))
+    }
+
+    /// The other end's address.
+    pub(super) fn address(&self) -> Result<IpAddr, Refusal> {
+        let missing = || Refusal::new(ErrorCode::Internal, "the connection has no peer");
+        self.peer.map(|Peer(address)| address).ok_or_else(missing)
+    }
+
+    /// `Origin` as text; empty where there is none.
+    pub(super) fn origin_text(&self) -> &str {
+        self.origin.as_ref().and_then(|origin| origin.to_str().ok()).unwrap_or_default()
     }
 
     /// `Origin` where it is one.

@@ -17,11 +17,11 @@ use tracing::debug;
 use tungstenite::handshake::derive_accept_key;
 use twine_protocol::{ErrorCode, SUBPROTOCOL};
 
-use super::App;
 use super::page::Page;
 use super::problem::Refusal;
 use super::stall::Impatient;
-use crate::connection::{Handover, Place};
+use super::{App, cookie};
+use crate::connection::{Caller, Handover, Place};
 
 /// How long a socket may take to accept the 101.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,7 +50,12 @@ pub(super) async fn open(
         return Err(Refusal::new(ErrorCode::Full, detail));
     };
     let offered = has_token(request.headers(), &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
-    app.tasks.spawn(hand_over(app.clone(), place, upgrade));
+    let caller = Caller {
+        cookie: cookie::hash(&app, &page, request.headers()),
+        origin: page.origin_text().into(),
+        address: page.address()?,
+    };
+    app.tasks.spawn(hand_over(app.clone(), place, caller, upgrade));
 
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
@@ -107,23 +112,23 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-async fn hand_over(app: Arc<App>, place: Place, upgrade: OnUpgrade) {
+async fn hand_over(app: Arc<App>, place: Place, caller: Caller, upgrade: OnUpgrade) {
     let upgraded = match tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await {
         Ok(Ok(upgraded)) => upgraded,
         Ok(Err(error)) => return debug!(error = %error, "a client went away during its upgrade"),
         Err(_) => return debug!("a client did not take its upgrade in time"),
     };
-    match take_socket(upgraded) {
+    match take_socket(upgraded, caller) {
         Ok(handover) => app.connections.adopt(place, handover),
         Err(error) => debug!(error = %error, "a socket could not be handed over"),
     }
 }
 
 /// The socket itself, out of the runtime's hands, and what was read past the request.
-fn take_socket(upgraded: Upgraded) -> std::io::Result<Handover> {
+fn take_socket(upgraded: Upgraded, caller: Caller) -> std::io::Result<Handover> {
     let parts = downcast::<TokioIo<Impatient>>(upgraded)
         .map_err(|_| std::io::Error::other("the connection is no TCP socket"))?;
-    Ok(Handover { socket: parts.io.into_inner().into_inner().into_std()?, read: parts.read_buf })
+    Ok(Handover { socket: parts.io.into_inner().into_inner().into_std()?, read: parts.read_buf, caller })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 pub(crate) mod frames;
 mod reading;
 mod room;
+mod shared;
 mod tail;
 
 use std::collections::BTreeMap;

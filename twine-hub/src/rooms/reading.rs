@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use twine_protocol::{Epoch, EpochChange, Offset, Position, RoomName, ServerFrame};
 
+use super::shared::SharedPages;
 use super::{frames, locked};
 use crate::store::history::{self, Part, Range};
 use crate::store::page::{self, Item, Limit, Loss, Page, Recovery, Start};
@@ -25,15 +26,23 @@ pub(crate) struct PageRequest {
     pub(crate) recovery: Option<Recovery>,
 }
 
-/// A page as frames to write.
+/// A page as frames to write, or a part of one that is shared with others.
 #[derive(Debug)]
 pub(crate) struct Steps {
     /// The cursor that the steps come after.
     pub(crate) start: Position,
     /// What is missing before `start`.
     pub(crate) loss: Option<Loss>,
+    pub(super) page: Arc<[Step]>,
+    /// Which of them are meant; always within the page.
+    pub(super) range: std::ops::Range<usize>,
+}
+
+impl Steps {
     /// What to write, in order.
-    pub(crate) all: Vec<Step>,
+    pub(crate) fn all(&self) -> &[Step] {
+        self.page.get(self.range.clone()).unwrap_or_default()
+    }
 }
 
 /// One frame, and where the cursor is once it is written.
@@ -49,7 +58,7 @@ pub(crate) struct Step {
 type Done<T> = Box<dyn FnOnce(Result<T, Arc<StoreError>>) + Send>;
 
 enum Request {
-    Page { request: PageRequest, asker: Asker<Steps> },
+    Steps { request: PageRequest, asker: Asker<Steps> },
     History { room: RoomName, range: Range, head: Position, limit: Limit, asker: Asker<Part> },
     Head { room: RoomName, epoch: Epoch, asker: Asker<Offset> },
 }
@@ -80,7 +89,7 @@ impl Reading {
         request: PageRequest,
         done: impl FnOnce(Result<Steps, Arc<StoreError>>) + Send + 'static,
     ) {
-        self.submit(Request::Page { request, asker: Asker::new(done) });
+        self.submit(Request::Steps { request, asker: Asker::new(done) });
     }
 
     pub(super) async fn history(
@@ -134,7 +143,7 @@ impl Request {
     fn refuse(self) {
         let error = Arc::new(StoreError::Closed);
         match self {
-            Self::Page { asker, .. } => asker.answer(Err(error)),
+            Self::Steps { asker, .. } => asker.answer(Err(error)),
             Self::History { asker, .. } => asker.answer(Err(error)),
             Self::Head { asker, .. } => asker.answer(Err(error)),
         }
@@ -169,12 +178,17 @@ fn waiting<T: Send + 'static>() -> (Asker<T>, oneshot::Receiver<Result<T, Arc<St
 }
 
 fn serve(mut reader: Box<dyn Reader>, waiting: &Receiver<Request>) {
-    while let Ok(request) = waiting.recv() {
+    let mut shared = SharedPages::default();
+    loop {
+        let next = waiting.try_recv().or_else(|_| {
+            shared.clear();
+            waiting.recv()
+        });
+        let Ok(request) = next else { return };
         match request {
-            Request::Page { request, asker } => {
-                let PageRequest { room, start, until, limit, recovery } = request;
-                let page = page::read(&mut *reader, &room, &start, &until, limit, recovery.as_ref());
-                asker.answer(page.map(|page| steps(&room, page)).map_err(Arc::new));
+            Request::Steps { request, asker } => {
+                let shared_steps = shared.find(&request);
+                asker.answer(shared_steps.map_or_else(|| read(&mut *reader, request, &mut shared), Ok));
             }
             Request::History { room, range, head, limit, asker } => {
                 asker.answer(history::read(&mut *reader, &room, &range, &head, limit).map_err(Arc::new));
@@ -190,6 +204,19 @@ fn serve(mut reader: Box<dyn Reader>, waiting: &Receiver<Request>) {
     }
 }
 
+/// Reads a page for one subscription and keeps it for others.
+fn read(
+    reader: &mut dyn Reader,
+    request: PageRequest,
+    shared: &mut SharedPages,
+) -> Result<Steps, Arc<StoreError>> {
+    let PageRequest { room, start, until, limit, recovery } = &request;
+    let page = page::read(reader, room, start, until, *limit, recovery.as_ref()).map_err(Arc::new)?;
+    let steps = steps(room, page);
+    shared.keep(request, &steps);
+    Ok(steps)
+}
+
 /// Makes frames of a page.
 fn steps(room: &RoomName, page: Page) -> Steps {
     let step = |item| match item {
@@ -203,5 +230,116 @@ fn steps(room: &RoomName, page: Page) -> Steps {
             frame: frames::frame(&ServerFrame::Epoch(EpochChange { room: room.clone(), epoch, prev })),
         },
     };
-    Steps { start: page.start, loss: page.loss, all: page.items.into_iter().map(step).collect() }
+    let all: Arc<[Step]> = page.items.into_iter().map(step).collect();
+    Steps { start: page.start, loss: page.loss, range: 0..all.len(), page: all }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::store::{Record, Segment, memory};
+
+    /// The memory store, and how often messages were read from it.
+    struct Counted {
+        reader: Box<dyn Reader>,
+        reads: Arc<AtomicUsize>,
+    }
+
+    impl Reader for Counted {
+        fn knows_epoch(&mut self, epoch: &Epoch) -> Result<bool, StoreError> {
+            self.reader.knows_epoch(epoch)
+        }
+
+        fn segments(&mut self, room: &RoomName) -> Result<Vec<Segment>, StoreError> {
+            self.reader.segments(room)
+        }
+
+        fn records(
+            &mut self,
+            room: &RoomName,
+            epoch: &Epoch,
+            after: Offset,
+            limit: usize,
+            bytes: usize,
+        ) -> Result<Vec<Record>, StoreError> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.reader.records(room, epoch, after, limit, bytes)
+        }
+
+        fn nth_last(
+            &mut self,
+            room: &RoomName,
+            n: u32,
+            until: &Position,
+            bytes: usize,
+        ) -> Result<Option<Position>, StoreError> {
+            self.reader.nth_last(room, n, until, bytes)
+        }
+
+        fn next_time(
+            &mut self,
+            room: &RoomName,
+            epoch: &Epoch,
+            after: Offset,
+        ) -> Result<Option<u64>, StoreError> {
+            self.reader.next_time(room, epoch, after)
+        }
+    }
+
+    #[test]
+    fn those_who_wait_for_the_same_part_of_a_log_share_one_read() {
+        const LIMIT: Limit = Limit { messages: 100, bytes: 1 << 20 };
+        let room: RoomName = "chat".parse().unwrap();
+        let crate::store::Opened { mut writer, reader } = memory::open(usize::MAX);
+        writer.begin().unwrap();
+        for n in 1..=300 {
+            let data = RawValue::from_string(n.to_string()).unwrap();
+            let record = Record { offset: Offset::new(n).unwrap(), time: n, id: None, sender: None, data };
+            writer.append(&room, &record).unwrap();
+        }
+        writer.commit().unwrap();
+        let at = |n| Position { epoch: writer.epoch().clone(), offset: Offset::new(n).unwrap() };
+        let reads = Arc::new(AtomicUsize::new(0));
+        let recovery = Recovery { max_messages: 1_000, max_age: std::time::Duration::MAX };
+        let (requests, waiting) = channel();
+        let (answers, answered) = channel();
+        // All wait before the first is served. Their cursors differ, and the head moves 40 times.
+        let cases: Vec<(u64, u64)> = (0..1_000)
+            .map(|n| (n % 50, 60 + n / 25))
+            .chain([(250, 300), (100, 100), (99, 100), (120, 110)])
+            .collect();
+        for (case, (after, until)) in cases.iter().enumerate() {
+            let request = PageRequest {
+                room: room.clone(),
+                start: Start::After(at(*after)),
+                until: at(*until),
+                limit: LIMIT,
+                recovery: (case % 2 == 0).then_some(recovery.clone()),
+            };
+            let answers = answers.clone();
+            let done = move |steps| answers.send((case, steps)).unwrap();
+            requests.send(Request::Steps { request, asker: Asker::new(done) }).unwrap();
+        }
+        drop((requests, answers));
+        serve(Box::new(Counted { reader, reads: reads.clone() }), &waiting);
+        for (case, steps) in answered {
+            let steps: Steps = steps.unwrap();
+            let (after, until) = cases[case];
+            if after > until {
+                // Of a later end than its own this request knows nothing.
+                assert!(steps.loss.is_some());
+                continue;
+            }
+            assert_eq!((steps.start.clone(), steps.loss.is_none()), (at(after), true));
+            let brought: Vec<_> = steps.all().iter().map(|step| step.cursor.clone()).collect();
+            let expected: Vec<_> = (after + 1..=until).map(at).take(brought.len()).collect();
+            assert_eq!(brought, expected);
+            assert!(!brought.is_empty() || after == until);
+        }
+        assert!(reads.load(Ordering::Relaxed) <= 50, "{reads:?} reads for {} requests", cases.len());
+    }
 }

@@ -1,8 +1,8 @@
 //! Names for epochs: greater than every one before, and never the same twice.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use twine_protocol::Epoch;
+
+use crate::clock;
 
 /// Digits of the part that orders epochs: milliseconds since 1970 last beyond the year 10,000.
 const ORDER_DIGITS: usize = 12;
@@ -27,8 +27,7 @@ fn order(epoch: &Epoch) -> Option<u64> {
 
 /// Milliseconds since 1970-01-01 UTC.
 pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    clock::unix_millis()
 }
 
 #[cfg(test)]
@@ -38,7 +37,9 @@ mod tests {
     #[test]
     fn a_new_epoch_is_greater_even_when_the_clock_was_set_back() {
         let first = mint(None);
+        clock::manual::set(Some(clock::manual::Set { now: clock::now(), unix_millis: 0 }));
         assert!(mint(Some(&first)) > first);
+        clock::manual::set(None);
         let of_tomorrow = Epoch::new("0fffffffffff-00000000").unwrap();
         let next = mint(Some(&of_tomorrow));
         assert!(next > of_tomorrow, "{next}");

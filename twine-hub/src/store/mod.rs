@@ -285,7 +285,7 @@ impl StoreError {
         }
     }
 
-    fn database(action: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
+    pub(crate) fn database(action: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
         move |source| match source.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full(source),
             _ => Self::Database { action, source },

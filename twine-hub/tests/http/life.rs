@@ -78,7 +78,7 @@ async fn what_a_hub_keeps_is_for_its_own_user_only() {
 }
 
 #[tokio::test]
-async fn a_hub_that_was_shut_down_leaves_one_whole_database() {
+async fn a_hub_that_was_shut_down_leaves_whole_databases() {
     let folder = tempfile::tempdir().unwrap();
     let hub = hub_in(folder.path()).await;
     publish_and_read(&hub).await;
@@ -86,7 +86,7 @@ async fn a_hub_that_was_shut_down_leaves_one_whole_database() {
     let files = std::fs::read_dir(folder.path()).unwrap();
     let mut files: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
-    assert_eq!(files, ["lock", "twine.db"]);
+    assert_eq!(files, ["lock", "sessions.db", "twine.db"]);
 }
 
 /// A hub that keeps its messages in `data_dir`.

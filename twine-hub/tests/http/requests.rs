@@ -61,7 +61,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
     for (method, path, allow) in [
         ("GET", "/api/publish", "POST"),
         ("PUT", "/api/rooms", "GET,HEAD"),
-        ("POST", "/set-cookie", "GET,HEAD,OPTIONS"),
+        ("POST", "/set-cookie", "GET,HEAD,DELETE,OPTIONS"),
         ("POST", "/ws", "GET,HEAD"),
         ("DELETE", "/healthz", "GET,HEAD"),
     ] {

@@ -100,12 +100,12 @@ fn lock(data_dir: &Path) -> Result<File, StoreError> {
 }
 
 /// Opens a file, or makes one that its owner alone may read.
-fn private(path: &Path) -> Result<File, StoreError> {
+pub(crate) fn private(path: &Path) -> Result<File, StoreError> {
     let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
     open.map_err(|source| StoreError::Folder { path: path.to_owned(), source })
 }
 
-fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(StoreError::database("opening it"))?;
     connection.set_prepared_statement_cache_capacity(32);
@@ -114,7 +114,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
 }
 
 /// What SQLite says of a file that is none of its own, told as what to do about it.
-fn damaged(error: StoreError, path: &Path) -> StoreError {
+pub(crate) fn damaged(error: StoreError, path: &Path) -> StoreError {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     match error {
         StoreError::Database { source, .. }
@@ -157,6 +157,9 @@ fn epoch_name(row: &Row<'_>, index: usize) -> rusqlite::Result<Epoch> {
 }
 
 /// A value in the file that no hub wrote so.
-fn unreadable(index: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+pub(crate) fn unreadable(
+    index: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error))
 }

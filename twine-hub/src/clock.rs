@@ -1,0 +1,46 @@
+//! The time. A test that runs everything on one thread may set it for that thread.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The moment, for measuring how long something takes.
+pub(crate) fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(set) = manual::get() {
+        return set.now;
+    }
+    Instant::now()
+}
+
+/// Milliseconds since 1970-01-01 UTC. It may go back, where somebody sets the system's clock.
+pub(crate) fn unix_millis() -> u64 {
+    #[cfg(test)]
+    if let Some(set) = manual::get() {
+        return set.unix_millis;
+    }
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Time that stands still until it is set.
+#[cfg(test)]
+pub(crate) mod manual {
+    use std::cell::Cell;
+    use std::time::Instant;
+
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Set {
+        pub(crate) now: Instant,
+        pub(crate) unix_millis: u64,
+    }
+
+    thread_local!(static SET: Cell<Option<Set>> = const { Cell::new(None) });
+
+    /// Sets the time of this thread, or gives it the system's again.
+    pub(crate) fn set(to: Option<Set>) {
+        SET.set(to);
+    }
+
+    pub(super) fn get() -> Option<Set> {
+        SET.get()
+    }
+}

@@ -1,0 +1,89 @@
+//! What time it is for a connection: its pings, its deadlines.
+
+use std::time::{Duration, Instant};
+
+use twine_protocol::ErrorCode;
+
+use super::Options;
+use super::shard::{Key, Phase, Shard};
+use super::wheel::Alarm;
+use crate::clock;
+
+impl Shard {
+    /// Sets the alarm of a connection, in place of any that is set.
+    pub(super) fn look_in(&mut self, key: Key, delay: Duration) {
+        let Some(connection) = self.connection(key) else { return };
+        connection.look_at = clock::now() + delay;
+        connection.alarm = connection.alarm.wrapping_add(1);
+        let alarm = Alarm { key, number: connection.alarm };
+        self.wheel.put(alarm, delay);
+    }
+
+    /// Makes sure that a socket that takes no more is looked at when that has lasted too long.
+    pub(super) fn look_when_stuck(&mut self, key: Key) {
+        let timeout = self.options.write_timeout;
+        if let Some(connection) = self.connection(key)
+            && connection.look_at > clock::now() + timeout
+        {
+            self.look_in(key, timeout);
+        }
+    }
+
+    pub(super) fn goes_off(&mut self, alarm: Alarm, now: Instant) {
+        let Some(connection) = self.connection(alarm.key) else { return };
+        if connection.alarm != alarm.number {
+            return;
+        }
+        let early = connection.look_at.saturating_duration_since(now);
+        if early.is_zero() {
+            self.look(alarm.key, now);
+        } else {
+            self.wheel.put(alarm, early);
+        }
+    }
+
+    /// What time it is for a connection.
+    fn look(&mut self, key: Key, now: Instant) {
+        let Options { heartbeat, write_timeout, .. } = self.options;
+        let ping = self.ping.clone();
+        let Some(connection) = self.connection(key) else { return };
+        let silent = now.duration_since(connection.heard);
+        let next = match connection.phase {
+            Phase::New { until } if now >= until => {
+                return self.end(key, ErrorCode::ConnectTimeout, "no `connect` frame came in time");
+            }
+            Phase::New { until } => until.min(connection.next_ping).saturating_duration_since(now),
+            Phase::Attaching { until } if now >= until => return self.go_on_without_session(key),
+            Phase::Closing { until } if now >= until => return self.remove(key),
+            Phase::Attaching { until } | Phase::Closing { until } => until.saturating_duration_since(now),
+            Phase::Open => {
+                if let Some(since) = connection.socket.blocked_since()
+                    && now.duration_since(since) >= write_timeout
+                {
+                    // It takes no byte, so no frame could tell it why.
+                    self.count_error(ErrorCode::TooSlow);
+                    return self.remove(key);
+                }
+                if silent >= heartbeat * 2 {
+                    return self.end(
+                        key,
+                        ErrorCode::HeartbeatTimeout,
+                        "nothing was heard for two heartbeats",
+                    );
+                }
+                if now >= connection.next_ping {
+                    connection.next_ping = now + heartbeat;
+                    if !connection.socket.is_full() && connection.socket.answer(ping).is_err() {
+                        return self.remove(key);
+                    }
+                }
+                self.try_again(key);
+                let Some(connection) = self.connection(key) else { return };
+                let blocked = connection.socket.blocked_since().map(|since| since + write_timeout);
+                let next = blocked.map_or(connection.next_ping, |at| at.min(connection.next_ping));
+                next.saturating_duration_since(now)
+            }
+        };
+        self.look_in(key, next);
+    }
+}

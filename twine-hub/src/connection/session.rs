@@ -1,0 +1,273 @@
+//! The session of a connection: taken up when it opens, saved now and then, given back at its end.
+//!
+//! It holds what the client has acknowledged, which is not where the subscriptions are: what was
+//! written to a socket may never have arrived. Acknowledgements move its cursors in memory; all
+//! sessions of the shard that have changed are saved in one batch every [`SAVE_EVERY`].
+
+use std::time::{Duration, Instant};
+
+use twine_protocol::{Connect, Connected, Position, RoomName, ServerFrame, SessionId, Subscribe};
+
+use super::Caller;
+use super::shard::{Key, Phase, Shard};
+use crate::auth::Subscriber;
+use crate::clock;
+use crate::rooms::frames;
+use crate::session::{Attached, Claim, Cursors, How, Identity, Lost, Save, Ticket, Visitor};
+
+/// How long an acknowledged cursor may be in memory only.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// How long a connection waits for its session, and then goes on without one.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection's session.
+pub(super) struct Session {
+    id: SessionId,
+    ticket: Ticket,
+    /// The rooms it holds, oldest first, with what was acknowledged.
+    rooms: Cursors,
+    /// Where rooms start that it does not hold.
+    inherited: Cursors,
+    /// Whether it is among [`Shard::unsaved`].
+    is_unsaved: bool,
+    /// Whether it was asked for a sign of life.
+    is_probed: bool,
+}
+
+impl Session {
+    /// Where a room goes on that nobody says a cursor for.
+    fn cursor(&self, room: &RoomName) -> Option<&Position> {
+        self.rooms.iter().chain(&self.inherited).find(|(name, _)| name == room).map(|(_, cursor)| cursor)
+    }
+
+    /// Takes a room in, or anew, as its latest; beyond `max` the oldest goes.
+    fn hold(&mut self, room: RoomName, cursor: Position, max: usize) {
+        self.rooms.retain(|(name, _)| *name != room);
+        self.inherited.retain(|(name, _)| *name != room);
+        self.rooms.push((room, cursor));
+        if self.rooms.len() > max {
+            self.rooms.remove(0);
+        }
+    }
+
+    pub(super) fn into_save(self) -> Save {
+        Save { session: self.id, ticket: self.ticket, rooms: self.rooms }
+    }
+
+    fn save(&self) -> Save {
+        Save { session: self.id.clone(), ticket: self.ticket, rooms: self.rooms.clone() }
+    }
+}
+
+impl Caller {
+    fn as_subscriber(&self) -> Subscriber<'_> {
+        Subscriber { origin: &self.origin, address: self.address }
+    }
+}
+
+impl Shard {
+    /// Takes the `connect` frame. Whoever comes with a cookie waits for the session that is theirs.
+    pub(super) fn connect(&mut self, key: Key, request: Connect) {
+        let until = clock::now() + ATTACH_TIMEOUT;
+        let Some(connection) = self.connection(key) else { return };
+        let Some(visitor) = connection.caller.as_deref().and_then(visitor) else {
+            return self.open(key, Opening::default());
+        };
+        connection.phase = Phase::Attaching { until };
+        self.look_in(key, ATTACH_TIMEOUT);
+        let Connect { session, instance, prev, scope, token: _ } = request;
+        let identity = Identity { visitor, subject: None, scope: scope.unwrap_or_default().into() };
+        let inbox = self.inbox();
+        self.sessions.attach(
+            Claim { identity, session, instance, prev },
+            self.holder.clone(),
+            key,
+            Box::new(move |result| inbox.push(super::inbox::Event::Attached { connection: key, result })),
+        );
+    }
+
+    /// The keeper has decided. Who waits no longer gives the session back.
+    pub(super) fn attached(&mut self, key: Key, result: Option<Attached>) {
+        let max = self.options.max_session_rooms;
+        let waits = self.connection(key).is_some_and(|c| matches!(c.phase, Phase::Attaching { .. }));
+        let Some(Attached { session: id, ticket, how, rooms, mut inherited }) = result else {
+            if waits {
+                self.go_on_without_session(key);
+            }
+            return;
+        };
+        if !waits {
+            return self.sessions.detach(Save { session: id, ticket, rooms });
+        }
+        inherited.truncate(max);
+        let opening = Opening {
+            session: Some(id.clone()),
+            resumed: matches!(how, How::Resumed | How::Copied),
+            adopted: how == How::Adopted,
+            rooms: rooms.iter().map(|(room, _)| room.clone()).filter(|room| self.may(key, room)).collect(),
+        };
+        if let Some(connection) = self.connection(key) {
+            let session = Session { id, ticket, rooms, inherited, is_unsaved: false, is_probed: false };
+            connection.session = Some(Box::new(session));
+        }
+        self.open(key, opening);
+    }
+
+    /// No session can be had, or none in time.
+    pub(super) fn go_on_without_session(&mut self, key: Key) {
+        self.open(key, Opening::default());
+    }
+
+    /// Opens the conversation.
+    fn open(&mut self, key: Key, opening: Opening) {
+        let heartbeat = self.options.heartbeat;
+        let keeps_caller = self.permissions.is_some();
+        let Some(connection) = self.connection(key) else { return };
+        connection.phase = Phase::Open;
+        if !keeps_caller {
+            connection.caller = None;
+        }
+        let next = connection.next_ping.saturating_duration_since(clock::now());
+        let Opening { session, resumed, adopted, rooms } = opening;
+        let heartbeat = u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX);
+        let connected = Connected { session, resumed, adopted, heartbeat, rooms };
+        self.answer(key, frames::frame(&ServerFrame::Connected(connected)));
+        self.look_in(key, next);
+        self.resume(key);
+    }
+
+    /// Whether the connection may subscribe to a room.
+    pub(super) fn may(&self, key: Key, room: &RoomName) -> bool {
+        let Some(permissions) = &self.permissions else { return true };
+        let caller = self.connections.get(key.slot as usize).and_then(|c| c.caller.as_deref());
+        caller.is_some_and(|caller| permissions.allow(caller.as_subscriber(), room))
+    }
+
+    /// Puts the session's cursor into a request that does not say where to start.
+    pub(super) fn start_where_session_is(&mut self, key: Key, request: &mut Subscribe) {
+        let Some(session) = self.connection(key).and_then(|c| c.session.as_deref()) else { return };
+        let Some(cursor) = session.cursor(&request.room) else { return };
+        match &mut request.after {
+            // What a fresh page read from storage may be older than what the session knows.
+            Some(after) if request.stored && *after < *cursor => *after = cursor.clone(),
+            Some(_) => {}
+            None => request.after = Some(cursor.clone()),
+        }
+    }
+
+    /// The session holds a room that is subscribed from `start` on. What comes again because history
+    /// was asked for was acknowledged before, unless some of it `is_lost`.
+    pub(super) fn hold(&mut self, key: Key, request: &Subscribe, start: &Position, is_lost: bool) {
+        let max = self.options.max_session_rooms;
+        let cursor = match &request.after {
+            Some(after) if request.history.is_some() && !is_lost => after.max(start),
+            _ => start,
+        };
+        if let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) {
+            session.hold(request.room.clone(), cursor.clone(), max);
+            self.save_soon(key);
+        }
+    }
+
+    /// The session holds a room no longer.
+    pub(super) fn let_go(&mut self, key: Key, room: &RoomName) {
+        if let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) {
+            session.rooms.retain(|(name, _)| name != room);
+            self.save_soon(key);
+        }
+    }
+
+    /// Takes what a client says that it has received.
+    pub(super) fn acknowledge(&mut self, key: Key, cursors: Vec<(RoomName, Position)>) {
+        let epoch = self.epoch.clone();
+        let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) else { return };
+        let mut moved = false;
+        for (room, mut cursor) in cursors {
+            // Rooms that it does not hold would let a client grow it.
+            let Some((_, held)) = session.rooms.iter_mut().find(|(name, _)| *name == room) else { continue };
+            if cursor.epoch == epoch {
+                // One text for all.
+                cursor.epoch = epoch.clone();
+            }
+            moved |= *held != cursor;
+            *held = cursor;
+        }
+        if moved {
+            self.save_soon(key);
+        }
+    }
+
+    fn save_soon(&mut self, key: Key) {
+        let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) else { return };
+        if !std::mem::replace(&mut session.is_unsaved, true) {
+            self.unsaved.push(key);
+        }
+    }
+
+    /// Saves what has changed, all sessions of the shard in one batch.
+    pub(super) fn save_sessions(&mut self, now: Instant) {
+        self.next_save = now + SAVE_EVERY;
+        let mut saves = Vec::new();
+        for key in std::mem::take(&mut self.unsaved) {
+            if let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) {
+                session.is_unsaved = false;
+                saves.push(session.save());
+            }
+        }
+        if !saves.is_empty() {
+            self.sessions.save(saves);
+        }
+    }
+
+    /// A connection's session went to another connection, or is forgotten.
+    pub(super) fn lose_session(&mut self, key: Key, ticket: Ticket, why: Lost) {
+        let Some(connection) = self.connection(key) else { return };
+        if connection.session.as_ref().is_none_or(|session| session.ticket != ticket) {
+            return;
+        }
+        connection.session = None;
+        match why {
+            Lost::Forgotten => {}
+            // Whoever is still there comes back, and gets a copy.
+            Lost::TakenOver => {
+                let code = twine_protocol::CloseCode::Restart.as_u16();
+                self.close(key, code, "another connection has taken over this session");
+            }
+        }
+    }
+
+    /// Asks a connection for a sign of life.
+    pub(super) fn probe(&mut self, key: Key, ticket: Ticket) {
+        let ping = self.ping.clone();
+        let Some(connection) = self.connection(key) else { return };
+        let Some(session) = connection.session.as_deref_mut().filter(|s| s.ticket == ticket) else { return };
+        session.is_probed = true;
+        if !connection.socket.is_full() {
+            self.answer(key, ping);
+        }
+    }
+
+    /// Something came from a connection: it is there.
+    pub(super) fn heard(&mut self, key: Key) {
+        let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) else { return };
+        if std::mem::take(&mut session.is_probed) {
+            let (id, ticket) = (session.id.clone(), session.ticket);
+            self.sessions.alive(id, ticket);
+        }
+    }
+}
+
+/// What `connected` says.
+#[derive(Default)]
+struct Opening {
+    session: Option<SessionId>,
+    resumed: bool,
+    adopted: bool,
+    rooms: Vec<RoomName>,
+}
+
+/// Whose sessions the caller may have: without a cookie, nobody's.
+fn visitor(caller: &Caller) -> Option<Visitor> {
+    let Caller { cookie, origin, address } = caller;
+    Some(Visitor { cookie: (*cookie)?, origin: origin.clone(), address: *address })
+}

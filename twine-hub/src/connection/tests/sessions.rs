@@ -1,0 +1,294 @@
+//! Sessions over real sockets: what comes back to whom.
+
+use twine_protocol::{Connected, Subscribed};
+
+use super::*;
+use crate::auth::Permissions;
+use crate::connection::Caller;
+use crate::session::CookieHash;
+
+const ORIGIN: &str = "https://app.example";
+
+fn hash(cookie: u8) -> CookieHash {
+    CookieHash::of(uuid::Uuid::from_bytes([cookie; 16]))
+}
+
+fn caller(cookie: u8, origin: &str) -> Caller {
+    Caller { cookie: Some(hash(cookie)), origin: origin.into(), address: LOCAL }
+}
+
+impl Bench {
+    /// A connection with a cookie that has said `connect` with these fields.
+    async fn visit(&self, cookie: u8, origin: &str, fields: &str) -> (Client, Connected) {
+        let socket = self.socket_of(caller(cookie, origin), |_, _| ());
+        let mut client = Client(WebSocketStream::from_raw_socket(socket, Role::Client, None).await);
+        let comma = if fields.is_empty() { "" } else { "," };
+        client.say(&format!(r#"{{"type":"connect"{comma}{fields}}}"#)).await;
+        let Frame::Connected(connected) = client.next().await else { panic!("not connected") };
+        (client, connected)
+    }
+
+    /// A session that holds `chat`, has had four messages of it and acknowledged two, and has come to
+    /// its end.
+    async fn detached(&self, fields: &str) -> String {
+        let (mut client, connected) = self.visit(1, ORIGIN, fields).await;
+        client.subscribe("chat").await;
+        for n in 1..=4 {
+            let position = self.publish("chat", &n.to_string()).await;
+            assert_eq!(client.data().await, n.to_string());
+            if n == 2 {
+                client.acknowledge("chat", &position).await;
+            }
+        }
+        self.leave(client).await;
+        connected.session.unwrap().to_string()
+    }
+
+    /// Ends the only connection; its session is given back when this returns.
+    async fn leave(&self, client: Client) {
+        drop(client);
+        while self.telemetry.connections.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Client {
+    async fn subscribe(&mut self, room: &str) -> Subscribed {
+        self.ask(room, "").await
+    }
+
+    async fn ask(&mut self, room: &str, fields: &str) -> Subscribed {
+        self.say(&format!(r#"{{"type":"subscribe","id":1,"room":"{room}"{fields}}}"#)).await;
+        loop {
+            match self.next().await {
+                Frame::Subscribed(subscribed) => return subscribed,
+                Frame::Ping => {}
+                other => panic!("not subscribed: {other:?}"),
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, room: &str, Position { epoch, offset }: &Position) {
+        let cursors = format!(r#"{{"{room}":{{"epoch":"{epoch}","offset":{offset}}}}}"#);
+        self.say(&format!(r#"{{"type":"pong","cursors":{cursors}}}"#)).await;
+        // The hub has taken it once it answers what came after it.
+        self.say(r#"{"type":"unsubscribe","id":9,"room":"none"}"#).await;
+        while self.error().await.0 != Some(9) {}
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_by_its_id_where_it_has_acknowledged() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached("").await;
+    bench.publish("chat", "5").await;
+    let (mut client, connected) = bench.visit(1, ORIGIN, &format!(r#""session":"{session}""#)).await;
+    assert_eq!((connected.resumed, connected.adopted), (true, false));
+    assert_eq!(connected.session.unwrap().as_str(), session);
+    assert_eq!(connected.rooms, ["chat".parse().unwrap()]);
+    let subscribed = client.subscribe("chat").await;
+    assert_eq!((subscribed.offset.get(), subscribed.recovered), (2, Some(true)));
+    for n in 3..=5 {
+        assert_eq!(client.data().await, n.to_string());
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_session_is_adopted_by_the_cookie_alone_and_once() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached("").await;
+    let (mut client, connected) = bench.visit(1, ORIGIN, r#""instance":"morning""#).await;
+    assert_eq!((connected.resumed, connected.adopted), (false, true));
+    assert_eq!(connected.session.unwrap().as_str(), session);
+    assert_eq!(client.subscribe("chat").await.offset.get(), 2);
+    assert_eq!((client.data().await, client.data().await), ("3".into(), "4".into()));
+    // A reply that was lost does not burn it.
+    let (mut again, connected) = bench.visit(1, ORIGIN, r#""instance":"morning""#).await;
+    assert_eq!(connected.session.unwrap().as_str(), session);
+    assert_eq!(client.closed().await, 1012);
+    // Another tab gets its own once this one has answered a ping.
+    let open = tokio::spawn(async move {
+        assert!(matches!(again.next().await, Frame::Ping));
+        again.say(r#"{"type":"pong"}"#).await;
+        again
+    });
+    let (_, connected) = bench.visit(1, ORIGIN, r#""instance":"second-tab""#).await;
+    assert_eq!((connected.resumed, connected.adopted), (false, false));
+    assert_ne!(connected.session.unwrap().as_str(), session);
+    drop(open.await.unwrap());
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_session_id_is_worthless_without_all_that_it_belongs_to() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached(r#""scope":"/inbox""#).await;
+    let stolen = format!(r#""session":"{session}","scope":"/inbox""#);
+    for (cookie, origin, fields) in [
+        (2, ORIGIN, stolen.clone()),
+        (1, "https://evil.example", stolen.clone()),
+        (1, "", stolen.clone()),
+        (1, ORIGIN, format!(r#""session":"{session}","scope":"/other""#)),
+        (1, ORIGIN, format!(r#""session":"{session}""#)),
+        (2, ORIGIN, r#""scope":"/inbox""#.to_owned()),
+    ] {
+        let (client, connected) = bench.visit(cookie, origin, &fields).await;
+        assert_eq!((connected.resumed, connected.adopted), (false, false), "{cookie} {origin} {fields}");
+        assert_ne!(connected.session.unwrap().as_str(), session);
+        assert!(connected.rooms.is_empty());
+        bench.leave(client).await;
+    }
+    // Nor for a program that sends no cookie.
+    let mut client = bench.client().await;
+    client.say(&format!(r#"{{"type":"connect",{stolen}}}"#)).await;
+    assert!(matches!(client.next().await, Frame::Connected(c) if c.session.is_none() && c.rooms.is_empty()));
+    let (_, connected) = bench.visit(1, ORIGIN, &stolen).await;
+    assert!(connected.resumed, "and it is there for whom it belongs to");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_page_of_another_path_starts_where_the_last_one_left_a_room() {
+    let bench = Bench::in_memory(&Options::default());
+    bench.detached(r#""scope":"/inbox""#).await;
+    let (mut client, connected) = bench.visit(1, ORIGIN, r#""scope":"/archive""#).await;
+    assert_eq!((connected.adopted, connected.rooms.len()), (false, 0));
+    assert_eq!(client.subscribe("chat").await.offset.get(), 2);
+    let (mut stranger, _) = bench.visit(2, ORIGIN, r#""scope":"/archive""#).await;
+    assert_eq!(stranger.subscribe("chat").await.offset.get(), 4);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_duplicated_tab_gets_a_copy_and_a_reloaded_page_takes_over() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached("").await;
+    let (mut tab, _) = bench.visit(1, ORIGIN, &format!(r#""session":"{session}","instance":"tab""#)).await;
+    tab.subscribe("chat").await;
+    let fields = format!(r#""session":"{session}","instance":"copy""#);
+    let (mut copy, connected) = bench.visit(1, ORIGIN, &fields).await;
+    assert!(connected.resumed);
+    assert_ne!(connected.session.unwrap().as_str(), session);
+    assert_eq!(connected.rooms, ["chat".parse().unwrap()]);
+    assert_eq!(copy.subscribe("chat").await.offset.get(), 2);
+    // The first connection has noticed nothing.
+    assert_eq!((tab.data().await, tab.data().await), ("3".into(), "4".into()));
+    let fields = format!(r#""session":"{session}","instance":"reloaded","prev":"tab""#);
+    let (_, connected) = bench.visit(1, ORIGIN, &fields).await;
+    assert_eq!(connected.session.unwrap().as_str(), session);
+    assert_eq!(tab.closed().await, 1012);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn who_is_half_open_counts_as_gone_when_somebody_comes_for_the_session() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached("").await;
+    // It is open and says nothing any more, not even to a ping.
+    let (half_open, _) = bench.visit(1, ORIGIN, &format!(r#""session":"{session}","instance":"tab""#)).await;
+    let (mut client, connected) = bench.visit(1, ORIGIN, r#""instance":"morning""#).await;
+    assert!(connected.adopted);
+    assert_eq!(connected.session.unwrap().as_str(), session);
+    assert_eq!(client.subscribe("chat").await.offset.get(), 2);
+    drop(half_open);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn of_a_stored_cursor_and_the_sessions_the_later_counts() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached("").await;
+    let (mut client, _) = bench.visit(1, ORIGIN, &format!(r#""session":"{session}""#)).await;
+    let epoch = bench.rooms.epoch().clone();
+    for (offset, stored, starts) in [(1, true, 2), (3, true, 3), (1, false, 1)] {
+        let fields = format!(r#","after":{{"epoch":"{epoch}","offset":{offset}}},"stored":{stored}"#);
+        assert_eq!(client.ask("chat", &fields).await.offset.get(), starts, "{fields}");
+        for n in starts + 1..=4 {
+            assert_eq!(client.data().await, n.to_string());
+        }
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_page_that_asks_for_history_gets_it_and_all_that_it_has_missed() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached("").await;
+    for (history, starts) in [(1, 2), (3, 1), (20, 0)] {
+        let (mut client, _) = bench.visit(1, ORIGIN, &format!(r#""session":"{session}""#)).await;
+        let subscribed = client.ask("chat", &format!(r#","history":{history}"#)).await;
+        assert_eq!((subscribed.offset.get(), subscribed.recovered), (starts, Some(true)));
+        for n in starts + 1..=4 {
+            assert_eq!(client.data().await, n.to_string());
+        }
+        // Nothing is acknowledged, and what was so before still is.
+        bench.leave(client).await;
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_room_that_is_left_is_not_in_the_session_and_one_that_waits_is() {
+    let bench = Bench::in_memory(&Options { max_session_rooms: 2, ..Options::default() });
+    let (mut client, connected) = bench.visit(1, ORIGIN, "").await;
+    for room in ["a", "b", "c", "d"] {
+        client.subscribe(room).await;
+    }
+    client.say(r#"{"type":"unsubscribe","id":1,"room":"d"}"#).await;
+    assert!(matches!(client.next().await, Frame::Unsubscribed(_)));
+    bench.leave(client).await;
+    let session = connected.session.unwrap();
+    for _ in 0..2 {
+        let (client, connected) = bench.visit(1, ORIGIN, &format!(r#""session":"{session}""#)).await;
+        assert_eq!(connected.rooms, ["c".parse().unwrap()], "the oldest had to go for later ones");
+        bench.leave(client).await;
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_resumed_room_passes_the_same_check_as_a_subscribe() {
+    let staff = Permissions::new(|who, room| room != "staff" || who.origin == ORIGIN);
+    let bench = Bench::in_memory(&Options::default()).with_permissions(&staff);
+    let (mut client, connected) = bench.visit(1, ORIGIN, "").await;
+    client.subscribe("staff").await;
+    client.subscribe("chat").await;
+    bench.leave(client).await;
+    let session = connected.session.unwrap();
+    let nobody = Permissions::new(|_, room| room != "staff");
+    let bench = bench.with_permissions(&nobody);
+    let (mut client, connected) = bench.visit(1, ORIGIN, &format!(r#""session":"{session}""#)).await;
+    assert!(connected.resumed);
+    assert_eq!(connected.rooms, ["chat".parse().unwrap()]);
+    client.say(r#"{"type":"subscribe","id":7,"room":"staff"}"#).await;
+    assert_eq!(client.error().await, (Some(7), "forbidden"));
+    bench.publish("staff", "1").await;
+    bench.publish("chat", "2").await;
+    client.subscribe("chat").await;
+    assert_eq!(client.data().await, "2");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn who_is_forgotten_goes_on_as_a_stranger() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached("").await;
+    let (mut client, _) = bench.visit(1, ORIGIN, &format!(r#""session":"{session}""#)).await;
+    client.subscribe("chat").await;
+    assert_eq!((client.data().await, client.data().await), ("3".into(), "4".into()));
+    bench.sessions.forget(hash(1)).await.unwrap();
+    bench.publish("chat", "5").await;
+    assert_eq!(client.data().await, "5");
+    bench.leave(client).await;
+    for fields in [format!(r#""session":"{session}""#), String::new()] {
+        let (mut client, connected) = bench.visit(1, ORIGIN, &fields).await;
+        assert_eq!((connected.resumed, connected.adopted), (false, false));
+        assert_eq!(client.subscribe("chat").await.offset.get(), 5);
+        client.say(r#"{"type":"unsubscribe","id":1,"room":"chat"}"#).await;
+        assert!(matches!(client.next().await, Frame::Unsubscribed(_)));
+        bench.leave(client).await;
+    }
+    bench.end().await;
+}

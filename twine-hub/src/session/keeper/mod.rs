@@ -1,0 +1,532 @@
+//! Who gets which session, decided by one owner without a socket or a clock.
+//!
+//! Commands go in, in rounds, together with the time; each round is one transaction of the store. A
+//! claim is answered after the commit, so that nobody holds a session that a crash gives to another.
+//! [`choice`] has the rules; this module keeps the books on who holds what.
+//!
+//! ```text
+//!                claim: resume, adopt
+//!          ┌───────────────────────────────┐
+//!          ▼                               │
+//!  ┌────────────┐  detach, silence   ┌───────────┐  24 h, bounds, forget
+//!  │  attached  ├───────────────────▶│  detached ├───────────────────────▶ gone
+//!  └────────────┘                    └───────────┘
+//!   takeover: attached to another connection of the same page
+//! ```
+//!
+//! A session without rooms is *fresh*: it is kept beside its attachment only, and gone with it.
+//!
+//! Where the store fails, a whole round does: its claims are answered without a session, its saves
+//! are dropped, and who lost a session in it stays without. What the store then still notes as
+//! attached is detached in the first round that works again.
+
+mod choice;
+mod held;
+#[cfg(test)]
+mod model;
+mod newcomers;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use twine_protocol::SessionId;
+
+use self::choice::Choice;
+use self::held::{Attachment, Fresh, Held};
+use self::newcomers::Newcomers;
+use self::waiting::{ClaimId, Waiter, Waiting};
+use super::store::{Session, Store};
+use super::{Attached, Claim, CookieHash, Cursors, Done, Holder, How, Identity, Lost, Options, Save, Ticket};
+use crate::clock;
+use crate::connection::Key;
+use crate::seldom::Seldom;
+use crate::store::StoreError;
+use crate::telemetry::{self, Telemetry};
+
+/// How often sessions are looked for whose time has come, and how many are removed in one round.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+const EXPIRE_BATCH: usize = 500;
+
+/// What the keeper is asked.
+pub(super) enum Command {
+    Attach(Request),
+    Save(Save),
+    Detach(Save),
+    Alive { session: SessionId, ticket: Ticket },
+    Forget { cookie: CookieHash, done: Forgotten },
+}
+
+/// A claim and who makes it.
+pub(super) struct Request {
+    pub(super) claim: Claim,
+    pub(super) holder: Arc<dyn Holder>,
+    pub(super) key: Key,
+    pub(super) done: Done,
+}
+
+/// Told when a cookie's sessions are gone.
+pub(super) type Forgotten = oneshot::Sender<Result<(), Arc<StoreError>>>;
+
+/// A moment, by both clocks: what is stored goes by the wall's, what is waited for must not.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    /// Milliseconds since 1970-01-01 UTC.
+    pub(super) time: u64,
+    pub(super) instant: Instant,
+}
+
+impl Now {
+    pub(super) fn read() -> Self {
+        Self { time: clock::unix_millis(), instant: clock::now() }
+    }
+}
+
+/// All sessions of this hub.
+pub(super) struct Keeper {
+    store: Box<dyn Store>,
+    options: Options,
+    telemetry: Arc<Telemetry>,
+    held: Held,
+    waiting: Waiting,
+    newcomers: Newcomers,
+    last_ticket: u64,
+    next_expiry: Instant,
+    /// Whether the store may note sessions as attached that are not.
+    has_strays: bool,
+    failures: Seldom,
+    round: Round,
+}
+
+/// What one round does beside the store.
+#[derive(Default)]
+struct Round {
+    effects: Vec<Effect>,
+    /// Claims that have nothing to wait for any more.
+    ready: VecDeque<Request>,
+    /// Sessions that were fresh before it.
+    stored: Vec<(SessionId, Ticket, Box<Fresh>)>,
+    /// Sessions that bounds have cost.
+    dropped: Vec<Bound>,
+}
+
+/// What is told to others once the round has been committed.
+enum Effect {
+    Answer { done: Done, attached: Attached },
+    Lose { holder: Arc<dyn Holder>, key: Key, ticket: Ticket, why: Lost },
+    Probe { holder: Arc<dyn Holder>, key: Key, ticket: Ticket },
+    Forgotten { done: Forgotten },
+}
+
+/// A bound that costs sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Cookie,
+    Hub,
+    Address,
+}
+
+impl Bound {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Cookie => "cookie",
+            Self::Hub => "hub",
+            Self::Address => "address",
+        }
+    }
+}
+
+/// Whether a claim may wait for others to give a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Waits,
+    HasWaited,
+}
+
+impl Keeper {
+    pub(super) fn new(store: Box<dyn Store>, options: Options, telemetry: Arc<Telemetry>, now: Now) -> Self {
+        Self {
+            store,
+            newcomers: Newcomers::new(options.max_new_per_minute),
+            options,
+            telemetry,
+            held: Held::default(),
+            waiting: Waiting::default(),
+            last_ticket: 0,
+            next_expiry: now.instant,
+            has_strays: false,
+            failures: Seldom::default(),
+            round: Round::default(),
+        }
+    }
+
+    /// When [`Keeper::round`] has something to do, also without commands.
+    pub(super) fn deadline(&self) -> Instant {
+        self.waiting.deadline().map_or(self.next_expiry, |deadline| deadline.min(self.next_expiry))
+    }
+
+    /// Does what it is asked and what is due, commits it, and tells everybody.
+    pub(super) fn round(&mut self, commands: impl Iterator<Item = Command>, now: Now) {
+        let mut commands = commands.fuse();
+        let done = self
+            .store
+            .begin()
+            .and_then(|()| self.detach_strays(now))
+            .and_then(|()| commands.try_for_each(|command| self.obey(command, now)))
+            .and_then(|()| self.chores(now))
+            .and_then(|()| self.store.commit());
+        match done {
+            Ok(()) => self.tell(),
+            Err(error) => self.fail(error, commands),
+        }
+        self.telemetry.sessions.set(i64::try_from(self.held.len()).unwrap_or(i64::MAX));
+    }
+
+    fn obey(&mut self, command: Command, now: Now) -> Result<(), StoreError> {
+        match command {
+            Command::Attach(request) => self.attach(request, Patience::Waits, now)?,
+            Command::Save(save) => self.save(save, now)?,
+            Command::Detach(save) => self.detach(save, now)?,
+            Command::Alive { session, ticket } => self.alive(&session, ticket),
+            Command::Forget { cookie, done } => self.forget(cookie, done)?,
+        }
+        self.attach_ready(now)
+    }
+
+    /// What is due without being asked for.
+    fn chores(&mut self, now: Now) -> Result<(), StoreError> {
+        while let Some(waiter) = self.waiting.overdue(now.instant) {
+            for (id, ticket) in waiter.silent {
+                if self.held.current(&id, ticket).is_some() {
+                    self.release(&id, Some(Lost::TakenOver));
+                    self.store.detach(&id, now.time)?;
+                }
+            }
+            self.round.ready.push_back(waiter.request);
+            self.attach_ready(now)?;
+        }
+        if self.next_expiry <= now.instant {
+            let removed = self.store.expire(self.cut(now), EXPIRE_BATCH)?;
+            // The rest has its turn after those who wait.
+            let wait = if removed < EXPIRE_BATCH { EXPIRE_EVERY } else { Duration::ZERO };
+            self.next_expiry = now.instant + wait;
+        }
+        Ok(())
+    }
+
+    /// Sessions that were detached before this have had their time.
+    fn cut(&self, now: Now) -> u64 {
+        now.time.saturating_sub(u64::try_from(self.options.lifetime.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Answers a claim, or has it wait for what connections of the same visitor say.
+    fn attach(&mut self, request: Request, patience: Patience, now: Now) -> Result<(), StoreError> {
+        let claim = &request.claim;
+        let (cookie, cut) = (claim.identity.visitor.cookie, self.cut(now));
+        let mut sessions = self.sessions_of(cookie)?;
+        sessions.retain(|session| session.detached.is_none_or(|time| time >= cut));
+        match choice::choose(claim, &sessions) {
+            Choice::Take(session, how) => {
+                let mut fresh = self.release(&session.id, Some(Lost::TakenOver));
+                match &mut fresh {
+                    Some(fresh) => fresh.session.instance.clone_from(&claim.instance),
+                    None => self.store.attach(&session.id, claim.instance.as_ref())?,
+                }
+                let rooms = session.rooms.clone();
+                self.hold(request, session.id.clone(), fresh, how, rooms, &sessions);
+            }
+            Choice::Copy(session) => self.begin(request, How::Copied, session.rooms.clone(), &sessions),
+            Choice::Probe(live) if patience == Patience::Waits => {
+                let live = live.into_iter().map(|session| session.id.clone()).collect();
+                self.probe(request, live, now);
+            }
+            Choice::Probe(_) | Choice::New => self.begin(request, How::New, Cursors::new(), &sessions),
+        }
+        Ok(())
+    }
+
+    /// Answers the claims for which there is nothing more to wait for.
+    fn attach_ready(&mut self, now: Now) -> Result<(), StoreError> {
+        while let Some(request) = self.round.ready.pop_front() {
+            self.attach(request, Patience::HasWaited, now)?;
+        }
+        Ok(())
+    }
+
+    /// The sessions of a cookie, in the order of their creation, those in the store first.
+    fn sessions_of(&mut self, cookie: CookieHash) -> Result<Vec<Session>, StoreError> {
+        let mut sessions = self.store.of_cookie(cookie)?;
+        sessions.extend(self.held.fresh_of(cookie).cloned());
+        Ok(sessions)
+    }
+
+    /// Gives a claim a session of its own, with these rooms to begin with.
+    fn begin(&mut self, request: Request, how: How, rooms: Cursors, sessions: &[Session]) {
+        let id = match mint() {
+            Ok(id) => id,
+            Err(error) => {
+                self.failures.say(|unsaid| tracing::error!(%error, unsaid, "no random bytes for a session"));
+                return;
+            }
+        };
+        let Claim { identity: Identity { visitor, subject, scope }, instance, .. } = request.claim.clone();
+        let fresh: Vec<_> = self.held.fresh_of(visitor.cookie).map(|fresh| fresh.id.clone()).collect();
+        if let Some(oldest) = fresh.first().filter(|_| fresh.len() >= self.options.max_per_cookie) {
+            self.release(oldest, Some(Lost::Forgotten));
+            self.round.dropped.push(Bound::Cookie);
+        }
+        let session = Session {
+            id: id.clone(),
+            cookie: visitor.cookie,
+            origin: visitor.origin,
+            subject,
+            scope,
+            instance,
+            detached: None,
+            rooms: Cursors::new(),
+        };
+        let fresh = Fresh { session, newcomer: Some(visitor.address) };
+        self.hold(request, id, Some(Box::new(fresh)), how, rooms, sessions);
+    }
+
+    /// Attaches a session to the connection that claimed one.
+    fn hold(
+        &mut self,
+        request: Request,
+        session: SessionId,
+        fresh: Option<Box<Fresh>>,
+        how: How,
+        rooms: Cursors,
+        sessions: &[Session],
+    ) {
+        let Request { claim, holder, key, done } = request;
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        let inherited = choice::inherited(&claim.identity, &rooms, sessions, self.options.max_rooms);
+        self.held.insert(session.clone(), Attachment { ticket, holder, key, asked_by: Vec::new(), fresh });
+        let attached = Attached { session, ticket, how, rooms, inherited };
+        self.round.effects.push(Effect::Answer { done, attached });
+    }
+
+    /// Ends an attachment, and tells the connection where it does not know. Gives back what is not in
+    /// the store.
+    fn release(&mut self, id: &SessionId, lost: Option<Lost>) -> Option<Box<Fresh>> {
+        let Attachment { ticket, holder, key, asked_by, fresh } = self.held.remove(id)?;
+        self.heard(id, asked_by);
+        if let Some(why) = lost {
+            self.round.effects.push(Effect::Lose { holder, key, ticket, why });
+        }
+        fresh
+    }
+
+    /// Asks the connections of these sessions for a sign of life.
+    fn probe(&mut self, request: Request, live: Vec<SessionId>, now: Now) {
+        let claim = self.waiting.next_id();
+        let mut silent = Vec::with_capacity(live.len());
+        for id in live {
+            if let Some(attachment) = self.held.get_mut(&id) {
+                attachment.asked_by.push(claim);
+                let Attachment { ticket, key, .. } = *attachment;
+                let holder = attachment.holder.clone();
+                self.round.effects.push(Effect::Probe { holder, key, ticket });
+                silent.push((id, ticket));
+            }
+        }
+        self.waiting.push(Waiter { request, silent }, now.instant);
+    }
+
+    fn alive(&mut self, session: &SessionId, ticket: Ticket) {
+        if let Some(attachment) = self.held.current(session, ticket) {
+            let claims = std::mem::take(&mut attachment.asked_by);
+            self.heard(session, claims);
+        }
+    }
+
+    /// These claims need not wait for this session any more.
+    fn heard(&mut self, session: &SessionId, claims: Vec<ClaimId>) {
+        let done = claims.into_iter().filter_map(|claim| self.waiting.heard(claim, session));
+        self.round.ready.extend(done.map(|waiter| waiter.request));
+    }
+
+    fn save(&mut self, save: Save, now: Now) -> Result<(), StoreError> {
+        let Save { session: id, ticket, rooms } = save;
+        let Some(attachment) = self.held.current(&id, ticket) else { return Ok(()) };
+        let fresh = attachment.fresh.clone();
+        let rooms = self.newest(rooms);
+        match fresh {
+            Some(_) if rooms.is_empty() => Ok(()),
+            Some(fresh) => {
+                let session = Session { rooms, ..fresh.session.clone() };
+                // One that is refused stays fresh, and the next save may have more luck.
+                if self.store_new(&session, fresh.newcomer, now)?.is_ok() {
+                    self.held.take_fresh(&id);
+                    self.round.stored.push((id, ticket, fresh));
+                }
+                Ok(())
+            }
+            None if rooms.is_empty() => {
+                if let Some(session) = self.store.remove(&id)? {
+                    let session = Session { rooms, ..session };
+                    self.held.set_fresh(&id, Box::new(Fresh { session, newcomer: None }));
+                }
+                Ok(())
+            }
+            None => self.store.save(&id, &rooms),
+        }
+    }
+
+    fn detach(&mut self, save: Save, now: Now) -> Result<(), StoreError> {
+        let Save { session: id, ticket, rooms } = save;
+        if self.held.current(&id, ticket).is_none() {
+            return Ok(());
+        }
+        let fresh = self.release(&id, None);
+        let rooms = self.newest(rooms);
+        match fresh {
+            Some(_) if rooms.is_empty() => Ok(()),
+            Some(fresh) => {
+                let session = Session { rooms, detached: Some(now.time), ..fresh.session };
+                let stored = self.store_new(&session, fresh.newcomer, now)?;
+                self.round.dropped.extend(stored.err());
+                Ok(())
+            }
+            None if rooms.is_empty() => self.store.remove(&id).map(drop),
+            None => {
+                self.store.save(&id, &rooms)?;
+                self.store.detach(&id, now.time)
+            }
+        }
+    }
+
+    /// As many rooms as a session may have.
+    fn newest(&self, mut rooms: Cursors) -> Cursors {
+        rooms.drain(..rooms.len().saturating_sub(self.options.max_rooms));
+        rooms
+    }
+
+    /// Puts a session into the store where the bounds allow it, and others out for that.
+    fn store_new(
+        &mut self,
+        session: &Session,
+        newcomer: Option<IpAddr>,
+        now: Now,
+    ) -> Result<Result<(), Bound>, StoreError> {
+        if newcomer.is_some_and(|address| !self.newcomers.admit(address, now.instant)) {
+            return Ok(Err(Bound::Address));
+        }
+        let mut others = self.store.of_cookie(session.cookie)?;
+        // Those detached longest first, then the oldest of those attached.
+        others.sort_by_key(|other| (other.detached.is_none(), other.detached));
+        let surplus = (others.len() + 1).saturating_sub(self.options.max_per_cookie);
+        for other in others.into_iter().take(surplus) {
+            self.release(&other.id, Some(Lost::Forgotten));
+            self.store.remove(&other.id)?;
+            self.round.dropped.push(Bound::Cookie);
+        }
+        if self.store.len() >= self.options.max_sessions {
+            let Some(oldest) = self.store.longest_detached()? else { return Ok(Err(Bound::Hub)) };
+            self.store.remove(&oldest)?;
+            self.round.dropped.push(Bound::Hub);
+        }
+        self.store.insert(session)?;
+        Ok(Ok(()))
+    }
+
+    fn forget(&mut self, cookie: CookieHash, done: Forgotten) -> Result<(), StoreError> {
+        self.round.effects.push(Effect::Forgotten { done });
+        for session in self.sessions_of(cookie)? {
+            self.release(&session.id, Some(Lost::Forgotten));
+            self.store.remove(&session.id)?;
+        }
+        let waiters = self.waiting.of_cookie(cookie);
+        self.round.ready.extend(waiters.into_iter().map(|waiter| waiter.request));
+        Ok(())
+    }
+
+    /// Detaches what the store notes as attached since rounds failed.
+    fn detach_strays(&mut self, now: Now) -> Result<(), StoreError> {
+        if self.has_strays {
+            for id in self.store.attached()? {
+                if !self.held.contains(&id) {
+                    self.store.detach(&id, now.time)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what a round has done, for now it is in the store.
+    fn tell(&mut self) {
+        let Round { effects, dropped, .. } = std::mem::take(&mut self.round);
+        self.has_strays = false;
+        for effect in effects {
+            match effect {
+                Effect::Answer { done, attached } => {
+                    self.telemetry
+                        .session_attaches
+                        .get_or_create(&telemetry::How { how: attached.how.as_str() })
+                        .inc();
+                    done.answer(attached);
+                }
+                Effect::Lose { holder, key, ticket, why } => holder.lose(key, ticket, why),
+                Effect::Probe { holder, key, ticket } => holder.probe(key, ticket),
+                // Whoever has hung up wants no answer.
+                Effect::Forgotten { done } => drop(done.send(Ok(()))),
+            }
+        }
+        for bound in dropped {
+            self.telemetry.sessions_dropped.get_or_create(&telemetry::Bound { bound: bound.as_str() }).inc();
+        }
+    }
+
+    /// Undoes what a round has done, and drops what it has not come to.
+    fn fail(&mut self, error: StoreError, rest: impl Iterator<Item = Command>) {
+        self.failures
+            .say(|unsaid| tracing::error!(%error, unsaid, "sessions are neither kept nor found for now"));
+        let error = Arc::new(error);
+        self.store.rollback();
+        self.has_strays = true;
+        for command in rest {
+            match command {
+                Command::Detach(save) if self.held.current(&save.session, save.ticket).is_some() => {
+                    self.release(&save.session, None);
+                }
+                Command::Forget { done, .. } => self.round.effects.push(Effect::Forgotten { done }),
+                // Dropping a claim answers it; the next save has everything again.
+                Command::Attach(_) | Command::Save(_) | Command::Detach(_) | Command::Alive { .. } => {}
+            }
+        }
+        let Round { effects, stored, .. } = std::mem::take(&mut self.round);
+        for (id, ticket, fresh) in stored {
+            if self.held.current(&id, ticket).is_some() {
+                self.held.set_fresh(&id, fresh);
+            }
+        }
+        for effect in effects {
+            match effect {
+                Effect::Answer { attached: Attached { session, ticket, .. }, .. } => {
+                    if self.held.current(&session, ticket).is_some() {
+                        self.held.remove(&session);
+                    }
+                }
+                Effect::Lose { holder, key, ticket, why } => holder.lose(key, ticket, why),
+                Effect::Probe { holder, key, ticket } => holder.probe(key, ticket),
+                Effect::Forgotten { done } => drop(done.send(Err(error.clone()))),
+            }
+        }
+    }
+}
+
+/// A session's id: 128 random bits.
+fn mint() -> std::io::Result<SessionId> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes)?;
+    // 32 hexadecimal digits: always an id.
+    #[allow(clippy::expect_used)]
+    Ok(SessionId::new(&format!("{:032x}", u128::from_ne_bytes(bytes))).expect("short and plain"))
+}

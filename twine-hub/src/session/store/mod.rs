@@ -1,0 +1,88 @@
+//! Where sessions are kept: rows, and nothing decided about them.
+//!
+//! A transaction is the keeper's round. Invariants every store keeps, checked by [`conformance`]:
+//! what was rolled back is not there, what was committed survives the end of the process (as far as
+//! the store is durable at all), and no session is attached in a store that was just opened.
+
+#[cfg(test)]
+mod conformance;
+mod memory;
+mod sqlite;
+
+use std::sync::Arc;
+
+use twine_protocol::{InstanceId, SessionId};
+
+use super::{CookieHash, Cursors};
+use crate::store::{Kind, StoreError};
+
+/// A session as a store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) cookie: CookieHash,
+    pub(crate) origin: Arc<str>,
+    pub(crate) subject: Option<Box<str>>,
+    pub(crate) scope: Box<str>,
+    /// The client object that it is, or was last, attached to.
+    pub(crate) instance: Option<InstanceId>,
+    /// When its connection ended, in milliseconds since 1970-01-01 UTC; `None` while it has one.
+    pub(crate) detached: Option<u64>,
+    pub(crate) rooms: Cursors,
+}
+
+/// Rows of sessions; the keeper's thread owns it.
+pub(crate) trait Store: Send {
+    /// Opens a transaction. Everything below happens inside one.
+    fn begin(&mut self) -> Result<(), StoreError>;
+
+    /// Ends the transaction. What it did survives the end of this process from then on, though not
+    /// always a power cut. After an error nothing of it is kept.
+    fn commit(&mut self) -> Result<(), StoreError>;
+
+    /// Gives the transaction up.
+    fn rollback(&mut self);
+
+    /// How many sessions there are.
+    fn len(&self) -> usize;
+
+    /// The sessions of a cookie, in the order of their creation.
+    fn of_cookie(&mut self, cookie: CookieHash) -> Result<Vec<Session>, StoreError>;
+
+    /// Adds a session, in place of one of the same id if there is.
+    fn insert(&mut self, session: &Session) -> Result<(), StoreError>;
+
+    /// Notes that a session has a connection again, and whose.
+    fn attach(&mut self, id: &SessionId, instance: Option<&InstanceId>) -> Result<(), StoreError>;
+
+    /// Notes that a session's connection ended at `time` (milliseconds).
+    fn detach(&mut self, id: &SessionId, time: u64) -> Result<(), StoreError>;
+
+    /// Puts these rooms in place of the session's own.
+    fn save(&mut self, id: &SessionId, rooms: &Cursors) -> Result<(), StoreError>;
+
+    /// Takes a session out.
+    fn remove(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// The session that has been detached longest.
+    fn longest_detached(&mut self) -> Result<Option<SessionId>, StoreError>;
+
+    /// The sessions that are noted as attached.
+    fn attached(&mut self) -> Result<Vec<SessionId>, StoreError>;
+
+    /// Removes sessions that were detached before `cut` (milliseconds), at most `limit` of them; says
+    /// how many.
+    fn expire(&mut self, cut: u64, limit: usize) -> Result<usize, StoreError>;
+}
+
+/// Opens the store for sessions that goes with the one for messages. `time` (milliseconds) is when
+/// sessions count as detached that were attached when the hub was killed.
+///
+/// # Errors
+/// Where it is not to be had, damaged, or made by a later version.
+pub(crate) fn open(kind: &Kind, time: u64) -> Result<Box<dyn Store>, StoreError> {
+    match kind {
+        Kind::Memory { .. } => Ok(Box::new(memory::MemoryStore::default())),
+        Kind::Sqlite { data_dir } => Ok(Box::new(sqlite::SqliteStore::open(data_dir, time)?)),
+    }
+}

@@ -1,0 +1,266 @@
+//! Sessions in an `SQLite` file of their own, `sessions.db`.
+//!
+//! Beside the messages, not among them: a message is synced before it is acknowledged, a session
+//! need not be. It is written with `synchronous=NORMAL`, so that a commit is a write into the
+//! system's memory. That survives the end of the hub however it comes; only a power cut may take the
+//! last seconds along, and then a client still has its own cursors. The folder is held by the lock of
+//! the message store, which is opened first.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, Row, params};
+use twine_protocol::{Epoch, InstanceId, Offset, Position, RoomName, SessionId};
+
+use super::{Session, Store};
+use crate::session::{CookieHash, Cursors};
+use crate::store::StoreError;
+use crate::store::sqlite::{connect, damaged, private, unreadable};
+
+/// The schema that this version writes, in `PRAGMA user_version`.
+const SCHEMA: i64 = 1;
+/// Marks the file as Twine's sessions, in `PRAGMA application_id`: "Twis".
+const APPLICATION_ID: i64 = 0x5477_6973;
+
+const TABLES: &str = "
+    CREATE TABLE sessions (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        cookie BLOB NOT NULL,
+        origin TEXT NOT NULL,
+        subject TEXT,
+        scope TEXT NOT NULL,
+        instance TEXT,
+        -- NULL while it has a connection.
+        detached INTEGER,
+        -- [[room, epoch, offset], ...]
+        rooms TEXT NOT NULL
+    );
+    CREATE INDEX sessions_by_cookie ON sessions (cookie);
+    CREATE INDEX sessions_by_detached ON sessions (detached);
+";
+
+const COLUMNS: &str = "id, cookie, origin, subject, scope, instance, detached, rooms";
+
+pub(super) struct SqliteStore {
+    connection: Connection,
+    /// How many there are, the open transaction included; counting them takes a look at each.
+    len: usize,
+}
+
+impl SqliteStore {
+    /// Opens `data_dir/sessions.db`, makes it if missing, and notes every session in it as detached,
+    /// at `time` those that still had a connection.
+    pub(super) fn open(data_dir: &Path, time: u64) -> Result<Self, StoreError> {
+        let path = data_dir.join("sessions.db");
+        drop(private(&path)?);
+        let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        prepare(&connection, &path).map_err(|error| damaged(error, &path))?;
+        let mut store = Self { connection, len: 0 };
+        store.detach_all(time).map_err(|error| damaged(error, &path))?;
+        Ok(store)
+    }
+
+    fn detach_all(&mut self, time: u64) -> Result<(), StoreError> {
+        self.execute(
+            "detaching sessions",
+            "UPDATE sessions SET detached = ?1 WHERE detached IS NULL",
+            [time],
+        )?;
+        self.count()
+    }
+
+    fn count(&mut self) -> Result<(), StoreError> {
+        self.len = self
+            .connection
+            .query_row("SELECT count(*) FROM sessions", [], |row| row.get(0))
+            .map_err(StoreError::database("counting sessions"))?;
+        Ok(())
+    }
+
+    fn execute(
+        &self,
+        action: &'static str,
+        sql: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<usize, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(StoreError::database(action))?;
+        statement.execute(params).map_err(StoreError::database(action))
+    }
+
+    fn query<T>(
+        &self,
+        action: &'static str,
+        sql: &str,
+        params: impl rusqlite::Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(StoreError::database(action))?;
+        let rows = statement.query_map(params, read).and_then(Iterator::collect);
+        rows.map_err(StoreError::database(action))
+    }
+}
+
+/// Checks whose file it is and makes its tables.
+fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let database = StoreError::database;
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let found = pragma("user_version").map_err(database("reading its schema"))?;
+    let owner = pragma("application_id").map_err(database("reading its schema"))?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(database("reading its schema"))?;
+    if tables > 0 && owner != APPLICATION_ID {
+        return Err(StoreError::Corrupt { path: path.to_owned(), source: None });
+    }
+    if found > SCHEMA {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA });
+    }
+    connection
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+        .map_err(database("setting it up"))?;
+    if tables == 0 {
+        let create = format!(
+            "BEGIN; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+        );
+        connection.execute_batch(&create).map_err(database("creating its tables"))?;
+    }
+    Ok(())
+}
+
+impl Store for SqliteStore {
+    fn begin(&mut self) -> Result<(), StoreError> {
+        // Whatever an earlier failure left open must not stand in the way for ever.
+        if !self.connection.is_autocommit() {
+            self.rollback();
+        }
+        self.execute("beginning a transaction", "BEGIN IMMEDIATE", []).map(drop)
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let committed = self.execute("committing sessions", "COMMIT", []);
+        if committed.is_err() {
+            self.rollback();
+        }
+        committed.map(drop)
+    }
+
+    fn rollback(&mut self) {
+        // SQLite may have rolled back by itself already (a full disk, for one).
+        let rolled_back = if self.connection.is_autocommit() {
+            Ok(0)
+        } else {
+            self.execute("rolling back", "ROLLBACK", [])
+        };
+        if let Err(error) = rolled_back.and_then(|_| self.count()) {
+            tracing::error!(%error, "a failed transaction of sessions could not be rolled back");
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn of_cookie(&mut self, cookie: CookieHash) -> Result<Vec<Session>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM sessions WHERE cookie = ?1 ORDER BY seq");
+        self.query("reading sessions", &sql, [cookie.0], session)
+    }
+
+    fn insert(&mut self, session: &Session) -> Result<(), StoreError> {
+        self.remove(&session.id)?;
+        self.execute(
+            "storing a session",
+            "INSERT INTO sessions (id, cookie, origin, subject, scope, instance, detached, rooms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                session.id.as_str(),
+                session.cookie.0,
+                session.origin,
+                session.subject,
+                session.scope,
+                session.instance.as_ref().map(InstanceId::as_str),
+                session.detached,
+                written(&session.rooms),
+            ],
+        )?;
+        self.len += 1;
+        Ok(())
+    }
+
+    fn attach(&mut self, id: &SessionId, instance: Option<&InstanceId>) -> Result<(), StoreError> {
+        let instance = instance.map(InstanceId::as_str);
+        let sql = "UPDATE sessions SET detached = NULL, instance = ?2 WHERE id = ?1";
+        self.execute("attaching a session", sql, params![id.as_str(), instance]).map(drop)
+    }
+
+    fn detach(&mut self, id: &SessionId, time: u64) -> Result<(), StoreError> {
+        let sql = "UPDATE sessions SET detached = ?2 WHERE id = ?1";
+        self.execute("detaching a session", sql, params![id.as_str(), time]).map(drop)
+    }
+
+    fn save(&mut self, id: &SessionId, rooms: &Cursors) -> Result<(), StoreError> {
+        let sql = "UPDATE sessions SET rooms = ?2 WHERE id = ?1";
+        self.execute("saving a session", sql, params![id.as_str(), written(rooms)]).map(drop)
+    }
+
+    fn remove(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+        let sql = format!("DELETE FROM sessions WHERE id = ?1 RETURNING {COLUMNS}");
+        let removed = self.query("removing a session", &sql, [id.as_str()], session)?;
+        self.len -= removed.len();
+        Ok(removed.into_iter().next())
+    }
+
+    fn longest_detached(&mut self) -> Result<Option<SessionId>, StoreError> {
+        let sql = "SELECT id FROM sessions WHERE detached IS NOT NULL ORDER BY detached LIMIT 1";
+        let found = self.query("looking for old sessions", sql, [], session_id)?;
+        Ok(found.into_iter().next())
+    }
+
+    fn attached(&mut self) -> Result<Vec<SessionId>, StoreError> {
+        let sql = "SELECT id FROM sessions WHERE detached IS NULL";
+        self.query("looking for attached sessions", sql, [], session_id)
+    }
+
+    fn expire(&mut self, cut: u64, limit: usize) -> Result<usize, StoreError> {
+        let removed = self.execute(
+            "removing old sessions",
+            "DELETE FROM sessions WHERE seq IN
+               (SELECT seq FROM sessions WHERE detached < ?1 ORDER BY detached LIMIT ?2)",
+            params![cut, i64::try_from(limit).unwrap_or(i64::MAX)],
+        )?;
+        self.len -= removed;
+        Ok(removed)
+    }
+}
+
+/// Reads [`COLUMNS`].
+fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
+    let instance: Option<String> = row.get(5)?;
+    let instance = instance.map(|text| InstanceId::new(&text)).transpose();
+    Ok(Session {
+        id: session_id(row)?,
+        cookie: CookieHash(row.get(1)?),
+        origin: row.get(2)?,
+        subject: row.get(3)?,
+        scope: row.get(4)?,
+        instance: instance.map_err(|error| unreadable(5, error))?,
+        detached: row.get(6)?,
+        rooms: read(row.get_ref(7)?.as_bytes()?).map_err(|error| unreadable(7, error))?,
+    })
+}
+
+fn session_id(row: &Row<'_>) -> rusqlite::Result<SessionId> {
+    SessionId::new(row.get_ref(0)?.as_str()?).map_err(|error| unreadable(0, error))
+}
+
+/// Rooms and cursors as JSON: `[["chat","0000018bcfe56800-7f3a",42]]`.
+fn written(rooms: &Cursors) -> String {
+    let rows: Vec<_> = rooms.iter().map(|(room, at)| (room, &at.epoch, at.offset)).collect();
+    // Texts and numbers in lists: always JSON.
+    #[allow(clippy::expect_used)]
+    serde_json::to_string(&rows).expect("texts and numbers are JSON")
+}
+
+fn read(rooms: &[u8]) -> serde_json::Result<Cursors> {
+    let rows: Vec<(RoomName, Epoch, Offset)> = serde_json::from_slice(rooms)?;
+    Ok(rows.into_iter().map(|(room, epoch, offset)| (room, Position { epoch, offset })).collect())
+}
