@@ -47,6 +47,13 @@ pub(crate) struct Key {
     pub(super) generation: u32,
 }
 
+#[cfg(test)]
+impl Key {
+    pub(crate) fn of_slot(slot: u32) -> Self {
+        Self { slot, generation: 0 }
+    }
+}
+
 /// A connection of this shard.
 pub(super) struct Connection {
     pub(super) socket: Socket,

@@ -21,9 +21,9 @@
 //! attached is detached in the first round that works again.
 
 mod choice;
-mod held;
 #[cfg(test)]
-mod model;
+mod desk;
+mod held;
 mod newcomers;
 #[cfg(test)]
 mod tests;
@@ -207,7 +207,8 @@ impl Keeper {
                     self.store.detach(&id, now.time)?;
                 }
             }
-            self.round.ready.push_back(waiter.request);
+            // Before those who were waiting for the same sessions, and came later.
+            self.round.ready.push_front(waiter.request);
             self.attach_ready(now)?;
         }
         if self.next_expiry <= now.instant {

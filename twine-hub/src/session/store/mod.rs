@@ -86,3 +86,9 @@ pub(crate) fn open(kind: &Kind, time: u64) -> Result<Box<dyn Store>, StoreError>
         Kind::Sqlite { data_dir } => Ok(Box::new(sqlite::SqliteStore::open(data_dir, time)?)),
     }
 }
+
+/// Opens the `sqlite` one so that it fails at once where another has locked it, for tests of failure.
+#[cfg(test)]
+pub(crate) fn open_impatient(data_dir: &std::path::Path, time: u64) -> Box<dyn Store> {
+    Box::new(sqlite::SqliteStore::open(data_dir, time).unwrap().impatient())
+}

@@ -60,6 +60,12 @@ impl SqliteStore {
         Ok(store)
     }
 
+    #[cfg(test)]
+    pub(super) fn impatient(self) -> Self {
+        self.connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+        self
+    }
+
     fn detach_all(&mut self, time: u64) -> Result<(), StoreError> {
         self.execute(
             "detaching sessions",
@@ -146,11 +152,8 @@ impl Store for SqliteStore {
 
     fn rollback(&mut self) {
         // SQLite may have rolled back by itself already (a full disk, for one).
-        let rolled_back = if self.connection.is_autocommit() {
-            Ok(0)
-        } else {
-            self.execute("rolling back", "ROLLBACK", [])
-        };
+        let is_over = self.connection.is_autocommit();
+        let rolled_back = if is_over { Ok(0) } else { self.execute("rolling back", "ROLLBACK", []) };
         if let Err(error) = rolled_back.and_then(|_| self.count()) {
             tracing::error!(%error, "a failed transaction of sessions could not be rolled back");
         }
