@@ -110,6 +110,10 @@ impl Shard {
             let session = Session { id, ticket, rooms, inherited, is_unsaved: false, is_probed: false };
             connection.session = Some(Box::new(session));
         }
+        if how == How::Copied {
+            // So far a copy is nowhere but here.
+            self.save_soon(key);
+        }
         self.open(key, opening);
     }
 
