@@ -1,6 +1,7 @@
 //! Connections over real sockets, below HTTP: what each frame is answered, and that no client's
 //! doing is another's undoing.
 
+mod recovery;
 mod sessions;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
@@ -44,8 +45,13 @@ impl Bench {
         let telemetry = Arc::new(Telemetry::default());
         let store = store::Options { kind, retention: Retention::Forever };
         let rooms = Rooms::open(&store, rooms, telemetry.clone()).unwrap();
+        Self::over(rooms, &store.kind, options, telemetry)
+    }
+
+    /// Connections over rooms that are open already.
+    fn over(rooms: Rooms, sessions: &Kind, options: &Options, telemetry: Arc<Telemetry>) -> Self {
         let sessions =
-            Sessions::open(&store.kind, crate::Config::default().sessions(), telemetry.clone()).unwrap();
+            Sessions::open(sessions, crate::Config::default().sessions(), telemetry.clone()).unwrap();
         let connections = Connections::start(&rooms, &sessions, None, options, &telemetry).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self { rooms, sessions, options: options.clone(), connections, telemetry, listener }
