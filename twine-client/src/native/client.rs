@@ -97,6 +97,13 @@ impl Client {
         States(states)
     }
 
+    /// Tries to connect at once, where the client waits for its next attempt or an attempt takes long;
+    /// else nothing happens. For an app that knows that the network, or the hub, is back.
+    pub async fn wake(&self) {
+        // A client that has ended has nothing to try.
+        let _ = self.shared.commands.send(Command::Wake).await;
+    }
+
     /// Ends the connection and waits for its end. All subscriptions end, and further calls fail with
     /// [`Error::Closed`].
     pub async fn disconnect(&self) {

@@ -28,6 +28,7 @@ pub(super) enum Command {
         room: RoomName,
         reply: oneshot::Sender<()>,
     },
+    Wake,
     Disconnect {
         reply: oneshot::Sender<()>,
     },
@@ -221,6 +222,7 @@ impl Driver {
                 let call = self.core.unsubscribe(self.now(), &room);
                 self.calls.insert(call, Call::Unsubscribe(reply));
             }
+            Command::Wake => self.core.wake(self.now()),
             Command::Disconnect { reply } => {
                 self.goodbyes.push(reply);
                 // What they have not read stays unread: no event waits for them any more.
