@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use twine_hub::{Hub, Running, StartError};
 
-use crate::support::{KEY, Request, answer, hub, hub_with};
+use crate::support::{Request, answer, hub, hub_in, hub_with};
 
 #[tokio::test]
 async fn a_hub_takes_a_listener_that_is_bound_already() {
@@ -87,16 +87,6 @@ async fn a_hub_that_was_shut_down_leaves_whole_databases() {
     let mut files: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
     assert_eq!(files, ["lock", "sessions.db", "twine.db"]);
-}
-
-/// A hub that keeps its messages in `data_dir`.
-async fn hub_in(data_dir: &Path) -> Running {
-    let builder = Hub::builder().configure(|config| {
-        config.listen = ([127, 0, 0, 1], 0).into();
-        data_dir.clone_into(&mut config.data_dir);
-        config.api_key = vec![KEY.parse().unwrap()];
-    });
-    builder.start().await.unwrap()
 }
 
 /// Has both connections of the store used.

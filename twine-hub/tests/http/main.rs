@@ -8,6 +8,7 @@ mod origins;
 mod publishing;
 mod reading;
 mod requests;
+mod sessions;
 mod silence;
 mod support;
 mod websocket;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -20,6 +21,16 @@ pub(crate) async fn hub_with(change: impl FnOnce(&mut Config)) -> Running {
     let key = KEY.parse().unwrap();
     let builder = Hub::builder().ephemeral().configure(|config| config.api_key = vec![key]);
     builder.configure(change).start().await.unwrap()
+}
+
+/// A hub that keeps everything in `data_dir`.
+pub(crate) async fn hub_in(data_dir: &Path) -> Running {
+    let builder = Hub::builder().configure(|config| {
+        config.listen = ([127, 0, 0, 1], 0).into();
+        data_dir.clone_into(&mut config.data_dir);
+        config.api_key = vec![KEY.parse().unwrap()];
+    });
+    builder.start().await.unwrap()
 }
 
 /// A request, in the making.
@@ -78,7 +89,12 @@ impl Request {
 
     /// Sends it and reads the answer.
     pub(crate) async fn send(&self, hub: &Running) -> Answer {
-        exchange(hub.address(), &self.bytes(hub.address())).await.expect("an answer")
+        self.send_to(hub.address()).await
+    }
+
+    /// The same, to a hub of another process.
+    pub(crate) async fn send_to(&self, hub: SocketAddr) -> Answer {
+        exchange(hub, &self.bytes(hub)).await.expect("an answer")
     }
 }
 
