@@ -49,6 +49,16 @@ pub(super) struct Publish {
     pub(super) answer: oneshot::Sender<Result<Vec<Published>, PublishError>>,
 }
 
+impl Publish {
+    fn answer(self, result: Result<Vec<Published>, PublishError>) {
+        let Self { pending, answer, .. } = self;
+        // Who is answered may publish again at once, and finds its room free.
+        drop(pending);
+        // A publisher that hung up wants no answer.
+        drop(answer.send(result));
+    }
+}
+
 /// Bytes that wait to be committed; no longer once dropped.
 pub(super) struct Pending {
     pub(super) all: Arc<AtomicUsize>,
@@ -194,8 +204,7 @@ impl Committer {
             Ok(answers) => {
                 self.deliver(additions.into_values());
                 for (publish, published) in group.drain(..).zip(answers) {
-                    // A publisher that hung up wants no answer.
-                    drop(publish.answer.send(Ok(published)));
+                    publish.answer(Ok(published));
                 }
             }
             Err(error) => {
@@ -203,7 +212,7 @@ impl Committer {
                     self.registry.drop_if_idle(name);
                 }
                 for publish in group.drain(..) {
-                    drop(publish.answer.send(Err(PublishError::Store(error.clone()))));
+                    publish.answer(Err(PublishError::Store(error.clone())));
                 }
             }
         }

@@ -2,11 +2,12 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
+use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
@@ -30,6 +31,8 @@ struct Script {
     fails: AtomicBool,
     /// The next commit panics.
     panics: AtomicBool,
+    /// After its first batch retention waits for a word, or for the sender to be gone.
+    gate: Mutex<Option<mpsc::Receiver<()>>>,
     /// How often a room's head was read.
     heads: AtomicUsize,
 }
@@ -106,6 +109,9 @@ impl Writer for Scripted {
     fn expire(&mut self, cut: u64, limit: usize) -> Result<usize, StoreError> {
         let removed = self.writer.expire(cut, limit)?;
         self.say(Said::Expired { limit, removed });
+        if let Some(gate) = self.script.gate.lock().unwrap().take() {
+            let _ = gate.recv();
+        }
         Ok(removed)
     }
 }
@@ -118,24 +124,40 @@ struct Bench {
     rooms: Rooms,
     script: Arc<Script>,
     said: UnboundedReceiver<Said>,
-    _folder: tempfile::TempDir,
+    folder: TempDir,
 }
 
 impl Bench {
     fn new(retention: Retention, options: &Options) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::open_in(tempfile::tempdir().unwrap(), retention, options)
+    }
+
+    /// The same in a folder that a hub may have used before.
+    fn open_in(folder: TempDir, retention: Retention, options: &Options) -> Self {
+        Self::open_with(folder, retention, options, Script::default())
+    }
+
+    fn open_with(folder: TempDir, retention: Retention, options: &Options, script: Script) -> Self {
         let kind = Kind::Sqlite { data_dir: folder.path().to_owned() };
         let Opened { writer, reader } = store::open(&store::Options { kind, retention }).unwrap();
         let (say, said) = unbounded_channel();
-        let script = Arc::new(Script::default());
+        let script = Arc::new(script);
         let writer = Box::new(Scripted { writer, script: script.clone(), said: say });
         let telemetry = Arc::new(Telemetry::default());
         let rooms = Rooms::start(Opened { writer, reader }, retention, options, telemetry).unwrap();
-        Self { rooms, script, said, _folder: folder }
+        Self { rooms, script, said, folder }
     }
 
     fn forever() -> Self {
         Self::new(Retention::Forever, &Options::default())
+    }
+
+    /// Closes the hub and opens it again over the same files.
+    async fn restart(self, options: &Options) -> Self {
+        self.rooms.close().await;
+        let Self { rooms, folder, .. } = self;
+        drop(rooms);
+        Self::open_in(folder, Retention::Forever, options)
     }
 
     fn fail(&self, fails: bool) {
@@ -195,6 +217,14 @@ fn message(room_name: &str, data: &str, id: Option<&str>) -> NewMessage {
         data: RawValue::from_string(data.to_owned()).unwrap(),
         id: id.map(|id| MessageId::new(id).unwrap()),
         sender: None,
+    }
+}
+
+/// Waits until what is stored by now is older than what comes.
+async fn later_by_the_clock() {
+    let now = SystemTime::now();
+    while SystemTime::now().duration_since(now).unwrap_or_default() < Duration::from_millis(2) {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -293,6 +323,105 @@ async fn two_publishes_at_once_with_one_id_make_one_message() {
 }
 
 #[tokio::test]
+async fn a_duplicate_is_told_only_once_the_first_is_durable_and_fails_with_it() {
+    let bench = Bench::forever();
+    bench.fail(true);
+    let go_on = bench.stop();
+    let publish = |data| bench.rooms.publish(vec![message("chat", data, Some("x"))]);
+    let (mut first, mut second) = (pin!(publish("1")), pin!(publish("2")));
+    assert!((&mut first).now_or_never().is_none());
+    assert!((&mut second).now_or_never().is_none());
+    drop(go_on);
+    let (first, second) = (first.await, second.await);
+    assert!(matches!(first, Err(PublishError::Store(_))), "{first:?}");
+    assert!(matches!(second, Err(PublishError::Store(_))), "{second:?}");
+    bench.fail(false);
+    let (retried, again) = (publish("1").await.unwrap(), publish("1").await.unwrap());
+    assert_eq!((retried[0].offset.get(), retried[0].duplicate), (1, false));
+    assert_eq!((again[0].offset.get(), again[0].duplicate), (1, true));
+    assert_eq!(bench.messages("chat").await, ["1"]);
+    bench.rooms.close().await;
+}
+
+#[tokio::test]
+async fn one_id_twice_in_a_batch_makes_one_message() {
+    let bench = Bench::forever();
+    let batch = ["1", "2", "3"].map(|data| message("chat", data, Some("x"))).into();
+    let published = bench.rooms.publish(batch).await.unwrap();
+    let told: Vec<_> = published.iter().map(|p| (p.offset.get(), p.duplicate)).collect();
+    assert_eq!(told, [(1, false), (1, true), (1, true)]);
+    assert_eq!(bench.messages("chat").await, ["1"]);
+    bench.rooms.close().await;
+}
+
+#[tokio::test]
+async fn an_id_is_recognised_after_a_restart_with_its_first_position() {
+    let options = Options::default();
+    let bench = Bench::forever();
+    let first = bench.rooms.publish(vec![message("chat", "1", Some("x"))]).await.unwrap().remove(0);
+    let bench = bench.restart(&options).await;
+    let again = bench.rooms.publish(vec![message("chat", "2", Some("x"))]).await.unwrap().remove(0);
+    assert_eq!((&again.epoch, again.offset, again.duplicate), (&first.epoch, first.offset, true));
+    let other = bench.rooms.publish(vec![message("news", "3", Some("x"))]).await.unwrap().remove(0);
+    assert!(!other.duplicate, "ids of different rooms do not meet");
+    assert_eq!(bench.messages("chat").await, ["1"]);
+    // Beyond the window it is an id like any other.
+    let bench = bench.restart(&Options { idempotency_window: Duration::ZERO, ..options }).await;
+    later_by_the_clock().await;
+    let late = bench.rooms.publish(vec![message("chat", "4", Some("x"))]).await.unwrap().remove(0);
+    assert_eq!((late.offset.get(), late.duplicate), (1, false));
+    assert_eq!(bench.messages("chat").await, ["1", "4"]);
+    bench.rooms.close().await;
+}
+
+#[tokio::test]
+async fn what_is_kept_forever_is_read_from_its_first_message_over_restarts() {
+    let options = Options { tail_bytes: 0, ..Options::default() };
+    let mut bench = Bench::new(Retention::Forever, &options);
+    let mut expected = Vec::new();
+    for run in 0..3 {
+        let batch = (0..300).map(|n| message("chat", &(run * 300 + n).to_string(), None)).collect::<Vec<_>>();
+        expected.extend(batch.iter().map(|message| message.data.get().to_owned()));
+        bench.rooms.publish(batch).await.unwrap();
+        bench = bench.restart(&options).await;
+    }
+    assert_eq!(bench.messages("chat").await, expected);
+    // Nothing was ever asked to go.
+    bench.watch("another").await;
+    while let Ok(said) = bench.said.try_recv() {
+        assert!(!matches!(said, Said::Expired { .. }), "{said:?}");
+    }
+    bench.rooms.close().await;
+}
+
+/// Retention and publishes share one thread: a publish that comes while there is much to remove waits
+/// for one batch of it.
+#[tokio::test]
+async fn retention_stalls_a_publish_for_one_batch_at_most() {
+    let options = Options::default();
+    let bench = Bench::forever();
+    let many = (0..2_000).map(|n| message("old", &n.to_string(), None)).collect();
+    bench.rooms.publish(many).await.unwrap();
+    bench.rooms.close().await;
+    let Bench { folder, rooms, .. } = bench;
+    drop(rooms);
+    later_by_the_clock().await;
+    let (go_on, gate) = mpsc::channel();
+    let script = Script { gate: Mutex::new(Some(gate)), ..Script::default() };
+    let mut bench = Bench::open_with(folder, Retention::For(Duration::ZERO), &options, script);
+    let Some(Said::Expired { limit: 500, removed: 500 }) = bench.said.recv().await else {
+        panic!("no batch of its own size")
+    };
+    let mut publishing = pin!(bench.rooms.publish(vec![message("new", "1", None)]));
+    assert!((&mut publishing).now_or_never().is_none());
+    go_on.send(()).unwrap();
+    assert!(matches!(bench.said.recv().await, Some(Said::Committed { .. })), "the publish goes first");
+    publishing.await.unwrap();
+    assert!(matches!(bench.said.recv().await, Some(Said::Expired { limit: 500, removed: 500 })));
+    bench.rooms.close().await;
+}
+
+#[tokio::test]
 async fn retention_removes_as_much_at_once_as_a_group_adds() {
     let options = Options { tail_bytes: 0, ..Options::default() };
     let mut bench = Bench::new(Retention::For(Duration::ZERO), &options);
@@ -308,6 +437,26 @@ async fn retention_removes_as_much_at_once_as_a_group_adds() {
     assert!(largest >= 2_000, "{largest} at once can't keep up with groups of 2,000");
     assert!(bench.messages("chat").await.is_empty());
     assert_eq!(bench.rooms.info(&room("chat")).await.unwrap().head.offset.get(), 2_000);
+    bench.rooms.close().await;
+}
+
+#[tokio::test]
+async fn what_is_in_memory_is_bounded_in_bytes_over_all_rooms_and_the_oldest_go_first() {
+    let large = format!("\"{}\"", "x".repeat(900));
+    // Some ten frames.
+    let options = Options { tail_bytes: 10_000, ..Options::default() };
+    let bench = Bench::new(Retention::Forever, &options);
+    for n in 0..50 {
+        bench.rooms.publish(vec![message(&n.to_string(), &large, None)]).await.unwrap();
+    }
+    // The thread trims when it has answered, and is through when it takes the next command.
+    bench.watch("another").await;
+    let in_memory: Vec<u32> =
+        bench.rooms.list(None, 100).rooms.iter().filter_map(|info| info.room.as_str().parse().ok()).collect();
+    let oldest = in_memory.iter().min().copied().unwrap();
+    assert!((5..=10).contains(&in_memory.len()), "{in_memory:?}");
+    assert_eq!(in_memory.len(), usize::try_from(50 - oldest).unwrap(), "the last ones: {in_memory:?}");
+    assert_eq!(bench.messages("0").await.len(), 1, "it is in the store");
     bench.rooms.close().await;
 }
 
