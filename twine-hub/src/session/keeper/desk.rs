@@ -77,6 +77,7 @@ impl Claim {
 pub(super) enum Told {
     Lost(Ticket, Lost),
     Probed(Ticket),
+    Answered(usize),
 }
 
 #[derive(Default)]
@@ -149,11 +150,28 @@ impl Desk {
     pub(super) fn ask_attach(&mut self, claim: Claim) -> Answer {
         let answer = Answer::default();
         let slot = answer.clone();
-        let done = Done::new(Box::new(move |attached| slot.0.lock().unwrap().push(attached)));
-        self.slots += 1;
-        let key = Key::of_slot(self.slots);
-        self.queue.push(Command::Attach(Request { claim, holder: self.record.clone(), key, done }));
+        self.ask(claim, Box::new(move |attached| slot.0.lock().unwrap().push(attached)));
         answer
+    }
+
+    /// The same for tests that count: the answer is noted among what connections were told.
+    pub(super) fn ask_numbered(&mut self, n: usize, claim: Claim) -> Answer {
+        let answer = Answer::default();
+        let (slot, record) = (answer.clone(), self.record.clone());
+        self.ask(
+            claim,
+            Box::new(move |attached| {
+                slot.0.lock().unwrap().push(attached);
+                record.0.lock().unwrap().push(Told::Answered(n));
+            }),
+        );
+        answer
+    }
+
+    fn ask(&mut self, claim: Claim, done: Box<dyn FnOnce(Option<Attached>) + Send>) {
+        self.slots += 1;
+        let (holder, key, done) = (self.record.clone(), Key::of_slot(self.slots), Done::new(done));
+        self.queue.push(Command::Attach(Request { claim, holder, key, done }));
     }
 
     pub(super) fn ask_save(&mut self, to: &Attached, rooms: Cursors) {
@@ -218,13 +236,18 @@ impl Desk {
         loop {
             let next = self.keeper.deadline().clamp(self.now.instant, until);
             let step = next - self.now.instant;
-            self.now.instant += step;
-            self.now.time += u64::try_from(step.as_millis()).unwrap();
+            self.sleep(step);
             self.round();
             if self.now.instant == until {
                 return;
             }
         }
+    }
+
+    /// The machine stands still meanwhile.
+    pub(super) fn sleep(&mut self, wait: Duration) {
+        self.now.instant += wait;
+        self.now.time += u64::try_from(wait.as_millis()).unwrap();
     }
 
     /// What connections were told since this was last asked.

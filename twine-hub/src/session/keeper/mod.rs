@@ -24,6 +24,8 @@ mod choice;
 #[cfg(test)]
 mod desk;
 mod held;
+#[cfg(test)]
+mod model;
 mod newcomers;
 #[cfg(test)]
 mod tests;
@@ -52,6 +54,8 @@ use crate::telemetry::{self, Telemetry};
 /// How often sessions are looked for whose time has come, and how many are removed in one round.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 const EXPIRE_BATCH: usize = 500;
+/// How often a store that failed is tried, where nobody asks for anything.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// What the keeper is asked.
 pub(super) enum Command {
@@ -96,7 +100,7 @@ pub(super) struct Keeper {
     waiting: Waiting,
     newcomers: Newcomers,
     last_ticket: u64,
-    next_expiry: Instant,
+    next_chores: Instant,
     /// Whether the store may note sessions as attached that are not.
     has_strays: bool,
     failures: Seldom,
@@ -158,7 +162,7 @@ impl Keeper {
             held: Held::default(),
             waiting: Waiting::default(),
             last_ticket: 0,
-            next_expiry: now.instant,
+            next_chores: now.instant,
             has_strays: false,
             failures: Seldom::default(),
             round: Round::default(),
@@ -167,7 +171,7 @@ impl Keeper {
 
     /// When [`Keeper::round`] has something to do, also without commands.
     pub(super) fn deadline(&self) -> Instant {
-        self.waiting.deadline().map_or(self.next_expiry, |deadline| deadline.min(self.next_expiry))
+        self.waiting.deadline().map_or(self.next_chores, |deadline| deadline.min(self.next_chores))
     }
 
     /// Does what it is asked and what is due, commits it, and tells everybody.
@@ -182,7 +186,7 @@ impl Keeper {
             .and_then(|()| self.store.commit());
         match done {
             Ok(()) => self.tell(),
-            Err(error) => self.fail(error, commands),
+            Err(error) => self.fail(error, commands, now),
         }
         self.telemetry.sessions.set(i64::try_from(self.held.len()).unwrap_or(i64::MAX));
     }
@@ -211,11 +215,11 @@ impl Keeper {
             self.round.ready.push_front(waiter.request);
             self.attach_ready(now)?;
         }
-        if self.next_expiry <= now.instant {
+        if self.next_chores <= now.instant {
             let removed = self.store.expire(self.cut(now), EXPIRE_BATCH)?;
             // The rest has its turn after those who wait.
             let wait = if removed < EXPIRE_BATCH { EXPIRE_EVERY } else { Duration::ZERO };
-            self.next_expiry = now.instant + wait;
+            self.next_chores = now.instant + wait;
         }
         Ok(())
     }
@@ -486,19 +490,22 @@ impl Keeper {
     }
 
     /// Undoes what a round has done, and drops what it has not come to.
-    fn fail(&mut self, error: StoreError, rest: impl Iterator<Item = Command>) {
+    fn fail(&mut self, error: StoreError, rest: impl Iterator<Item = Command>, now: Now) {
         self.failures
             .say(|unsaid| tracing::error!(%error, unsaid, "sessions are neither kept nor found for now"));
         let error = Arc::new(error);
         self.store.rollback();
         self.has_strays = true;
+        self.next_chores = now.instant + RETRY_EVERY;
+        // Dropping a claim answers it.
+        while self.waiting.overdue(now.instant).is_some() {}
         for command in rest {
             match command {
                 Command::Detach(save) if self.held.current(&save.session, save.ticket).is_some() => {
                     self.release(&save.session, None);
                 }
                 Command::Forget { done, .. } => self.round.effects.push(Effect::Forgotten { done }),
-                // Dropping a claim answers it; the next save has everything again.
+                // The next save has everything again.
                 Command::Attach(_) | Command::Save(_) | Command::Detach(_) | Command::Alive { .. } => {}
             }
         }

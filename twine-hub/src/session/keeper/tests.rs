@@ -571,6 +571,22 @@ fn a_store_that_fails_costs_sessions_but_no_connection_and_heals() {
 }
 
 #[test]
+fn a_store_that_fails_is_tried_in_peace() {
+    lockable(|desk, other| {
+        let chat = rooms(&[("chat", 7)]);
+        let live = desk.stored(claim(1, "a"), chat.clone());
+        let waits = desk.start_attach(claim(1, "b"));
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // Nothing is due over and over again: this came to no end once. Who waits is not forgotten.
+        desk.later(2 * MINUTE);
+        assert!(waits.take().is_none());
+        other.execute_batch("COMMIT").unwrap();
+        desk.detach(&live, rooms(&[("chat", 8)]));
+        assert_eq!(desk.saved(cookie(1), &live.session), Some(rooms(&[("chat", 8)])));
+    });
+}
+
+#[test]
 fn a_round_that_fails_at_its_commit_is_undone_whole() {
     lockable(|desk, other| {
         let chat = rooms(&[("chat", 7)]);
