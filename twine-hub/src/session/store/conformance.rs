@@ -211,7 +211,7 @@ fn a_file_of_another_program_or_of_a_later_version_is_refused_and_left_alone() {
     let path = folder.path().join("sessions.db");
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE sessions (theirs)").unwrap();
     let refused = SqliteStore::open(folder.path(), 0).err().unwrap();
-    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Foreign { .. }), "{refused}");
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sessions.db");

@@ -116,7 +116,7 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(database("reading its schema"))?;
     if tables > 0 && owner != APPLICATION_ID {
-        return Err(StoreError::Corrupt { path: path.to_owned(), source: None });
+        return Err(StoreError::Foreign { path: path.to_owned() });
     }
     if found > SCHEMA {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA });
