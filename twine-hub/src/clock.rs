@@ -1,6 +1,6 @@
 //! The time. A test that runs everything on one thread may set it for that thread.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The moment, for measuring how long something takes.
 pub(crate) fn now() -> Instant {
@@ -9,6 +9,16 @@ pub(crate) fn now() -> Instant {
         return set.now;
     }
     Instant::now()
+}
+
+/// How long it is until then, for whoever waits. Time that a test sets is not waited for: it stands
+/// still meanwhile.
+pub(crate) fn until(moment: Instant) -> Duration {
+    #[cfg(test)]
+    if manual::get().is_some() {
+        return Duration::ZERO;
+    }
+    moment.saturating_duration_since(now())
 }
 
 /// Milliseconds since 1970-01-01 UTC. It may go back, where somebody sets the system's clock.

@@ -5,17 +5,18 @@
 //! reach the rooms, and after that their publishers are answered: an offset that anyone has seen is
 //! never given to another message.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use twine_protocol::api::Published;
 use twine_protocol::{Offset, Position, RoomName};
 
 use super::PublishError;
+use crate::clock;
 use crate::rooms::{NewMessage, Opened, Options, Registry, Room, RoomEntry, Tails, Watcher, frames, locked};
 use crate::store::{Record, Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
@@ -71,8 +72,9 @@ impl Drop for Pending {
     }
 }
 
-/// What the thread owns.
-pub(super) struct Committer {
+/// What the thread owns, and does in rounds.
+pub(crate) struct Committer {
+    waiting: Receiver<Command>,
     writer: Box<dyn Writer>,
     registry: Arc<Registry>,
     tails: Tails,
@@ -124,7 +126,9 @@ struct Addition {
 }
 
 impl Committer {
+    /// Takes what comes in `waiting`.
     pub(super) fn new(
+        waiting: Receiver<Command>,
         writer: Box<dyn Writer>,
         registry: Arc<Registry>,
         retention: Retention,
@@ -135,49 +139,49 @@ impl Committer {
         Self {
             tails: Tails::new(registry.clone(), options.tail_bytes, options.tail_age),
             last_time: writer.last_time(),
+            waiting,
             writer,
             registry,
             retention,
             window: options.idempotency_window,
             telemetry,
             health,
-            next_expiry: Instant::now(),
+            next_expiry: clock::now(),
             last_group: 0,
             next_probe: None,
         }
     }
 
-    /// Does what it is asked until nobody can ask any more.
-    pub(super) fn run(mut self, waiting: &Receiver<Command>) {
+    /// Waits until there is something to do, and does it; false where nobody can ask any more.
+    pub(crate) fn round(&mut self) -> bool {
+        let mut first = match self.waiting.recv_timeout(clock::until(self.next_chore())) {
+            Ok(command) => Some(command),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
         let mut group = Vec::new();
-        loop {
-            let until_chores = self.next_chore().saturating_duration_since(Instant::now());
-            let first = match waiting.recv_timeout(until_chores) {
-                Ok(command) => Some(command),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let (mut messages, mut bytes) = (0, 0);
-            for command in first.into_iter().chain(waiting.try_iter()).take(MAX_COMMANDS) {
-                match command {
-                    Command::Open { name, watcher, opened } => opened(self.open(&name, watcher)),
-                    Command::Release { name } => self.registry.drop_if_idle(&name),
-                    Command::Publish(publish) => {
-                        messages += publish.messages.len();
-                        bytes += publish.pending.bytes;
-                        group.push(publish);
-                        if messages >= MAX_MESSAGES || bytes >= MAX_BYTES {
-                            break;
-                        }
+        let (mut messages, mut bytes) = (0, 0);
+        for _ in 0..MAX_COMMANDS {
+            let Some(command) = first.take().or_else(|| self.waiting.try_recv().ok()) else { break };
+            match command {
+                Command::Open { name, watcher, opened } => opened(self.open(&name, watcher)),
+                Command::Release { name } => self.registry.drop_if_idle(&name),
+                Command::Publish(publish) => {
+                    messages += publish.messages.len();
+                    bytes += publish.pending.bytes;
+                    group.push(publish);
+                    if messages >= MAX_MESSAGES || bytes >= MAX_BYTES {
+                        break;
                     }
                 }
             }
-            if !group.is_empty() {
-                self.last_group = messages;
-                self.commit(&mut group);
-            }
-            self.chores();
         }
+        if !group.is_empty() {
+            self.last_group = messages;
+            self.commit(group);
+        }
+        self.chores();
+        true
     }
 
     /// The room in memory; taken there from the store if need be.
@@ -195,15 +199,16 @@ impl Committer {
     }
 
     /// Commits a group of publishes as one transaction, delivers it and answers.
-    fn commit(&mut self, group: &mut Vec<Publish>) {
-        let mut additions = HashMap::new();
-        let result = self.store(group, &mut additions);
+    fn commit(&mut self, mut group: Vec<Publish>) {
+        // In the order of names, so that what happens is the same each time a simulation is replayed.
+        let mut additions = BTreeMap::new();
+        let result = self.store(&mut group, &mut additions);
         let report = result.as_ref().map(drop).map_err(Clone::clone);
         self.note_health(report);
         match result {
             Ok(answers) => {
                 self.deliver(additions.into_values());
-                for (publish, published) in group.drain(..).zip(answers) {
+                for (publish, published) in group.into_iter().zip(answers) {
                     publish.answer(Ok(published));
                 }
             }
@@ -211,7 +216,7 @@ impl Committer {
                 for name in additions.keys() {
                     self.registry.drop_if_idle(name);
                 }
-                for publish in group.drain(..) {
+                for publish in group {
                     publish.answer(Err(PublishError::Store(error.clone())));
                 }
             }
@@ -221,7 +226,7 @@ impl Committer {
     fn store(
         &mut self,
         group: &mut [Publish],
-        additions: &mut HashMap<RoomName, Addition>,
+        additions: &mut BTreeMap<RoomName, Addition>,
     ) -> Result<Vec<Vec<Published>>, Arc<StoreError>> {
         self.writer.begin()?;
         let stored = group.iter_mut().map(|publish| {
@@ -245,7 +250,7 @@ impl Committer {
         &mut self,
         message: NewMessage,
         arrived: Instant,
-        additions: &mut HashMap<RoomName, Addition>,
+        additions: &mut BTreeMap<RoomName, Addition>,
     ) -> Result<Published, StoreError> {
         let NewMessage { room: name, data, id, sender } = message;
         let time = self.now();
@@ -271,7 +276,7 @@ impl Committer {
 
     /// Hands what is committed to the rooms.
     fn deliver(&mut self, additions: impl Iterator<Item = Addition>) {
-        let now = Instant::now();
+        let now = clock::now();
         for Addition { room, records, .. } in additions {
             self.telemetry.published.inc_by(records.len() as u64);
             let entries = records.into_iter().map(|(record, arrived)| {
@@ -285,8 +290,7 @@ impl Committer {
 
     /// Milliseconds since 1970 that never go back.
     fn now(&mut self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last_time = self.last_time.max(millis(now));
+        self.last_time = self.last_time.max(clock::unix_millis());
         self.last_time
     }
 
@@ -298,7 +302,7 @@ impl Committer {
     /// What is due besides publishing: memory's and retention's bounds, and a look at a store that
     /// failed.
     fn chores(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         self.tails.trim(now);
         if self.next_probe.is_some_and(|due| due <= now) {
             let report = self.writer.probe().map_err(Arc::new);
@@ -325,7 +329,7 @@ impl Committer {
     }
 
     fn note_health(&mut self, report: Result<(), Arc<StoreError>>) {
-        self.next_probe = report.is_err().then(|| Instant::now() + PROBE_EVERY);
+        self.next_probe = report.is_err().then(|| clock::now() + PROBE_EVERY);
         self.health.set(report);
     }
 }

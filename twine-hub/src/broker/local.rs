@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use tokio::sync::oneshot;
 use twine_protocol::api::Published;
@@ -12,6 +11,7 @@ use twine_protocol::{Data, RoomName};
 
 use super::PublishError;
 use super::committer::{Command, Committer, Health, Pending, Publish};
+use crate::clock;
 use crate::rooms::{NewMessage, Opened, Options, Payload, Registry, Watcher, locked};
 use crate::store::{Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
@@ -31,27 +31,39 @@ fn weight(data: &Data) -> usize {
 }
 
 impl LocalBroker {
-    pub(crate) fn start(
+    /// A handle, and what has to be run for it: by [`LocalBroker::spawn`] on a thread.
+    pub(crate) fn new(
         writer: Box<dyn Writer>,
         registry: Arc<Registry>,
         retention: Retention,
         options: &Options,
         telemetry: Arc<Telemetry>,
-    ) -> Result<Self, StoreError> {
+    ) -> (Self, Committer) {
         let (commands, waiting) = channel();
         let health = Health::default();
-        let committer = Committer::new(writer, registry, retention, options, telemetry, health.clone());
-        let thread = std::thread::Builder::new()
-            .name("twine-committer".into())
-            .spawn(move || committer.run(&waiting))
-            .map_err(|source| StoreError::Thread { source })?;
-        Ok(Self {
+        let committer =
+            Committer::new(waiting, writer, registry, retention, options, telemetry, health.clone());
+        let broker = Self {
             commands: Mutex::new(Some(commands)),
             pending_bytes: Arc::default(),
             max_pending_bytes: options.max_pending_bytes,
             health,
-            thread: Mutex::new(Some(thread)),
-        })
+            thread: Mutex::default(),
+        };
+        (broker, committer)
+    }
+
+    /// Runs the committer on a thread of its own.
+    ///
+    /// # Errors
+    /// Where the system gives none.
+    pub(crate) fn spawn(&self, mut committer: Committer) -> Result<(), StoreError> {
+        let thread = std::thread::Builder::new()
+            .name("twine-committer".into())
+            .spawn(move || while committer.round() {})
+            .map_err(|source| StoreError::Thread { source })?;
+        *locked(&self.thread) = Some(thread);
+        Ok(())
     }
 
     /// Commits the messages, all or none, and delivers them.
@@ -88,7 +100,7 @@ impl LocalBroker {
         pending: Pending,
     ) -> Result<Vec<Published>, PublishError> {
         let (answer, answered) = oneshot::channel();
-        let publish = Publish { messages, arrived: Instant::now(), pending, answer };
+        let publish = Publish { messages, arrived: clock::now(), pending, answer };
         if self.send(Command::Publish(publish)).is_some() {
             return Err(self.ended());
         }

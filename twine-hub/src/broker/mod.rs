@@ -5,6 +5,7 @@ mod local;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use committer::Committer;
 pub(crate) use local::LocalBroker;
 
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use twine_protocol::{Offset, RoomName};
 use super::inbox::Event;
 use super::shard::{Key, Shard};
 use super::subscription::{State, Subscription};
+use crate::clock;
 use crate::rooms::{Room, TailRead, Watcher};
 use crate::store::StoreError;
 
@@ -188,8 +189,11 @@ impl Shard {
                     if self.pass(slot, cursor, &frames) == 0 {
                         continue;
                     }
+                    let now = clock::now();
                     for entry in &entries {
-                        self.telemetry.publish_to_socket.observe(entry.arrived.elapsed().as_secs_f64());
+                        self.telemetry
+                            .publish_to_socket
+                            .observe(now.saturating_duration_since(entry.arrived).as_secs_f64());
                     }
                 }
                 TailRead::Store => {

@@ -236,7 +236,7 @@ impl Shard {
             self.lag(key);
         }
         let may_wait = self.unread.is_empty() && self.lagging.is_empty() && self.inbox.fall_asleep();
-        let wait = if may_wait { self.wheel.idle(clock::now()) } else { Duration::ZERO };
+        let wait = if may_wait { clock::until(self.wheel.due()) } else { Duration::ZERO };
         if let Err(error) = self.poll.poll(events, Some(wait))
             && error.kind() != ErrorKind::Interrupted
         {

@@ -20,11 +20,11 @@ use std::time::Duration;
 use twine_protocol::api::{History, Published, RoomInfo, RoomList, StoredMessage};
 use twine_protocol::{Data, Epoch, MessageId, Offset, Position, RoomName};
 
-pub(crate) use reading::{PageRequest, Step, Steps};
+pub(crate) use reading::{PageRequest, Serving, Step, Steps};
 pub(crate) use room::{Entry as RoomEntry, Room, TailRead, Watch, Watcher};
 pub(crate) use tail::Tails;
 
-use crate::broker::{LocalBroker, PublishError};
+use crate::broker::{Committer, LocalBroker, PublishError};
 use crate::store::history::{Part, Range};
 use crate::store::page::Limit;
 use crate::store::{self, Retention, StoreError};
@@ -165,10 +165,24 @@ impl Rooms {
         options: &Options,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StoreError> {
+        let (rooms, committer, serving) = Self::new(opened, retention, options, telemetry);
+        rooms.0.reading.spawn(serving)?;
+        rooms.0.broker.spawn(committer)?;
+        Ok(rooms)
+    }
+
+    /// A handle, and what has to be run for it.
+    pub(crate) fn new(
+        opened: store::Opened,
+        retention: Retention,
+        options: &Options,
+        telemetry: Arc<Telemetry>,
+    ) -> (Self, Committer, Serving) {
         let registry = Arc::new(Registry::new(opened.writer.epoch().clone(), telemetry.clone()));
-        let reading = reading::Reading::start(opened.reader)?;
-        let broker = LocalBroker::start(opened.writer, registry.clone(), retention, options, telemetry)?;
-        Ok(Self(Arc::new(Shared { registry, broker, reading })))
+        let (reading, serving) = reading::Reading::new(opened.reader);
+        let (broker, committer) =
+            LocalBroker::new(opened.writer, registry.clone(), retention, options, telemetry);
+        (Self(Arc::new(Shared { registry, broker, reading })), committer, serving)
     }
 
     /// The present epoch of every room.

@@ -75,13 +75,24 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn start(reader: Box<dyn Reader>) -> Result<Self, StoreError> {
+    /// A handle, and what has to be run for it: by [`Reading::spawn`] on a thread.
+    pub(super) fn new(reader: Box<dyn Reader>) -> (Self, Serving) {
         let (requests, waiting) = channel();
+        let reading = Self { requests: Mutex::new(Some(requests)), thread: Mutex::default() };
+        (reading, Serving { reader, shared: SharedPages::default(), waiting })
+    }
+
+    /// Serves on a thread of its own.
+    ///
+    /// # Errors
+    /// Where the system gives none.
+    pub(super) fn spawn(&self, serving: Serving) -> Result<(), StoreError> {
         let thread = std::thread::Builder::new()
             .name("twine-reader".into())
-            .spawn(move || serve(reader, &waiting))
+            .spawn(move || serving.run())
             .map_err(|source| StoreError::Thread { source })?;
-        Ok(Self { requests: Mutex::new(Some(requests)), thread: Mutex::new(Some(thread)) })
+        *locked(&self.thread) = Some(thread);
+        Ok(())
     }
 
     pub(super) fn read(
@@ -177,21 +188,42 @@ fn waiting<T: Send + 'static>() -> (Asker<T>, oneshot::Receiver<Result<T, Arc<St
     (Asker::new(move |answer| drop(sender.send(answer))), receiver)
 }
 
-fn serve(mut reader: Box<dyn Reader>, waiting: &Receiver<Request>) {
-    let mut shared = SharedPages::default();
-    loop {
-        let next = waiting.try_recv().or_else(|_| {
-            shared.clear();
-            waiting.recv()
-        });
-        let Ok(request) = next else { return };
+/// What the thread owns: it answers requests, one after the other.
+pub(crate) struct Serving {
+    reader: Box<dyn Reader>,
+    shared: SharedPages,
+    waiting: Receiver<Request>,
+}
+
+impl Serving {
+    /// Answers until nobody can ask any more.
+    fn run(mut self) {
+        loop {
+            while self.step() {}
+            let Ok(request) = self.waiting.recv() else { return };
+            self.answer(request);
+        }
+    }
+
+    /// Answers one request; false where none waits.
+    pub(crate) fn step(&mut self) -> bool {
+        let Ok(request) = self.waiting.try_recv() else {
+            self.shared.clear();
+            return false;
+        };
+        self.answer(request);
+        true
+    }
+
+    fn answer(&mut self, request: Request) {
+        let Self { reader, shared, .. } = self;
         match request {
             Request::Steps { request, asker } => {
                 let shared_steps = shared.find(&request);
-                asker.answer(shared_steps.map_or_else(|| read(&mut *reader, request, &mut shared), Ok));
+                asker.answer(shared_steps.map_or_else(|| read(&mut **reader, request, shared), Ok));
             }
             Request::History { room, range, head, limit, asker } => {
-                asker.answer(history::read(&mut *reader, &room, &range, &head, limit).map_err(Arc::new));
+                asker.answer(history::read(&mut **reader, &room, &range, &head, limit).map_err(Arc::new));
             }
             Request::Head { room, epoch, asker } => {
                 let segments = reader.segments(&room).map_err(Arc::new);
@@ -325,7 +357,8 @@ mod tests {
             requests.send(Request::Steps { request, asker: Asker::new(done) }).unwrap();
         }
         drop((requests, answers));
-        serve(Box::new(Counted { reader, reads: reads.clone() }), &waiting);
+        let reader = Box::new(Counted { reader, reads: reads.clone() });
+        Serving { reader, shared: SharedPages::default(), waiting }.run();
         for (case, steps) in answered {
             let steps: Steps = steps.unwrap();
             let (after, until) = cases[case];

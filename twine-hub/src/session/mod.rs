@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use self::keeper::{Command, Keeper, Now, Request};
 use self::store::Store;
+use crate::clock;
 use crate::connection::Key;
 use crate::rooms::locked;
 use crate::store::{Kind, StoreError};
@@ -200,19 +201,23 @@ impl Sessions {
     /// # Errors
     /// Where the system gives no thread.
     fn start(store: Box<dyn Store>, options: Options, telemetry: Arc<Telemetry>) -> Result<Self, StoreError> {
-        let (commands, waiting) = channel();
-        let keeper = Keeper::new(store, options, telemetry, Now::read());
-        let waiting_saves = Arc::<AtomicUsize>::default();
-        let saves = waiting_saves.clone();
+        let (sessions, mut keeping) = Self::new(store, options, telemetry);
         let thread = std::thread::Builder::new()
             .name("twine-sessions".into())
-            .spawn(move || run(keeper, &waiting, &saves))
+            .spawn(move || while keeping.round() {})
             .map_err(|source| StoreError::Thread { source })?;
-        Ok(Self(Arc::new(Shared {
-            commands: Mutex::new(Some(commands)),
-            waiting_saves,
-            thread: Mutex::new(Some(thread)),
-        })))
+        *locked(&sessions.0.thread) = Some(thread);
+        Ok(sessions)
+    }
+
+    /// A handle, and what has to be run for it.
+    pub(crate) fn new(store: Box<dyn Store>, options: Options, telemetry: Arc<Telemetry>) -> (Self, Keeping) {
+        let (commands, waiting) = channel();
+        let waiting_saves = Arc::<AtomicUsize>::default();
+        let keeper = Keeper::new(store, options, telemetry, Now::read());
+        let keeping = Keeping { keeper, waiting, waiting_saves: waiting_saves.clone() };
+        let commands = Mutex::new(Some(commands));
+        (Self(Arc::new(Shared { commands, waiting_saves, thread: Mutex::default() })), keeping)
     }
 
     /// Claims a session for connection `key` of `holder`. `done` is called once, on the keeper's
@@ -283,22 +288,29 @@ impl Sessions {
     }
 }
 
-/// Does what the keeper is asked until nobody can ask any more.
-fn run(mut keeper: Keeper, waiting: &Receiver<Command>, waiting_saves: &AtomicUsize) {
-    loop {
-        let wait = keeper.deadline().saturating_duration_since(Instant::now());
-        let first = match waiting.recv_timeout(wait) {
+/// What the keeper's thread owns, and does in rounds.
+pub(crate) struct Keeping {
+    keeper: Keeper,
+    waiting: Receiver<Command>,
+    waiting_saves: Arc<AtomicUsize>,
+}
+
+impl Keeping {
+    /// Waits until there is something to do, and does it; false where nobody can ask any more.
+    pub(crate) fn round(&mut self) -> bool {
+        let first = match self.waiting.recv_timeout(clock::until(self.keeper.deadline())) {
             Ok(command) => Some(command),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => return false,
         };
-        let round = first.into_iter().chain(waiting.try_iter()).take(MAX_COMMANDS);
+        let round = first.into_iter().chain(self.waiting.try_iter()).take(MAX_COMMANDS);
         let round = round.inspect(|command| {
             if matches!(command, Command::Save(_)) {
-                waiting_saves.fetch_sub(1, Ordering::Relaxed);
+                self.waiting_saves.fetch_sub(1, Ordering::Relaxed);
             }
         });
-        keeper.round(round, Now::read());
+        self.keeper.round(round, Now::read());
+        true
     }
 }
 

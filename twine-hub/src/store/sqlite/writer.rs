@@ -9,6 +9,7 @@ use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 
 use super::place::Place;
 use super::{epoch_name, offset};
+use crate::clock;
 use crate::store::{Record, StoreError, Writer};
 
 /// Ends and names of epochs are kept this long after the last message of theirs may be asked for.
@@ -52,7 +53,7 @@ impl SqliteWriter {
             epoch,
             last_time,
             touched: HashMap::new(),
-            next_seals: Instant::now(),
+            next_seals: clock::now(),
             place,
             _lock: lock,
         }
@@ -246,8 +247,8 @@ impl Writer for SqliteWriter {
                (SELECT seq FROM (SELECT seq, time FROM messages ORDER BY seq LIMIT ?2) WHERE time < ?1)",
             params![cut, i64::try_from(limit).unwrap_or(i64::MAX)],
         )?;
-        if removed < limit && self.next_seals <= Instant::now() {
-            self.next_seals = Instant::now() + SEALS_EVERY;
+        if removed < limit && self.next_seals <= clock::now() {
+            self.next_seals = clock::now() + SEALS_EVERY;
             self.expire_seals(cut)?;
         }
         Ok(removed)
