@@ -458,6 +458,7 @@ proptest! {
                 let recovery = recovery.as_ref().filter(|_| n == 0);
                 let page = page::read(&mut *store.reader, &room("a"), &start, &head, limit, recovery).unwrap();
                 if let Some(loss) = &page.loss {
+                    prop_assert_eq!(n, 0, "what is known is told at once");
                     prop_assert_eq!(Some(loss.reason), reason);
                     prop_assert_eq!(&loss.lost.from, &cursor);
                     prop_assert_eq!(&loss.lost.to, &page.start);

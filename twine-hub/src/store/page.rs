@@ -181,10 +181,12 @@ fn walk_from(
                     .find(|offset| *offset <= segment.last)
                     .map_or(segment.last, one_less);
                 if first > at.offset {
-                    if !page.items.is_empty() {
+                    if left.messages < limit.messages {
                         // A hole after messages: the next page starts with it.
                         break 'log;
                     }
+                    // Before any, it reaches over the crossings too: what is known is told at once.
+                    page.items.clear();
                     at.offset = first;
                     page.start = at.clone();
                     reason =

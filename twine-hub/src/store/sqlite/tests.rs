@@ -239,6 +239,21 @@ fn nothing_is_acknowledged_into_a_file_that_was_moved_away() {
     }
 }
 
+/// It came as a gap after an answer that said all was recovered, and ended a page of history.
+#[test]
+fn a_loss_right_behind_a_crossing_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let cursor = at(sqlite(&folder).writer.epoch(), 0);
+    let mut store = sqlite(&folder);
+    append(&mut store, "a", 1..3, 10);
+    assert_eq!(store.writer.expire(20, 1).unwrap(), 1);
+    let until = at(store.writer.epoch(), 2);
+    let page = read(&mut store, "a", &Start::After(cursor.clone()), &until);
+    assert_eq!((shown(&page), page.complete), (vec!["2".to_owned()], true));
+    let lost = page.loss.unwrap().lost;
+    assert_eq!((lost.from, lost.to, lost.count), (cursor, at(store.writer.epoch(), 1), Some(1)));
+}
+
 /// The copy of yesterday knows nothing of today: who comes from there is told so, and no position is
 /// given to two messages.
 #[test]
