@@ -38,7 +38,8 @@ export async function shrink(wasm, glue, wasmOpt) {
   await writeFile(wasm, snip(await readFile(wasm)));
   const run = (...passes) => execFileSync(wasmOpt, [...passes, wasm, "-o", wasm], { encoding: "utf8" });
   // The lowest addresses are the far end of the stack: nothing is read from there.
-  run("-Oz", "--converge", "--low-memory-unused", "--strip-debug", "--strip-producers");
+  const flat = ["--flatten", "--rereloop", "-Oz", "-Oz"];
+  run("-Oz", "--converge", ...flat, "--low-memory-unused", "--strip-debug", "--strip-producers");
   const names = JSON.parse(run("--minify-imports-and-exports-and-modules", "--reorder-functions", "--strip-target-features"));
   await writeFile(glue, rename(prune(await readFile(glue, "utf8")), names));
 }

@@ -1,11 +1,15 @@
-import { fetchCookie } from "./cookie.js";
+import { askForCookie } from "./cookie.js";
 import { TwineError, words } from "./error.js";
+import { Tab, checkStorage } from "./tab.js";
 
 /** The subprotocol of this version of the wire. */
 const PROTOCOL = "twine.v1.json";
 
 /** The longest scope that a hub takes. */
 export const SCOPE_BYTES = 1024;
+
+/** An `error` of a socket: a `close` follows, and says more. Node ends a process at one that nobody handles. */
+const ignore = () => {};
 
 /** What the client's own errors mean. The hub's come with their own words. */
 export const MEANINGS = {
@@ -17,6 +21,7 @@ export const MEANINGS = {
   bad_history: "a history is a whole number from 0 to 2^32 - 1",
   too_many_rooms: "a client holds at most 10,000 rooms",
   too_many_calls: "at most 10,000 calls may wait for the hub",
+  forget_failed: "the hub could not be told to forget this browser: call `forget` again before you connect: ",
   garbled: "the hub sent something that is no frame of this protocol: ",
 };
 
@@ -31,6 +36,11 @@ export class Host {
   #rooms;
   #raise;
   #driver;
+  #socket;
+  #timer;
+  #instance = instance();
+  #scope;
+  tab;
 
   /** `raise(type, event)` tells the app; `rooms` has each room's listeners. */
   constructor(addresses, options, rooms, raise) {
@@ -38,34 +48,83 @@ export class Host {
     this.#options = options;
     this.#rooms = rooms;
     this.#raise = raise;
+    // A path may be longer than the hub takes. It is ASCII, so that characters are bytes.
+    const { scope = globalThis.location?.pathname.slice(0, SCOPE_BYTES), name, storage = "session" } = options;
+    checkStorage(storage);
+    this.#scope = scope;
+    this.tab = new Tab(storage, addresses.socket, [scope, name], () => this.#save());
   }
 
   /** Starts a driver that calls this host. */
   drive({ Driver }) {
-    // A path may be longer than the hub takes. It is ASCII, so that characters are bytes.
-    const { scope = globalThis.location?.pathname.slice(0, SCOPE_BYTES), token } = this.#options;
-    this.#driver = new Driver(weakly(this), instance(), scope, token, Math.random());
+    const { session, prev } = this.tab;
+    const { token } = this.#options;
+    const left = [session, prev].map((id) => `${id ?? ""}`);
+    this.#driver = new Driver(weakly(this), this.#instance, ...left, this.#scope, token, Math.random());
     return this.#driver;
+  }
+
+  /** The driver is about to be told of a room: then it has to know where an earlier client was. */
+  restore(room) {
+    const { cursors } = this.tab;
+    const at = cursors.get(room);
+    if (cursors.delete(room)) this.#driver.restore(room, `${at?.epoch}`, at?.offset);
+  }
+
+  /** The hub forgets all sessions of this browser, and this tab what it has stored. */
+  forget() {
+    this.#driver?.forget();
+    this.tab.forget();
+    return askForCookie(this.#fetch, this.#addresses.cookie, "DELETE").catch((cause) => {
+      throw new TwineError("forget_failed", `${MEANINGS.forget_failed}${words(cause)}`, { retryable: true, cause });
+    });
   }
 
   open() {
     const WebSocket = this.#options.WebSocket ?? globalThis.WebSocket;
     try {
-      const socket = new WebSocket(this.#addresses.socket, PROTOCOL);
-      // For as long as there is a socket: Node ends a process at an `error` that nobody handles.
-      socket.onerror = () => {};
-      return socket;
+      const socket = (this.#socket = new WebSocket(this.#addresses.socket, PROTOCOL));
+      socket.onopen = () => this.#driver.opened();
+      socket.onmessage = ({ data }) => this.#driver.received(data);
+      socket.onclose = ({ code, reason }) => this.#driver.closed(code, reason);
+      socket.onerror = ignore;
+      return true;
     } catch (cause) {
       const message = WebSocket
         ? `the page may not connect to ${this.#addresses.socket}: ${words(cause)}`
         : "there is no WebSocket here: pass one as option `WebSocket`";
       this.#raise("error", new TwineError("socket_failed", message, { retryable: true, cause }));
+      return false;
     }
   }
 
+  send(text) {
+    this.#socket.send(text);
+  }
+
+  close(code) {
+    const socket = this.#socket;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close(code);
+  }
+
+  timer(delay) {
+    clearTimeout(this.#timer);
+    this.#timer = delay === undefined ? undefined : setTimeout(() => this.#driver.timer(), delay);
+  }
+
   fetchCookie() {
-    const fetch = this.#options.fetch ?? globalThis.fetch;
-    fetchCookie(fetch, this.#addresses.cookie).then(() => this.#driver.cookieSettled());
+    // Whoever can't have the cookie (blocked, hub down) connects without, and recovers by its own cursors.
+    const settled = () => this.#driver.cookieSettled();
+    askForCookie(this.#fetch, this.#addresses.cookie).then(settled, settled);
+  }
+
+  moved() {
+    this.tab.moved();
+  }
+
+  store(session, pong) {
+    this.tab.store(session, JSON.parse(pong).cursors ?? {});
   }
 
   deliver(frame, epoch, recovered) {
@@ -78,6 +137,7 @@ export class Host {
   }
 
   state(state, delay, reason, code, message) {
+    if (state === "connected") this.tab.prev = this.#instance;
     this.#raise("state", { state, delay, reason, code, message });
   }
 
@@ -100,6 +160,15 @@ export class Host {
     const error = new TwineError(code, message, { retryable, room });
     if (call) call.reject(error);
     else this.#raise("error", error);
+  }
+
+  get #fetch() {
+    return this.#options.fetch ?? globalThis.fetch;
+  }
+
+  #save() {
+    if (this.#driver) this.#driver.save();
+    else this.tab.store(this.tab.session, {});
   }
 
   #report(cause, room) {

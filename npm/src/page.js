@@ -4,15 +4,19 @@ export function isPage() {
   return !!document || (!!WorkerGlobalScope && globalThis instanceof WorkerGlobalScope);
 }
 
-/** Calls `wake` when the network may be back, or the page is seen again, until the returned undo. */
-export function watchPage(wake) {
+/**
+ * Until the returned undo, calls `wake` when the network may be back, or the page is seen again, and
+ * `leave` when the page is hidden or (`true`) about to go; it may come back from that.
+ */
+export function watchPage(wake, leave) {
   const watched = new AbortController();
   const { signal } = watched;
   const { document } = globalThis;
   if (isPage()) {
     addEventListener("online", wake, { signal });
-    addEventListener("pageshow", wake, { signal });
-    document?.addEventListener("visibilitychange", () => document.hidden || wake(), { signal });
+    addEventListener("pagehide", () => leave(true), { signal });
+    addEventListener("pageshow", () => (leave(false), wake()), { signal });
+    document?.addEventListener("visibilitychange", () => (document.hidden ? leave(false) : wake()), { signal });
   }
   return () => watched.abort();
 }

@@ -30,6 +30,10 @@ export class Twine {
   #state = "idle";
   #events = { state: new Listeners(), gap: new Listeners(), error: new Listeners() };
   #unwatch;
+  /** Settles when the hub has been told to forget, while that is under way. */
+  #forgetting;
+  /** Whether to connect again after that. */
+  #again = false;
   /** Why there is no module. */
   #fault;
   /** The errors that were events: one may end several calls. */
@@ -46,7 +50,10 @@ export class Twine {
     return this.#state;
   }
 
-  connect({ signal } = {}) {
+  connect(options = {}) {
+    // A connection that is made sooner would be that of whoever has left.
+    if (this.#forgetting) return this.#quiet(this.#forgetting.then(() => this.connect(options)));
+    const { signal } = options;
     if (signal?.aborted) return this.#quiet(Promise.reject(signal.reason));
     const connected = this.#wanted && this.#state === "connected";
     this.#connect();
@@ -73,8 +80,27 @@ export class Twine {
     );
   }
 
+  forget() {
+    const again = this.#wanted || this.#again;
+    this.disconnect();
+    this.#again = again;
+    for (const { call } of this.#early.splice(0)) call.reject(new TwineError("closed", MEANINGS.closed));
+    for (const [name, room] of this.#rooms) {
+      room.release();
+      this.#tidy(name);
+    }
+    const told = (this.#forgetting = this.#host.forget().finally(() => {
+      if (this.#forgetting === told) this.#forgetting = undefined;
+    }));
+    return this.#quiet(
+      told.then(() => {
+        if (this.#again && !this.#forgetting) this.#connect();
+      }),
+    );
+  }
+
   disconnect() {
-    this.#wanted = false;
+    this.#wanted = this.#again = false;
     if (this.#driver) this.#driver.disconnect();
     else if (this.#starting) this.#raise("state", { state: "closed", reason: "disconnected" });
   }
@@ -141,6 +167,7 @@ export class Twine {
 
   #connect() {
     this.#wanted = true;
+    this.#host.tab.open();
     if (this.#driver) return this.#driver.connect();
     this.#raise("state", { state: "connecting" });
     if (this.#starting) return;
@@ -151,8 +178,8 @@ export class Twine {
 
   #start(glue) {
     this.#driver = this.#host.drive(glue);
-    for (const [name, room] of this.#rooms) if (room.listeners.size > 0) this.#driver.listening(name, true);
-    for (const { begin, call } of this.#early.splice(0)) begin(this.#driver, call);
+    for (const [name, room] of this.#rooms) if (room.listeners.size > 0) this.#driverFor(name).listening(name, true);
+    for (const { begin, call } of this.#early.splice(0)) begin(this.#driverFor(call.room), call);
     // A client that was disconnected meanwhile still has its calls answered.
     if (this.#wanted) this.#driver.connect();
     else this.#driver.disconnect();
@@ -171,7 +198,7 @@ export class Twine {
   #call(room, begin) {
     const call = { room };
     call.promise = this.#quiet(new Promise((resolve, reject) => Object.assign(call, { resolve, reject })));
-    if (this.#driver) begin(this.#driver, call);
+    if (this.#driver) begin(this.#driverFor(room), call);
     else this.#early.push({ begin, call });
     return call;
   }
@@ -183,12 +210,18 @@ export class Twine {
     return promise;
   }
 
+  /** The driver, if there is one; it knows from now on where an earlier client was in the room. */
+  #driverFor(room) {
+    if (this.#driver) this.#host.restore(room);
+    return this.#driver;
+  }
+
   #room(name) {
     if (typeof name !== "string") throw new TypeError("a room's name is a string");
     let room = this.#rooms.get(name);
     if (!room) {
       room = new Room((listening) => {
-        this.#driver?.listening(name, listening);
+        this.#driverFor(name)?.listening(name, listening);
         this.#tidy(name);
       });
       this.#rooms.set(name, room);
@@ -228,10 +261,17 @@ export class Twine {
     if (!watching) {
       this.#unwatch?.();
       this.#unwatch = undefined;
+      this.#host.tab.close();
       open.delete(this);
     } else {
       open.add(this);
-      this.#unwatch ??= watchPage(() => this.#driver?.wake());
+      this.#unwatch ??= watchPage(() => this.#driver?.wake(), (forGood) => this.#leave(forGood));
     }
+  }
+
+  /** The page is hidden, or about to go. */
+  #leave(forGood) {
+    if (forGood) this.#driver?.acknowledge();
+    this.#host.tab.leave(forGood);
   }
 }

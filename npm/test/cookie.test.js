@@ -1,28 +1,47 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fetchCookie } from "../src/cookie.js";
+import { askForCookie } from "../src/cookie.js";
+import { Twine } from "../dist/twine.js";
+import { Line } from "./support/line.js";
 
 test("the cookie is asked for with credentials, and not from a cache", async () => {
   const asked = [];
-  await fetchCookie(async (...call) => asked.push(call), "http://hub.test/set-cookie");
-  const [[url, { credentials, cache, signal }]] = asked;
-  assert.deepEqual([url, credentials, cache], ["http://hub.test/set-cookie", "include", "no-store"]);
-  assert(signal instanceof AbortSignal);
+  const fetch = async (...call) => {
+    asked.push(call);
+    return new Response(null, { status: 204 });
+  };
+  await askForCookie(fetch, "http://hub.test/set-cookie");
+  await askForCookie(fetch, "http://hub.test/set-cookie", "DELETE");
+  const methods = asked.map(([url, { method, credentials, cache, signal }]) => {
+    assert.deepEqual([url, credentials, cache], ["http://hub.test/set-cookie", "include", "no-store"]);
+    assert(signal instanceof AbortSignal);
+    return method;
+  });
+  assert.deepEqual(methods, ["GET", "DELETE"]);
 });
 
 test("whatever is wrong with the fetch, the connection goes on", async () => {
-  await fetchCookie(() => Promise.reject(new TypeError("offline")), "http://hub.test/");
-  await fetchCookie(() => {
-    throw new Error("not allowed");
-  }, "http://hub.test/");
-  await fetchCookie(undefined, "http://hub.test/");
+  const fetches = [
+    () => Promise.reject(new TypeError("offline")),
+    () => {
+      throw new Error("not allowed");
+    },
+    async () => new Response(null, { status: 503 }),
+  ];
+  for (const fetch of fetches) {
+    const twine = new Twine("http://hub.test", { WebSocket: Line, fetch });
+    await twine.connect();
+    twine.disconnect();
+  }
 });
 
 test("an engine that is too old for a timeout connects without the cookie", async () => {
   const { timeout } = AbortSignal;
   AbortSignal.timeout = undefined;
   try {
-    await fetchCookie(async () => assert.fail("asked without a limit"), "http://hub.test/");
+    const twine = new Twine("http://hub.test", { WebSocket: Line, fetch: async () => assert.fail("asked without a limit") });
+    await twine.connect();
+    twine.disconnect();
   } finally {
     AbortSignal.timeout = timeout;
   }

@@ -40,6 +40,17 @@ export declare class Twine {
   disconnect(): void;
 
   /**
+   * The user has logged out: ends all subscriptions, forgets session and positions, in this tab's storage
+   * too, has the hub forget all sessions of this browser, and connects anew where it was connected.
+   * Listeners that {@link Twine.listenOn} and {@link Twine.on} added stay.
+   *
+   * Resolves when the hub has forgotten. Where it can't be told (offline), all is forgotten here, the
+   * client stays `closed`, and this rejects with `forget_failed`: call it again before you connect, for
+   * the hub may take whoever connects for the one who has left.
+   */
+  forget(): Promise<void>;
+
+  /**
    * Subscribes a room, now or as soon as there is a connection. Resolves when the hub has agreed.
    *
    * `listener` gets the room's messages for as long as this subscription lasts. A room without any
@@ -93,9 +104,22 @@ export interface TwineOptions {
   /** Whether to connect by itself. By default in a page and in a web worker. */
   autoConnect?: boolean;
   /**
-   * Keeps sessions of one origin apart; at most 1,024 bytes. By default the page's path, cut to that.
+   * Keeps sessions and stored positions of one origin apart; at most 1,024 bytes. By default the page's
+   * path, cut to that. A page that changes its path without loading should name one scope for all.
    */
   scope?: string;
+  /**
+   * Where the client keeps its session and its positions, so that a page that is reloaded goes on where it
+   * was: `session` (the default) is the tab's `sessionStorage`, `none` is memory alone, and an object like
+   * `sessionStorage` is used in its place. Up to 1,000 rooms are kept, those of earlier pages going first.
+   * Where it is blocked, full, or absent (workers, Node), the client keeps to memory.
+   */
+  storage?: "session" | "none" | StorageLike;
+  /**
+   * Tells several clients of one page apart, so that each finds its own after a reload. Without it, the
+   * second client of the same hub and scope keeps to memory for as long as the first is not closed.
+   */
+  name?: string;
   /** A token for the connection, where the hub asks for one. */
   token?: string;
   /** The WebSocket class; by default the global one, which Node 20 lacks (pass `ws`'s). */
@@ -103,6 +127,9 @@ export interface TwineOptions {
   /** What fetches the hub's cookie; by default the global `fetch`. */
   fetch?: typeof globalThis.fetch;
 }
+
+/** What a client needs of a storage. */
+export type StorageLike = Pick<Storage, "getItem" | "setItem" | "removeItem">;
 
 /** What a client needs of a WebSocket. */
 export interface WebSocketLike {
@@ -117,7 +144,8 @@ export interface WebSocketLike {
 /** What to ask for when a room is subscribed. */
 export interface SubscribeOptions {
   /**
-   * Deliver what comes after this position, as a {@link Message} has it. Where the room is subscribed from
+   * Deliver what comes after this position, as a {@link Message} has it; it goes before one that an earlier
+   * page has stored. Where the room is subscribed from
    * another position already, the call fails with `already_subscribed`: a room has one, whoever listens.
    */
   after?: Position;

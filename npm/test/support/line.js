@@ -5,6 +5,10 @@ const CONNECTED = { type: "connected", resumed: false, adopted: false, heartbeat
 /** A socket whose other end is the test: for what no hub sends, and for what needs no hub. */
 export class Line {
   static last;
+  /** The session that clients are given from now on. */
+  static session;
+  /** What the client said first. */
+  greeting;
   sent = [];
   closed;
 
@@ -15,8 +19,9 @@ export class Line {
 
   send(text) {
     const frame = JSON.parse(text);
-    if (frame.type === "connect") this.receive(JSON.stringify(CONNECTED));
-    else this.sent.push(frame);
+    if (frame.type !== "connect") return void this.sent.push(frame);
+    this.greeting = frame;
+    this.receive(JSON.stringify({ ...CONNECTED, session: Line.session }));
   }
 
   close(code) {

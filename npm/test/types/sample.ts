@@ -33,17 +33,22 @@ subscribed.then((at) => twine.subscribe("chat", { after: at, signal: new AbortCo
 const undo: () => void = twine.listenOn<Line>("chat", ({ text }) => text.length);
 const left: Promise<void> = twine.unsubscribe("chat");
 const connected: Promise<void> = twine.connect({ signal: AbortSignal.timeout(1000) });
+const forgotten: Promise<void> = twine.forget();
 twine.disconnect();
 
 new Twine(new URL("http://localhost:7070"), { autoConnect: false, WebSocket, fetch });
+new Twine("/", { name: "inbox", storage: localStorage });
+new Twine("/", { storage: "none" });
 new Slim("/", { wasm: new URL("https://cdn.example.com/twine.wasm") });
 new Slim("/", { wasm: () => fetch("/twine.wasm") });
 
 // @ts-expect-error the slim entry needs its module
 new Slim("/");
+// @ts-expect-error there is no such storage
+new Twine("/", { storage: "local" });
 // @ts-expect-error there is no such event
 twine.on("message", () => {});
 // @ts-expect-error an address is needed
 new Twine();
 
-export { state, stop, undo, left, connected };
+export { state, stop, undo, left, connected, forgotten };

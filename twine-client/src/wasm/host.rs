@@ -1,7 +1,6 @@
 //! What the driver asks of the page, and of the engine.
 
 use wasm_bindgen::prelude::*;
-use web_sys::WebSocket;
 
 #[wasm_bindgen]
 extern "C" {
@@ -11,9 +10,23 @@ extern "C" {
     #[derive(Debug)]
     pub type Host;
 
-    /// Opens a socket to the hub; gives none where the page may not do so, and reports why.
+    /// Opens a socket to the hub; it calls `opened`, `received` and `closed`. Gives whether the page
+    /// may do so, and reports why not.
     #[wasm_bindgen(method)]
-    pub fn open(this: &Host) -> Option<WebSocket>;
+    pub fn open(this: &Host) -> bool;
+
+    /// Sends a text on the socket. It needs no look at `bufferedAmount`: the core keeps it bounded,
+    /// with one request a room under way and few `pong`s.
+    #[wasm_bindgen(method)]
+    pub fn send(this: &Host, text: &str);
+
+    /// Closes the socket, which is not heard of any more.
+    #[wasm_bindgen(method)]
+    pub fn close(this: &Host, code: u16);
+
+    /// Calls `timer` in so many milliseconds, or not at all, and no more when it was told before.
+    #[wasm_bindgen(method)]
+    pub fn timer(this: &Host, delay: Option<f64>);
 
     /// Fetches the hub's cookie, then calls `cookieSettled`.
     #[wasm_bindgen(method, js_name = fetchCookie)]
@@ -23,6 +36,15 @@ extern "C" {
     /// promise; then `settled` is called when all of those are settled.
     #[wasm_bindgen(method)]
     pub fn deliver(this: &Host, frame: &JsValue, epoch: &str, recovered: bool) -> bool;
+
+    /// What [`super::Driver::save`] would hand to [`Host::store`] has changed.
+    #[wasm_bindgen(method)]
+    pub fn moved(this: &Host);
+
+    /// What the next client of this tab has to know: the session, and a `pong` frame whose cursors
+    /// are those behind which all listeners are through.
+    #[wasm_bindgen(method)]
+    pub fn store(this: &Host, session: Option<&str>, pong: &str);
 
     /// The state has changed.
     #[wasm_bindgen(method)]

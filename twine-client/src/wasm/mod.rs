@@ -1,9 +1,9 @@
 //! The browser driver: the core on a page's WebSocket, timers and listeners.
 //!
-//! [`Driver`] is what `npm/src` builds on. JavaScript owns what belongs to the page (listeners,
-//! promises, the cookie's fetch, page events) and is called through [`Host`]; this module owns the
-//! core, the socket and the timer. A frame is parsed once, by the browser's `JSON.parse`, and its
-//! payload goes back as the object it came as.
+//! [`Driver`] is what `npm/src` builds on. JavaScript owns what belongs to the page (the socket, the
+//! timer, listeners, promises, the cookie's fetch, storage, page events) and is called through
+//! [`Host`]; this module owns the core. Closures that cross from Rust would cost 2 KB. A frame is
+//! parsed once, by the browser's `JSON.parse`, and its payload goes back as the object it came as.
 //!
 //! JavaScript is never called while the core is borrowed: what is to be done drains from the core's
 //! queue, one effect after another, so that a callback may call any method of the driver. What it
@@ -12,23 +12,18 @@
 mod decode;
 mod encode;
 mod host;
-mod socket;
 #[cfg(test)]
 mod tests;
-mod timer;
 
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
 
-use twine_protocol::{Connect, InstanceId, Position, RoomName};
+use twine_protocol::{ClientFrame, Connect, InstanceId, Pong, Position, RoomName, SessionId};
 use wasm_bindgen::prelude::*;
 
 use crate::core::{
     CallId, ClosedReason, Config, Core, Delivery, Effect, Error, Outcome, SocketId, State, SubscribeOptions,
 };
 pub use host::Host;
-use socket::{Event, Socket};
-use timer::Timer;
 
 /// Constant time, and 2.3 KB brotli less than the standard library's allocator.
 #[global_allocator]
@@ -37,52 +32,86 @@ static ALLOCATOR: rlsf::SmallGlobalTlsf = rlsf::SmallGlobalTlsf::new();
 /// A client in a page: the core and what drives it.
 #[derive(Debug)]
 #[wasm_bindgen]
-pub struct Driver(Rc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    this: Weak<Inner>,
+pub struct Driver {
     host: Host,
     core: RefCell<Core<JsValue>>,
     /// The app's calls that are not complete, each with what JavaScript knows it by.
     calls: RefCell<Vec<(CallId, JsValue)>>,
-    socket: RefCell<Option<Socket>>,
-    timer: RefCell<Option<Timer>>,
+    /// The socket that the host has; what is meant for another one is in vain.
+    socket: Cell<Option<SocketId>>,
+    /// When the host's timer runs.
+    timer: Cell<Option<u64>>,
     draining: Cell<bool>,
 }
 
 #[wasm_bindgen]
 impl Driver {
-    /// A client that waits for [`Driver::connect`]. `seed` is any number that differs between clients.
+    /// A client that waits for [`Driver::connect`]. `seed` is any number that differs between clients;
+    /// `session` and `prev` are what an earlier client has left, or something that is no id.
     #[wasm_bindgen(constructor)]
-    pub fn new(host: Host, instance: &str, scope: Option<String>, token: Option<String>, seed: f64) -> Self {
-        let connect =
-            Connect { instance: InstanceId::new(instance).ok(), scope, token, ..Connect::default() };
+    pub fn new(
+        host: Host,
+        instance: &str,
+        session: &str,
+        prev: &str,
+        scope: Option<String>,
+        token: Option<String>,
+        seed: f64,
+    ) -> Self {
+        let instance = InstanceId::new(instance).ok();
+        let prev = InstanceId::new(prev).ok();
+        let connect = Connect { session: SessionId::new(session).ok(), instance, prev, scope, token };
         let config = Config { connect, cookie: true, seed: seed.to_bits() };
-        Self(Rc::new_cyclic(|this| Inner {
-            this: this.clone(),
+        Self {
             host,
             core: RefCell::new(Core::new(config)),
             calls: RefCell::default(),
-            socket: RefCell::default(),
-            timer: RefCell::default(),
+            socket: Cell::default(),
+            timer: Cell::default(),
             draining: Cell::default(),
-        }))
+        }
     }
 
     /// Connects; where the next attempt is being waited for, at once.
     pub fn connect(&self) {
-        self.0.run(Core::connect);
+        self.run(Core::connect);
     }
 
     /// Ends the connection and stays away until [`Driver::connect`].
     pub fn disconnect(&self) {
-        self.0.run(|core, _| core.disconnect());
+        self.run(|core, _| core.disconnect());
     }
 
     /// Tells that the network may be back, or that the page is seen again.
     pub fn wake(&self) {
-        self.0.run(Core::wake);
+        self.run(Core::wake);
+    }
+
+    /// Tells the hub at once how far the cursors are: the page may be about to go.
+    pub fn acknowledge(&self) {
+        self.run(Core::acknowledge);
+    }
+
+    /// Calls [`Host::store`] with what is to be stored now.
+    pub fn save(&self) {
+        let mut core = self.core.borrow_mut();
+        let cursors = core.settled(host::now());
+        let session = core.session().cloned();
+        drop(core);
+        let pong = encode::encode(&ClientFrame::Pong(Pong { cursors }));
+        self.host.store(session.as_ref().map(SessionId::as_str), &pong);
+    }
+
+    /// Takes what an earlier client has stored of a room; what is no position is ignored.
+    pub fn restore(&self, room: &str, epoch: &str, offset: f64) {
+        if let Some((room, position)) = place(room, epoch, offset) {
+            self.core.borrow_mut().restore(&room, position);
+        }
+    }
+
+    /// Disconnects, and forgets the session and all rooms.
+    pub fn forget(&self) {
+        self.run(|core, _| core.forget());
     }
 
     /// Subscribes a room; `call` is given back by [`Host::subscribed`] or [`Host::failed`].
@@ -99,24 +128,24 @@ impl Driver {
     ) {
         let after = match epoch.map(|epoch| Position::new(&epoch, host::integer(offset).unwrap_or(u64::MAX)))
         {
-            Some(Err(_)) => return self.0.refuse(&call, "bad_position", room),
+            Some(Err(_)) => return self.refuse(&call, "bad_position", room),
             Some(Ok(position)) => Some(position),
             None => None,
         };
         let options = SubscribeOptions { after, history, token };
-        self.0.call(call, room, |core, now, room| core.subscribe(now, room, options));
+        self.call(call, room, |core, now, room| core.subscribe(now, room, options));
     }
 
     /// Unsubscribes a room; `call` is given back by [`Host::unsubscribed`] or [`Host::failed`].
     pub fn unsubscribe(&self, call: JsValue, room: &str) {
-        self.0.call(call, room, Core::unsubscribe);
+        self.call(call, room, Core::unsubscribe);
     }
 
     /// Takes a call of [`Driver::subscribe`] back; it is given back by [`Host::failed`].
     pub fn withdraw(&self, call: &JsValue) {
-        let id = self.0.calls.borrow().iter().find(|(_, known)| known == call).map(|(id, _)| *id);
+        let id = self.calls.borrow().iter().find(|(_, known)| known == call).map(|(id, _)| *id);
         if let Some(id) = id {
-            self.0.run(|core, now| core.withdraw(now, id));
+            self.run(|core, now| core.withdraw(now, id));
         }
     }
 
@@ -126,11 +155,11 @@ impl Driver {
         let Ok(name) = RoomName::new(room) else {
             // Once is enough.
             if listening {
-                self.0.refuse(&JsValue::UNDEFINED, "bad_room", room);
+                self.refuse(&JsValue::UNDEFINED, "bad_room", room);
             }
             return;
         };
-        let told = self.0.run(|core, now| {
+        let told = self.run(|core, now| {
             if listening {
                 core.attach(now, &name)
             } else {
@@ -139,27 +168,53 @@ impl Driver {
             }
         });
         if let Err(error) = told {
-            self.0.fail(&JsValue::UNDEFINED, &error);
+            self.fail(&JsValue::UNDEFINED, &error);
         }
+    }
+
+    /// The socket that [`Host::open`] made is open.
+    pub fn opened(&self) {
+        self.on_socket(Core::opened);
+    }
+
+    /// The socket has got a message: text, or what is none of ours.
+    pub fn received(&self, data: JsValue) {
+        self.on_socket(|core, now, socket| match data.dyn_into() {
+            Ok(text) => match decode::decode(&text) {
+                Ok(Some(frame)) => core.frame(now, socket, frame),
+                Ok(None) => core.heard(now, socket),
+                Err(fault) => core.garbled(now, socket, fault),
+            },
+            Err(_) => core.garbled(now, socket, "a binary frame"),
+        });
+    }
+
+    /// The socket is closed, or could not be opened.
+    pub fn closed(&self, code: u16, reason: &str) {
+        self.on_socket(|core, now, socket| core.closed(now, socket, code, reason));
+    }
+
+    /// The time has come that [`Host::timer`] was given.
+    pub fn timer(&self) {
+        self.timer.take();
+        self.run(Core::timer);
     }
 
     /// The fetch that [`Host::fetch_cookie`] began is over, whatever came of it.
     #[wasm_bindgen(js_name = cookieSettled)]
     pub fn cookie_settled(&self) {
-        self.0.run(Core::cookie_settled);
+        self.run(Core::cookie_settled);
     }
 
     /// The promises that a message's listeners returned are settled.
     pub fn settled(&self, room: &str, epoch: &str, offset: f64) {
-        if let (Ok(room), Ok(position)) =
-            (RoomName::new(room), Position::new(epoch, host::integer(offset).unwrap_or(u64::MAX)))
-        {
-            self.0.run(|core, now| core.delivered(now, &room, &position));
+        if let Some((room, position)) = place(room, epoch, offset) {
+            self.run(|core, now| core.delivered(now, &room, &position));
         }
     }
 }
 
-impl Inner {
+impl Driver {
     /// Lets the core take an event, and does what it wants done.
     fn run<R>(&self, event: impl FnOnce(&mut Core<JsValue>, u64) -> R) -> R {
         let result = event(&mut self.core.borrow_mut(), host::now());
@@ -195,17 +250,29 @@ impl Inner {
         }
         self.draining.set(false);
         self.arm();
+        let moved = self.core.borrow_mut().take_moved();
+        if moved {
+            self.host.moved();
+        }
     }
 
     fn perform(&self, effect: Effect<JsValue>) {
         match effect {
             Effect::Deliver(delivery) => self.deliver(delivery),
-            Effect::Send(id, frame) => self.on_socket(id, |socket| socket.send(&encode::encode(&frame))),
-            Effect::Open(id) => self.open(id),
-            Effect::Close(id, code) => {
-                self.on_socket(id, |socket| socket.close(code));
-                self.socket.take();
+            Effect::Open(id) => {
+                self.socket.set(Some(id));
+                if !self.host.open() {
+                    self.core.borrow_mut().closed(host::now(), id, 1006, "");
+                }
             }
+            Effect::Send(id, frame) if self.socket.get() == Some(id) => {
+                self.host.send(&encode::encode(&frame));
+            }
+            Effect::Close(id, code) if self.socket.get() == Some(id) => {
+                self.socket.take();
+                self.host.close(code.as_u16());
+            }
+            Effect::Send(..) | Effect::Close(..) => {}
             Effect::FetchCookie => self.host.fetch_cookie(),
             Effect::State(state) => self.tell_state(&state),
             Effect::Gap(gap) => self.host.gap(
@@ -284,53 +351,27 @@ impl Inner {
         self.host.failed(call, code, None, false, Some(room));
     }
 
-    fn open(&self, id: SocketId) {
-        let this = self.this.clone();
-        let on_event = move |event: Event| {
-            // The page may have let go of the client.
-            if let Some(this) = this.upgrade() {
-                this.run(|core, now| match event {
-                    Event::Opened => core.opened(now, id),
-                    Event::Text(text) => match decode::decode(&text) {
-                        Ok(Some(frame)) => core.frame(now, id, frame),
-                        Ok(None) => core.heard(now, id),
-                        Err(fault) => core.garbled(now, id, fault),
-                    },
-                    Event::Binary => core.garbled(now, id, "a binary frame"),
-                    Event::Closed(code, reason) => core.closed(now, id, code, &reason),
-                });
-            }
-        };
-        match self.host.open() {
-            Some(socket) => drop(self.socket.replace(Some(Socket::new(id, socket, on_event)))),
-            None => self.core.borrow_mut().closed(host::now(), id, 1006, ""),
-        }
-    }
-
-    fn on_socket(&self, id: SocketId, act: impl FnOnce(&Socket)) {
-        if let Some(socket) = self.socket.borrow().as_ref().filter(|socket| socket.id() == id) {
-            act(socket);
+    /// Lets the core take an event of the socket that there is.
+    fn on_socket(&self, event: impl FnOnce(&mut Core<JsValue>, u64, SocketId)) {
+        if let Some(socket) = self.socket.get() {
+            self.run(|core, now| event(core, now, socket));
         }
     }
 
     /// Keeps one timer at the core's deadline. An earlier one may stay: it finds nothing to do.
     fn arm(&self) {
         let deadline = self.core.borrow().deadline();
-        let mut timer = self.timer.borrow_mut();
-        match deadline {
-            None => *timer = None,
-            Some(at) if timer.as_ref().is_some_and(|timer| timer.at() <= at) => {}
-            Some(at) => {
-                let this = self.this.clone();
-                *timer = Some(Timer::new(at, at.saturating_sub(host::now()), move || {
-                    if let Some(this) = this.upgrade() {
-                        this.timer.take();
-                        this.run(Core::timer);
-                    }
-                }));
-            }
+        let is_early = self.timer.get() <= deadline && self.timer.get().is_some();
+        if deadline.is_none() || !is_early {
+            self.timer.set(deadline);
+            self.host.timer(deadline.map(|at| number(at.saturating_sub(host::now()))));
         }
     }
+}
+
+/// A room and a position in it, where both are valid.
+fn place(room: &str, epoch: &str, offset: f64) -> Option<(RoomName, Position)> {
+    Some((RoomName::new(room).ok()?, Position::new(epoch, host::integer(offset)?).ok()?))
 }
 
 /// Times and offsets stay below 2^53: they are exact as JavaScript numbers.

@@ -1,0 +1,125 @@
+/** Rooms whose position is stored; those that only earlier pages had go first. */
+const ROOMS = 1000;
+
+/** The longest that a page which is seen waits before it stores, in milliseconds. */
+const DELAY = 250;
+
+/** The keys that clients of this page are at. */
+const taken = new Set();
+
+/** @throws TypeError where `storage` is none. */
+export function checkStorage(storage) {
+  if (storage !== "session" && storage !== "none" && typeof storage?.setItem !== "function") {
+    throw new TypeError("storage is `session`, `none` or an object like sessionStorage");
+  }
+}
+
+/**
+ * What a client leaves to the one after it in its tab: the session, and positions in rooms.
+ *
+ * Nothing in here throws: where storage is blocked or full, what a page knew goes with it.
+ */
+export class Tab {
+  /** The session that an earlier client was in. */
+  session;
+  /** The client to take that over from: the one before this, and from its own connection on this one. */
+  prev;
+  /** Where earlier clients were in rooms that this page has not named yet. */
+  cursors = new Map();
+  #storage;
+  #hub;
+  #key;
+  #save;
+  /** Whether what was left here has been read. */
+  #read = false;
+  #isOpen = false;
+  #isLeaving = false;
+  #timer;
+
+  /** `save` calls `store` with what there is to be stored. */
+  constructor(storage, hub, parts, save) {
+    this.#storage = storage;
+    this.#hub = `twine ${hub} `;
+    this.#key = this.#hub + JSON.stringify([...parts, place()]);
+    this.#save = save;
+    attempt(() => {
+      if (storage === "session") this.#storage = globalThis.sessionStorage;
+    });
+  }
+
+  /** Takes up what was left here. While another client of the page is at it, this one keeps to memory. */
+  open() {
+    if (this.#isOpen || taken.has(this.#key)) return;
+    taken.add(this.#key);
+    this.#isOpen = true;
+    // A client that comes back knows better than what it left.
+    if (!this.#read) {
+      attempt(() => {
+        const { session, prev, cursors } = JSON.parse(this.#storage.getItem(this.#key));
+        Object.assign(this, { session, prev, cursors: new Map(cursors) });
+      });
+    }
+    this.#read = true;
+    // Without `prev`: a copy of the tab must not take over what this client has.
+    this.leave(false);
+  }
+
+  /** Leaves everything to the next client. */
+  close() {
+    if (!this.#isOpen) return;
+    this.leave();
+    taken.delete(this.#key);
+    this.#isOpen = false;
+  }
+
+  /** There is something else to store. */
+  moved() {
+    if (!this.#isOpen) return;
+    // Hidden pages end without a word.
+    if (this.#isLeaving || globalThis.document?.hidden) this.#save();
+    else this.#timer ??= setTimeout(this.#save, DELAY);
+  }
+
+  /** The page is about to go, or to be hidden: stores what there is. */
+  leave(isLeaving = true) {
+    this.#isLeaving = isLeaving;
+    this.#save();
+  }
+
+  store(session, cursors) {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (!this.#isOpen) return;
+    const all = [...this.cursors, ...Object.entries(cursors)].slice(-ROOMS);
+    const left = JSON.stringify({ session, prev: this.#isLeaving ? this.prev : undefined, cursors: all });
+    attempt(() => this.#storage.setItem(this.#key, left), () => this.#storage.removeItem(this.#key));
+  }
+
+  /** Forgets all that clients of this hub have left in this tab. */
+  forget() {
+    this.session = this.prev = undefined;
+    this.cursors.clear();
+    attempt(() => {
+      for (const key of Object.keys(this.#storage)) if (key.startsWith(this.#hub)) this.#storage.removeItem(key);
+    });
+    attempt(() => this.#storage.removeItem(this.#key));
+  }
+}
+
+/** Where this frame is in its tab: they share one storage. */
+function place() {
+  const path = [];
+  attempt(() => {
+    for (let at = globalThis; at.parent && at.parent !== at; at = at.parent) path.push([].indexOf.call(at.parent, at));
+  });
+  return path;
+}
+
+/** Storage may be absent, blocked, full, or hold what is not ours. */
+function attempt(action, otherwise) {
+  try {
+    action();
+  } catch {
+    if (otherwise) attempt(otherwise);
+  }
+}
