@@ -7,9 +7,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use futures_util::{SinkExt as _, StreamExt as _};
-use tokio_tungstenite::tungstenite::Message;
-
 const KEY: &str = "a-key-for-tests-only";
 
 fn serve(data_dir: &Path) -> Command {
@@ -85,7 +82,9 @@ fn refused(data_dir: &Path) -> (Option<i32>, String) {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_disk_that_refuses_writes_costs_no_subscriber_and_heals() {
+    use futures_util::{SinkExt as _, StreamExt as _};
     use rlimit::{Resource, prlimit};
+    use tokio_tungstenite::tungstenite::Message;
 
     let folder = tempfile::tempdir().unwrap();
     let hub = Served::start(folder.path());
