@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::sample::Index;
 use twine_protocol::{
     ClientFrame, Connected, Epoch, EpochChange, ErrorCode, ErrorFrame, Gap, GapReason, Lost, Message, Offset,
-    Position, RoomName, ServerFrame, Subscribe, Subscribed, Unsubscribed,
+    Position, RoomName, ServerFrame, SessionId, Subscribe, Subscribed, Unsubscribed,
 };
 
 /// A message's payload: counted from 1 in its room, over all epochs, whatever becomes of the log.
@@ -84,7 +84,7 @@ impl Hub {
     pub(crate) fn handle(&mut self, peer: &mut Peer, frame: ClientFrame) -> Vec<ServerFrame<Serial>> {
         let mut answers = match frame {
             ClientFrame::Connect(_) => vec![ServerFrame::Connected(Connected {
-                session: None,
+                session: Some(SessionId::new("s").expect("it is short and plain")),
                 resumed: false,
                 adopted: false,
                 heartbeat: 25_000,

@@ -49,6 +49,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Disconnect),
         1 => Just(Step::Wake),
         1 => Just(Step::Settle),
+        2 => Just(Step::Store),
+        2 => any::<bool>().prop_map(|crash| Step::Reload { crash }),
         2 => prop_oneof![
             Just(Mood::Detach), Just(Mood::Reattach), Just(Mood::Unsubscribe), Just(Mood::Disconnect), Just(Mood::Pend)
         ].prop_map(Step::Mood),

@@ -19,6 +19,8 @@ pub(crate) struct Oracle {
     head: Serial,
     /// A gap has led into another epoch since: whether that is beyond the head, a client can only guess.
     head_unsure: bool,
+    /// The page was reloaded, from a position behind this message: what came after may come once more.
+    again: Option<Serial>,
     /// Messages whose callback gave a promise that is not settled, and since when.
     pending: Vec<(Serial, u64)>,
 }
@@ -55,6 +57,13 @@ impl Oracle {
         self.pending.clear();
     }
 
+    /// The page is reloaded, and goes on behind this message. Listeners that were not through with a
+    /// later one, or a page that crashed before it was stored, see that again.
+    pub(crate) fn reloads(&mut self, stored: Serial) {
+        self.pending.clear();
+        self.again = Some(self.again.map_or(stored, |again| again.min(stored)));
+    }
+
     pub(crate) fn loses(&mut self, to: Serial, crosses: bool) {
         self.head_unsure |= crosses;
         self.announced = self.announced.max(to);
@@ -62,6 +71,10 @@ impl Oracle {
 
     pub(crate) fn sees(&mut self, serial: Serial, recovered: bool, log: &BTreeSet<Serial>) {
         assert!(self.is_in_force(), "message {serial} came before the subscription was in force");
+        if let Some(stored) = self.again.take() {
+            assert!(serial > stored, "message {serial} was stored as seen, up to {stored}");
+            self.last = self.last.min(serial - 1);
+        }
         assert!(serial > self.last, "message {serial} came after message {}", self.last);
         self.misses_nothing_before(serial, log);
         if !self.head_unsure {

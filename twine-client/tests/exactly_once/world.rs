@@ -64,6 +64,12 @@ pub(crate) enum Step {
     Wake,
     /// The oldest promise of a callback is settled.
     Settle,
+    /// The driver stores what the next page has to know.
+    Store,
+    /// The page is reloaded; after a crash, with what was stored some time ago.
+    Reload {
+        crash: bool,
+    },
     /// What the next callback does.
     Mood(Mood),
 }
@@ -80,7 +86,12 @@ pub(crate) enum Mood {
 }
 
 pub(crate) struct World {
+    config: Config,
     core: Core<Serial>,
+    /// What the tab's storage holds.
+    stored: Vec<(RoomName, Position)>,
+    /// Rooms of the page before, which the hub has not agreed to yet for this one.
+    returning: BTreeSet<RoomName>,
     now: u64,
     hub: Hub,
     rooms: Vec<RoomName>,
@@ -123,8 +134,12 @@ impl Wire {
 impl World {
     pub(crate) fn new(seed: u64, cookie: bool) -> Self {
         let rooms = ["a", "b", "c"].map(|name| RoomName::new(name).expect("it is a name"));
+        let config = Config { seed, cookie, ..Config::default() };
         Self {
-            core: Core::new(Config { seed, cookie, ..Config::default() }),
+            core: Core::new(config.clone()),
+            config,
+            stored: Vec::new(),
+            returning: BTreeSet::new(),
             now: 0,
             hub: Hub::default(),
             rooms: rooms.into(),
@@ -208,6 +223,8 @@ impl World {
             Step::Disconnect => self.core.disconnect(),
             Step::Wake => self.core.wake(self.now),
             Step::Settle => self.settle(),
+            Step::Store => self.stored = self.core.settled(self.now),
+            Step::Reload { crash } => self.reload(crash),
             Step::Mood(mood) => self.mood = Some(mood),
         }
         self.drain();
@@ -275,14 +292,6 @@ impl World {
                 self.core.opened(self.now, socket);
             }
         } else if let Some(frame) = wire.to_hub.pop_front() {
-            if let ClientFrame::Pong(pong) = &frame {
-                for (room, cursor) in &pong.cursors {
-                    if let Some(oracle) = self.oracles.get(room) {
-                        let serial = self.hub.serial_at(room, cursor);
-                        oracle.acknowledges(serial, self.now, limits::SETTLE_WAIT);
-                    }
-                }
-            }
             match &frame {
                 ClientFrame::Subscribe(ask) if wire.overtakes(ask) => {
                     wire.to_client.push_back(refusal(ask.id, ErrorCode::NotSubscribed));
@@ -297,6 +306,7 @@ impl World {
             {
                 let position = Position { epoch: answer.epoch.clone(), offset: answer.offset };
                 oracle.starts(self.hub.serial_at(&answer.room, &position));
+                self.returning.remove(&answer.room);
                 oracle.heads(self.hub.serial_at(&answer.room, &answer.head));
                 if self.core.cursor(&answer.room) != Some(&position) {
                     oracle.moves();
@@ -340,6 +350,14 @@ impl World {
                     if let ClientFrame::Subscribe(ask) = &frame {
                         self.asked.insert(ask.room.clone(), ask.id);
                     }
+                    if let ClientFrame::Pong(pong) = &frame {
+                        for (room, cursor) in &pong.cursors {
+                            if let Some(oracle) = self.oracles.get(room) {
+                                let serial = self.hub.serial_at(room, cursor);
+                                oracle.acknowledges(serial, self.now, limits::SETTLE_WAIT);
+                            }
+                        }
+                    }
                     if let Some(wire) = self.wire.as_mut().filter(|wire| wire.socket == socket) {
                         wire.to_hub.push_back(frame);
                     }
@@ -366,6 +384,13 @@ impl World {
                     // A subscription that never came into force is over when its call has failed.
                     if let Err(Error::AlreadySubscribed { room }) = &result {
                         assert!(self.oracles.contains_key(room), "nobody has subscribed {room}");
+                    } else if let (Some(room), Err(_)) = (&room, &result)
+                        && self.returning.contains(room)
+                        && self.oracles.contains_key(room)
+                    {
+                        // What was stored stays where it was: the page asks again.
+                        let call = self.core.subscribe(self.now, room, SubscribeOptions::default());
+                        self.calls.insert(call, room.clone());
                     } else if let (Some(room), Err(_)) = (room, &result)
                         && self.oracles.get(&room).is_some_and(|oracle| !oracle.is_in_force())
                     {
@@ -406,6 +431,8 @@ impl World {
         let room = self.rooms[room].clone();
         // History asked for again is a wish to see messages twice: no promise then.
         let history = if self.oracles.contains_key(&room) { None } else { history };
+        // What was stored would give way to a position that is asked for: another promise.
+        let after = after.filter(|_| !self.returning.contains(&room));
         let after = after.and_then(|index| self.hub.any_position(&room, index));
         let oracle = self.oracles.entry(room.clone()).or_default();
         if let Some(after) = &after {
@@ -418,6 +445,9 @@ impl World {
 
     fn unsubscribe(&mut self, room: &RoomName) {
         self.oracles.remove(room);
+        self.returning.remove(room);
+        // A crash before this is stored would bring back what was left: no promise then.
+        self.stored.retain(|(stored, _)| stored != room);
         let call = self.core.unsubscribe(self.now, room);
         self.calls.insert(call, room.clone());
     }
@@ -430,6 +460,43 @@ impl World {
     fn detach(&mut self, room: &RoomName) {
         self.listening.remove(room);
         self.core.detach(self.now, room);
+    }
+
+    /// Another page takes the place of this one, and wants the same rooms.
+    fn reload(&mut self, crash: bool) {
+        if !crash {
+            self.core.acknowledge(self.now);
+            self.drain();
+            self.stored = self.core.settled(self.now);
+        }
+        self.abandon();
+        // Nobody is left to hear it.
+        self.debris.clear();
+        self.calls.clear();
+        self.asked.clear();
+        self.returning.clear();
+        self.core = Core::new(self.config.clone());
+        for (room, position) in &self.stored {
+            self.core.restore(room, position.clone());
+        }
+        for (room, oracle) in &mut self.oracles {
+            match self.stored.iter().find(|(stored, _)| stored == room) {
+                Some((_, position)) if oracle.is_in_force() => {
+                    oracle.reloads(self.hub.serial_at(room, position));
+                    self.returning.insert(room.clone());
+                }
+                // What was never stored starts anew; so does what was left and wanted again since.
+                _ => *oracle = Oracle::default(),
+            }
+            let call = self.core.subscribe(self.now, room, SubscribeOptions::default());
+            self.calls.insert(call, room.clone());
+        }
+        for room in &self.listening {
+            self.core.attach(self.now, room).expect("there are few rooms");
+        }
+        if self.state != State::Idle {
+            self.core.connect(self.now);
+        }
     }
 
     fn settle(&mut self) {
