@@ -12,7 +12,7 @@ WASM := --target wasm32-unknown-unknown --no-default-features --features wasm
 STAGE := scripts/stage
 
 # What `make bench` runs; see bench/README.md for more.
-PRESETS ?= idle,fanout-1k,saturate-1k,publish
+PRESETS ?= idle,fanout-1k,saturate-1k,publish,storm,storm-restart
 TARGETS ?= floor,twine,twine-memory,nchan,nats,mosquitto,uws,bun,sockudo,ws-node,socketio
 
 .DEFAULT_GOAL := help

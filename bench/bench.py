@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 
@@ -33,6 +34,11 @@ PRESETS = {
     "pipeline-1k": "--scenario saturate --conns 1000 --pipeline 16 --window 16",
     "manyrooms": "--scenario manyrooms",
     "publish": "--scenario publish",
+    "storm": "--scenario storm",
+    "storm-rooms": "--scenario storm --rooms 1000",
+    "storm-restart": "--scenario storm --restart",
+    "storm-spread": "--scenario storm --restart --groups 19",
+    "storm-small": "--scenario storm --conns 500",
 }
 
 
@@ -74,10 +80,10 @@ def descendants(roots):
     return out
 
 
-def stop(pids):
+def stop(pids, first=signal.SIGTERM):
     """Ends the processes this run started, and no others."""
     every = descendants(pids)
-    for sig, wait in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+    for sig, wait in ((first, 5), (signal.SIGKILL, 5)):
         for p in every:
             try:
                 os.kill(p, sig)
@@ -91,60 +97,78 @@ def stop(pids):
             time.sleep(0.05)
 
 
+def ports_of(conf):
+    return {conf["port"], conf.get("publish", {}).get("port", conf["port"])}
+
+
+def start(target, conf, args, run):
+    """Starts the server and waits until its ports are open. Its pids, or None where it is not installed."""
+    server = conf["server"]
+    pin = server.get("pin", True) and os.cpu_count() > 1
+    env = dict(os.environ, BENCH_RUN=run, **{k: str(v) for k, v in server.get("env", {}).items()})
+    script = os.path.join(HERE, "peers", server["start"])
+    cmd = nice((["taskset", "-c", "0"] if pin else []) + [script] + args, REALTIME)
+    if subprocess.run(cmd, env=env, timeout=60, stdin=subprocess.DEVNULL).returncode == 3:
+        return None
+    with open(f"{run}/pids") as f:
+        pids = [int(p) for p in f.read().split()]
+    end = time.time() + 20
+    for port in ports_of(conf):
+        while True:
+            try:
+                socket.create_connection((conf.get("host", "127.0.0.1"), port), 1).close()
+                break
+            except OSError:
+                if time.time() > end:
+                    stop(pids)
+                    log = open(f"{run}/log").read()[-2000:]
+                    raise RuntimeError(f"{target}: port {port} does not open:\n{log}")
+                time.sleep(0.05)
+    time.sleep(server.get("settle", 0.5))
+    return pids
+
+
 def one(target, load_args, keep_log=False):
     path = target if target.endswith(".toml") else f"{HERE}/targets/{target}.toml"
     with open(path, "rb") as f:
         conf = tomllib.load(f)
-    server = conf["server"]
-    script = os.path.join(HERE, "peers", server["start"])
-    ports = {conf["port"], conf.get("publish", {}).get("port", conf["port"])}
-    for port in ports:  # a server left over would share the port and the load
+    args = conf["server"].get("args", [])
+    if "storm" in load_args:
+        if "resume" not in conf:
+            return None
+        args = args + conf["resume"].get("args", [])
+        if not conf["resume"].get("survives"):  # it would have forgotten what is missed
+            load_args = [a for a in load_args if a != "--restart"]
+    for port in ports_of(conf):  # a server left over would share the port and the load
         if not socket.socket().connect_ex((conf.get("host", "127.0.0.1"), port)):
             raise RuntimeError(f"{target}: something listens on port {port} already")
-    pin = server.get("pin", True) and os.cpu_count() > 1
-    realtime = REALTIME
     with tempfile.TemporaryDirectory(prefix="bench-") as run:
-        env = dict(os.environ, BENCH_RUN=run, **{k: str(v) for k, v in server.get("env", {}).items()})
-        cmd = nice((["taskset", "-c", "0"] if pin else []) + [script] + server.get("args", []), realtime)
-        r = subprocess.run(cmd, env=env, timeout=60, stdin=subprocess.DEVNULL)
-        if r.returncode == 3:
+        pids = start(target, conf, args, run)
+        if pids is None:
             return None
-        pids = []
+        core = "1" if os.cpu_count() > 1 else "0"
+        cmd = ["taskset", "-c", core, f"{BIN}/load", "--target", path, "--pids", f"{run}/pids"] + load_args
+        load = subprocess.Popen(nice(cmd, REALTIME), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        watchdog = threading.Timer(420, load.kill)
+        watchdog.start()
         try:
-            with open(f"{run}/pids") as f:
-                pids = [int(p) for p in f.read().split()]
-            end = time.time() + 20
-            for port in ports:
-                while True:
-                    try:
-                        socket.create_connection((conf.get("host", "127.0.0.1"), port), 1).close()
-                        break
-                    except OSError:
-                        if time.time() > end:
-                            raise RuntimeError(
-                                f"{target}: port {port} does not open:\n" + open(f"{run}/log").read()[-2000:]
-                            )
-                        time.sleep(0.05)
-            time.sleep(server.get("settle", 0.5))
-            cmd = nice(
-                [
-                    "taskset",
-                    "-c",
-                    "1" if os.cpu_count() > 1 else "0",
-                    f"{BIN}/load",
-                    "--target",
-                    path,
-                    "--pids",
-                    f"{run}/pids",
-                ]
-                + load_args,
-                realtime,
-            )
-            r = subprocess.run(cmd, stdout=subprocess.PIPE, timeout=420)
-            if r.returncode or keep_log:
+            result = ""
+            for line in load.stdout:
+                if line != "restart\n":
+                    result = line
+                    continue
+                stop(pids, signal.SIGKILL)
+                os.remove(f"{run}/pids")
+                pids = start(target, conf, args, run)
+                load.stdin.write("restarted\n")
+                load.stdin.flush()
+            if load.wait() or keep_log:
                 print(open(f"{run}/log").read()[-2000:], file=sys.stderr)
-            return json.loads(r.stdout) if r.returncode == 0 else {"error": r.returncode}
+            return json.loads(result) if load.returncode == 0 else {"error": load.returncode}
         finally:
+            watchdog.cancel()
+            load.kill()
+            load.wait()
             stop(pids)
 
 
@@ -193,6 +217,26 @@ COLUMNS = [
     ("dup", "dup"),
     ("reord", "reorder"),
 ]
+STORM = [
+    ("runs", None),
+    ("current", "current"),
+    ("messages", "recovered"),
+    ("us/client", "storm_server_us_per_client"),
+    ("xfloor", None),
+    ("user", "storm_server_user_us_per_client"),
+    ("sys", "storm_server_sys_us_per_client"),
+    ("us/msg", "storm_server_us_per_message"),
+    ("load us/client", "storm_load_us_per_client"),
+    ("p50 ms", "current_ms.p50"),
+    ("p99 ms", "current_ms.p99"),
+    ("max ms", "current_ms.max"),
+    ("again", "came_again"),
+    ("RSS MB", "rss_before"),
+    ("peak MB", "rss_peak"),
+    ("lost", "lost"),
+    ("dup", "dup"),
+    ("reord", "reorder"),
+]
 CONNECT = [
     ("runs", None),
     ("conns", "subscribed"),
@@ -212,10 +256,13 @@ def table(path, base):
     order = list(dict.fromkeys(r["target"] for r in rows))
     for preset in dict.fromkeys(r["preset"] for r in rows):
         connect = preset.startswith(("idle", "ramp"))
-        columns = CONNECT if connect else COLUMNS
+        storm = preset.startswith("storm")
+        columns = CONNECT if connect else STORM if storm else COLUMNS
         key = (
             "ramp_server_us_per_conn"
             if connect
+            else "storm_server_us_per_client"
+            if storm
             else "server_us_per_publish"
             if preset == "publish"
             else "server_us_per_delivered"
@@ -253,7 +300,7 @@ def table(path, base):
                     v = max(values(t, k), default=None)
                 else:
                     v = mid(t, k)
-                if name == "empty MB":
+                if name.endswith(" MB"):
                     v = round(v / 1e6, 1)
                 cells.append(
                     "" if v is None else f"{v:.2f}" if isinstance(v, float) and abs(v) < 100 else f"{v:.0f}"
@@ -263,13 +310,19 @@ def table(path, base):
 
 def selftest():
     """The generator must see each fault the floor is told to make, and none otherwise."""
-    base = "--scenario fanout --conns 200 --rate 100 --secs 2 --settle 0.2 --warmup 0".split()
+    live = "--scenario fanout --conns 200 --rate 100 --secs 2 --settle 0.2 --warmup 0".split()
+    storm = "--scenario storm --conns 200 --settle 0.2".split()
     passed = failed = 0
-    for args, key in (
-        ([], None),
-        (["--lossy", "1000"], "lost"),
-        (["--dup", "1000"], "dup"),
-        (["--swap", "1000"], "reorder"),
+    for load_args, args, key in (
+        (live, [], None),
+        (live, ["--lossy", "1000"], "lost"),
+        (live, ["--dup", "1000"], "dup"),
+        (live, ["--swap", "1000"], "reorder"),
+        (storm, [], None),
+        (storm + ["--groups", "19"], [], None),
+        (storm, ["--lossy", "1000"], "lost"),
+        (storm, ["--dup", "1000"], "dup"),
+        (storm, ["--swap", "1000"], "reorder"),
     ):
         with tempfile.NamedTemporaryFile("w", suffix=".toml") as f:
             text = (
@@ -279,14 +332,17 @@ def selftest():
             )
             f.write(text)
             f.flush()
-            r = one(f.name, base)
+            r = one(f.name, load_args)
         want = {k: 0 for k in ("lost", "dup", "reorder", "misrouted", "closed")}
         if key:
             want[key] = r["expected"] // 1000
         # --swap may leave messages held at the end
         slack = {"lost": want["reorder"], "reorder": 40} if key == "reorder" else {}
-        ok = r["expected"] > 30000 and all(abs(r[k] - v) <= slack.get(k, 0) for k, v in want.items())
-        print("ok  " if ok else "FAIL", args, {k: r[k] for k in want}, "expected", r["expected"])
+        enough = 19000 if load_args[1] == "storm" else 30000
+        ok = r["expected"] > enough and all(abs(r[k] - v) <= slack.get(k, 0) for k, v in want.items())
+        if load_args[1] == "storm":
+            ok = ok and (r["current"] == 200) == (key != "lost")
+        print("ok  " if ok else "FAIL", load_args[1], args, {k: r[k] for k in want}, "expected", r["expected"])
         passed, failed = passed + ok, failed + (not ok)
     print(f"{passed} passed, {failed} failed")
     return failed

@@ -6,6 +6,8 @@
 //! authentication, no history: whatever a hub spends above this is its own.
 //!
 //!   --port N     listen on 127.0.0.1:N (default 7000)
+//!   --log        a room keeps its frames; `GET /ws/ROOM?after=N` sends those after the Nth
+//!                behind the 101, in one send
 //!   --batch      frames published in one loop turn leave in one send per socket
 //!   --uring      send through io_uring, up to 1024 sends a system call
 //!   --shared-fds a second, sleeping thread: each system call then counts references
@@ -34,6 +36,8 @@ struct Conn {
 struct Room {
     members: Vec<i32>,
     pending: Vec<u8>,
+    log: Vec<u8>,
+    ends: Vec<usize>,
 }
 
 #[derive(Default)]
@@ -51,6 +55,7 @@ struct Floor {
     rooms: Vec<Room>,
     dirty: Vec<usize>,
     batch: bool,
+    log: bool,
     ring: Option<IoUring>,
     faults: Option<Faults>,
 }
@@ -185,6 +190,36 @@ impl Floor {
         }
     }
 
+    /// The 101, and behind it what the room has kept after the `after`th frame.
+    fn replay(&mut self, fd: i32, room: usize, after: usize, reply: &str) {
+        let Room { log, ends, .. } = &self.rooms[room];
+        let start = |n: usize| n.checked_sub(1).map_or(0, |last| ends[last]);
+        let missed = after.min(ends.len())..ends.len();
+        let c = self.conns[fd as usize].as_mut().unwrap();
+        let Some(f) = &mut self.faults else {
+            let mut data = Vec::with_capacity(reply.len() + log.len() - start(missed.start));
+            data.extend_from_slice(reply.as_bytes());
+            data.extend_from_slice(&log[start(missed.start)..]);
+            return send(self.ep, fd, c, &data);
+        };
+        send(self.ep, fd, c, reply.as_bytes());
+        let mut order: Vec<usize> = Vec::new();
+        for n in missed {
+            f.n += 1;
+            let due = |every: u64| every > 0 && f.n.is_multiple_of(every);
+            if !due(f.lossy) {
+                let at = order.len() - usize::from(due(f.swap) && !order.is_empty());
+                order.insert(at, n);
+            }
+            if due(f.dup) {
+                order.push(n);
+            }
+        }
+        for n in order {
+            send(self.ep, fd, c, &log[start(n)..ends[n]]);
+        }
+    }
+
     fn close(&mut self, fd: i32) {
         if let Some(c) = self.conns[fd as usize].take() {
             if let Some(r) = c.room {
@@ -209,6 +244,11 @@ impl Floor {
             }
             let path = head.split(|&b| b == b' ').nth(1).unwrap_or(b"").to_vec();
             if let Some(name) = path.strip_prefix(b"/ws/") {
+                let (name, after) = match find(name, b"?after=") {
+                    Some(at) => (&name[..at], std::str::from_utf8(&name[at + 7..]).ok()),
+                    None => (name, None),
+                };
+                let after = after.map(|n| n.parse().expect("a number"));
                 let key = header(head, "sec-websocket-key").unwrap_or("");
                 let mut h = Sha1::new();
                 h.update(key);
@@ -225,13 +265,21 @@ impl Floor {
                 c.room = Some(room);
                 c.slot = slot;
                 c.input = Vec::new();
-                send(self.ep, fd, c, reply.as_bytes());
+                match after {
+                    Some(after) => self.replay(fd, room, after, &reply),
+                    None => send(self.ep, fd, c, reply.as_bytes()),
+                }
                 return;
             }
             let body = c.input[end + 4..end + 4 + len].to_vec();
             c.input.drain(..end + 4 + len);
             if let Some(name) = path.strip_prefix(b"/publish/") {
                 let room = self.room(name);
+                if self.log {
+                    let Room { log, ends, .. } = &mut self.rooms[room];
+                    frame(&body, log);
+                    ends.push(log.len());
+                }
                 if self.batch {
                     if self.rooms[room].pending.is_empty() {
                         self.dirty.push(room);
@@ -311,6 +359,7 @@ fn main() {
         rooms: Vec::new(),
         dirty: Vec::new(),
         batch: flag("--batch"),
+        log: flag("--log"),
         ring: flag("--uring").then(|| {
             IoUring::builder()
                 .setup_single_issuer()

@@ -7,12 +7,14 @@
 mod publisher;
 mod socket;
 mod stats;
+mod storm;
 mod subscriber;
 mod target;
 mod traffic;
 
 use publisher::{PUBLISHER, Publisher};
 use stats::{Cpu, Histogram, memory, now};
+use storm::Storm;
 use subscriber::{Client, State};
 use target::Target;
 use traffic::Plan;
@@ -71,6 +73,8 @@ struct Load {
     in_flight: usize, // connections between connect() and subscribed
     last: u64,        // when the last message came
     plan: Option<Plan>,
+    keeps: bool, // whether clients keep what they need to come back
+    storm: Option<Storm>,
     trace: bool,
 }
 
@@ -178,7 +182,8 @@ fn main() {
         "saturate" => (1000, 1, 0.0, 5.0, 1.0, 1),
         "manyrooms" => (10_000, 1000, 500.0, 5.0, 1.0, 4),
         "publish" => (1000, 1000, 0.0, 5.0, 1.0, 16),
-        other => panic!("no scenario {other}: ramp idle fanout saturate manyrooms publish"),
+        "storm" => (10_000, 1, 0.0, 0.0, 1.0, 16),
+        other => panic!("no scenario {other}: ramp idle fanout saturate manyrooms publish storm"),
     };
     let conns = args.num("conns", conns as f64) as usize;
     let rooms = args.num("rooms", rooms as f64) as usize;
@@ -188,10 +193,7 @@ fn main() {
     let pub_conns = args.num("pub-conns", pub_conns as f64) as usize;
     let window = args.num("window", if scenario == "publish" { 1e9 } else { 4.0 }) as u64;
     let warmup = args.num("warmup", if secs > 0.0 { 1.0 } else { 0.0 });
-    let pids: Vec<i32> = args.get("pids").map_or(vec![], |f| {
-        let text = std::fs::read_to_string(f).unwrap_or_else(|e| panic!("{f}: {e}"));
-        text.split_whitespace().map(|p| p.parse().expect("a pid")).collect()
-    });
+    let pids = server_pids(&args);
     let t = Target::read(args.get("target").expect("--target FILE.toml"));
     unsafe {
         let lim = libc::rlimit { rlim_cur: 1_048_576, rlim_max: 1_048_576 };
@@ -225,6 +227,8 @@ fn main() {
         in_flight: 0,
         last: 0,
         plan: None,
+        keeps: scenario == "storm",
+        storm: None,
         trace: args.get("trace").is_some(),
     };
     let me = [std::process::id() as i32];
@@ -260,6 +264,9 @@ fn main() {
         add(
             serde_json::json!({"idle_server_cpu_percent": round(100.0 * s.total_us / s.wall_us), "closed": l.c.closed}),
         );
+    }
+    if scenario == "storm" {
+        add(l.storm(&args, pub_conns));
     }
     if secs > 0.0 && l.c.subscribed > 0 {
         l.open_publishers(pub_conns);
@@ -298,6 +305,9 @@ fn main() {
         }));
     }
     println!("{out}");
+    if scenario == "storm" {
+        return;
+    }
     let g = |k: &str| out.get(k).and_then(|v| v.as_f64()).unwrap_or(f64::NAN);
     eprintln!(
         "{:<16} {:<9} {:>6} conns | ramp {:>6.0}/s {:>6.1} us | {:>6.0} B/conn (kernel {:>6.0}) | {:>8} msgs, lost {} dup {} reorder {} | {:>6.2} us/msg ({:.2} user) | {:>7.0} msg/s at {:>3.0} % (load {:>3.0} %) | p50 {:.0} p99 {:.0} us",
@@ -320,6 +330,14 @@ fn main() {
         l.latency.us(0.5),
         l.latency.us(0.99)
     );
+}
+
+/// The server's processes, as the runner notes them.
+fn server_pids(args: &Args) -> Vec<i32> {
+    args.get("pids").map_or(vec![], |f| {
+        let text = std::fs::read_to_string(f).unwrap_or_else(|e| panic!("{f}: {e}"));
+        text.split_whitespace().map(|p| p.parse().expect("a pid")).collect()
+    })
 }
 
 fn round(v: f64) -> f64 {

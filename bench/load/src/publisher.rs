@@ -38,6 +38,13 @@ impl Load {
         }
     }
 
+    /// Closes them, with nothing under way.
+    pub(crate) fn close_publishers(&mut self) {
+        for p in self.pubs.drain(..) {
+            unsafe { libc::close(p.fd) };
+        }
+    }
+
     fn open_publisher(&self, k: usize) -> i32 {
         use std::os::fd::IntoRawFd;
         let port = self.t.publish.port.unwrap_or(self.t.port);

@@ -6,7 +6,8 @@ use memchr::memmem;
 use crate::Load;
 use crate::socket::{errno, http_answer, send_all, send_frame, set, sockaddr};
 use crate::stats::now;
-use crate::target::fill;
+use crate::storm::Kept;
+use crate::target::{Step, fill};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -25,15 +26,32 @@ pub(crate) struct Client {
     pub(crate) fd: i32,
     pub(crate) state: State,
     pub(crate) room: u32,
-    pub(crate) next: u32,     // the sequence number that is due
-    pub(crate) seen: u64,     // bit k: number next-1-k has come
-    pub(crate) unique: u32,   // distinct messages in the measured window
-    pub(crate) part: Vec<u8>, // an incomplete frame
+    pub(crate) next: u32,               // the sequence number that is due
+    pub(crate) seen: u64,               // bit k: number next-1-k has come
+    pub(crate) unique: u32,             // distinct messages in the measured window
+    pub(crate) part: Vec<u8>,           // an incomplete frame
+    pub(crate) kept: Option<Box<Kept>>, // for those that come back
 }
 
 impl Load {
     pub(crate) fn connect(&mut self, room: usize) {
         let i = self.clients.len();
+        let kept = self.t.resume.as_ref().filter(|_| self.keeps).map(|_| Box::default());
+        self.clients.push(Client {
+            fd: -1,
+            state: State::Closed,
+            room: room as u32,
+            next: 0,
+            seen: u64::MAX,
+            unique: 0,
+            part: Vec::new(),
+            kept,
+        });
+        self.open(i);
+    }
+
+    /// Opens the socket of a client that has none.
+    pub(crate) fn open(&mut self, i: usize) {
         let fd = unsafe {
             libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0)
         };
@@ -52,15 +70,8 @@ impl Load {
             let r = libc::connect(fd, (&raw const to).cast(), size);
             assert!(r == 0 || errno() == libc::EINPROGRESS, "connect: {}", std::io::Error::last_os_error());
         }
-        self.clients.push(Client {
-            fd,
-            state: State::Connecting,
-            room: room as u32,
-            next: 0,
-            seen: u64::MAX,
-            unique: 0,
-            part: Vec::new(),
-        });
+        let c = &mut self.clients[i];
+        (c.fd, c.state, c.part) = (fd, State::Connecting, Vec::new());
         self.in_flight += 1;
         self.epoll(libc::EPOLL_CTL_ADD, fd, libc::EPOLLOUT, i as u64);
     }
@@ -70,32 +81,45 @@ impl Load {
         if c.state == State::Closed {
             return;
         }
-        if c.state == State::Subscribed {
-            self.c.closed += 1;
+        let was_subscribed = c.state == State::Subscribed;
+        if was_subscribed {
             self.c.subscribed -= 1;
             self.rooms[c.room as usize].subs -= 1;
         } else {
             self.in_flight -= 1;
-            self.c.failed += 1;
-            if self.c.failed <= 3 {
-                eprintln!("client {i} failed: {why}: {}", String::from_utf8_lossy(&c.part));
-            }
         }
         c.state = State::Closed;
         unsafe { libc::close(c.fd) };
+        if self.storm.is_some() {
+            self.come_back(i, why);
+        } else if was_subscribed {
+            self.c.closed += 1;
+        } else {
+            self.c.failed += 1;
+            if self.c.failed <= 3 {
+                eprintln!("client {i} failed: {why}: {}", String::from_utf8_lossy(&self.clients[i].part));
+            }
+        }
+    }
+
+    /// What the target wants to hear.
+    fn script(&self) -> &[Step] {
+        let resume = self.t.resume.as_ref().filter(|_| self.storm.is_some());
+        resume.map_or(&self.t.subscribe, |resume| &resume.talk)
     }
 
     /// Sends what the subscribe script has to say at `step`; stops where it must wait.
     fn talk(&mut self, i: usize, mut step: usize) {
         let (fd, room) = (self.clients[i].fd, self.clients[i].room as usize);
         let opcode = if self.t.binary { 2 } else { 1 };
-        while let Some(s) = self.t.subscribe.get(step) {
+        while let Some(s) = self.script().get(step) {
             if s.expect.is_some() && self.clients[i].state != State::Talking(step as u8 | 128) {
                 self.clients[i].state = State::Talking(step as u8);
                 return;
             }
             if let Some(text) = &s.send {
-                send_frame(fd, opcode, &self.t.bytes(&fill(text, room, i)));
+                let text = self.with_kept(i, fill(text, room, i));
+                send_frame(fd, opcode, &self.t.bytes(&text));
             }
             step += 1;
         }
@@ -108,9 +132,11 @@ impl Load {
     pub(crate) fn connected(&mut self, i: usize) {
         let c = &self.clients[i];
         let (fd, room) = (c.fd, c.room as usize);
+        let again = self.t.resume.as_ref().filter(|_| self.storm.is_some());
+        let path = again.and_then(|resume| resume.ws_path.as_ref()).unwrap_or(&self.t.ws_path);
         let mut req = format!(
             "GET {} HTTP/1.1\r\nHost: {}:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n",
-            fill(&self.t.ws_path, room, i),
+            self.with_kept(i, fill(path, room, i)),
             self.t.host,
             self.t.port
         );
@@ -213,6 +239,9 @@ impl Load {
         if self.trace {
             eprintln!("< {i} {}", String::from_utf8_lossy(payload));
         }
+        if self.clients[i].kept.is_some() {
+            self.keep(i, payload);
+        }
         let mut rest = payload;
         let mut messages = 0;
         while let Some(p) = memmem::find(rest, b"~~") {
@@ -224,7 +253,7 @@ impl Load {
             messages += 1;
         }
         if let State::Talking(step) = self.clients[i].state {
-            let want = self.t.subscribe[step as usize].expect.as_deref().unwrap_or("");
+            let want = self.script()[step as usize].expect.as_deref().unwrap_or("");
             if memmem::find(payload, &self.t.bytes(want)).is_some() {
                 self.clients[i].state = State::Talking(step | 128);
                 self.talk(i, step as usize);
@@ -271,6 +300,9 @@ impl Load {
         self.c.unique += 1;
         self.latency.add(at.saturating_sub(sent));
         self.last = at;
+        if self.storm.is_some() {
+            self.recovered(i, at);
+        }
     }
 
     pub(crate) fn fetch_cookies(&mut self, n: usize) {
@@ -285,7 +317,9 @@ impl Load {
             });
             conn.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
             let path = fill(&c.path, i % self.rooms.len(), i);
-            write!(conn, "GET {path} HTTP/1.1\r\nHost: {}:{port}\r\n\r\n", self.t.host).unwrap();
+            // In one piece: what is sent in several waits for acknowledgements.
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {}:{port}\r\n\r\n", self.t.host);
+            conn.write_all(request.as_bytes()).unwrap();
             let mut data = Vec::new();
             let mut buf = [0; 4096];
             while http_answer(&data).is_none() {

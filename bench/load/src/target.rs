@@ -26,6 +26,31 @@ pub struct Target {
     #[serde(default)]
     pub replies: Vec<Reply>,
     pub publish: Publish,
+    /// What a client says that comes back, for the scenario `storm`.
+    pub resume: Option<Resume>,
+}
+
+/// Placeholders in its texts, beside the others: {epoch}, {offset} and {session}, which the client
+/// took from what it was sent, and {next}, the sequence number that is due.
+#[derive(Deserialize)]
+pub struct Resume {
+    /// Default: the same as the first time.
+    pub ws_path: Option<String>,
+    /// Talk after the handshake, in place of `subscribe`.
+    #[serde(default)]
+    pub talk: Vec<Step>,
+    /// The texts that values stand behind, in any frame: each ends before `"`, `,` or `}`.
+    #[serde(default)]
+    pub keep: Keep,
+}
+
+#[derive(Deserialize, Default)]
+pub struct Keep {
+    pub epoch: Option<String>,
+    pub offset: Option<String>,
+    pub session: Option<String>,
+    /// Milliseconds to wait before coming back.
+    pub retry: Option<String>,
 }
 
 #[derive(Deserialize)]
