@@ -1,17 +1,35 @@
 // Chromium, and pages whose every complaint is kept.
 
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { chromium } from "playwright-core";
 
+const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const FLAGS = [
   ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
   ...["--disable-component-update", "--disable-sync"],
 ];
 
-export function launch(flags = []) {
+/** Chromium; with its back/forward cache, which tests are spared by default, or without. */
+export function launch(flags = [], { caching = false } = {}) {
   return chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    executablePath: EXECUTABLE,
     args: [...FLAGS, ...flags],
+    ignoreDefaultArgs: caching ? ["--disable-back-forward-cache"] : [],
   });
+}
+
+/** Chromium for somebody who has told it to block all cookies, which blocks a page's storage as well. */
+export async function launchBlocking(t) {
+  const folder = await mkdtemp(join(tmpdir(), "twine-chromium-"));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  const settings = { profile: { default_content_setting_values: { cookies: 2 } } };
+  await mkdir(join(folder, "Default"));
+  await writeFile(join(folder, "Default/Preferences"), JSON.stringify(settings));
+  const context = await chromium.launchPersistentContext(folder, { executablePath: EXECUTABLE, args: FLAGS });
+  t.after(() => context.close());
+  return context;
 }
 
 /**

@@ -55,6 +55,34 @@ export class Hub {
     return this.#program.logged(pattern);
   }
 
+  /** Publishes, and gives the message's position. */
+  async publish(room, data) {
+    const answer = await fetch(`${this.url}/api/publish`, {
+      method: "POST",
+      headers: { Authorization: `Bearer ${this.key}`, "Content-Type": "application/json" },
+      body: JSON.stringify({ room, data }),
+    });
+    if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
+    return answer.json();
+  }
+
+  /** Publishes the numbers of a range, one after the other; gives the last one's position. */
+  async count(room, from, to) {
+    let last;
+    for (let n = from; n <= to; n += 1) last = await this.publish(room, n);
+    return last;
+  }
+
+  /** Waits until a room has so many subscribers. */
+  async subscribers(room, n) {
+    const headers = { Authorization: `Bearer ${this.key}` };
+    for (;;) {
+      const answer = await fetch(`${this.url}/api/rooms/${room}`, { headers });
+      if ((await answer.json()).subscribers === n) return;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
   /** Publishes by plain HTTP. */
   curl(room, data) {
     return run("curl", [

@@ -12,9 +12,10 @@ export class Site {
   static async serve(files) {
     const site = new Site();
     site.#server = createServer(({ url }, answer) => {
-      const file = files[url];
-      if (file === undefined) return answer.writeHead(url === "/favicon.ico" ? 204 : 404).end();
-      const { body = file, type = TYPES[url.split(".").at(-1)] ?? TYPES.html } = file;
+      const [path] = url.split("?");
+      const file = files[path];
+      if (file === undefined) return answer.writeHead(path === "/favicon.ico" ? 204 : 404).end();
+      const { body = file, type = TYPES[path.split(".").at(-1)] ?? TYPES.html } = file;
       answer.writeHead(200, { "Content-Type": type }).end(body);
     }).listen(0, "127.0.0.1");
     await once(site.#server, "listening");

@@ -99,6 +99,24 @@ test("a network that is cut and comes back", async (t) => {
   }
 });
 
+test("a page that is reloaded in mid-conversation shows each line once, also those that were said meanwhile", async (t) => {
+  const stage = await Stage.set(t);
+  const { hub } = stage;
+  const ada = await stage.person("Ada");
+  await hub.sdk("chat", numbered(1, 10));
+  await ada.sees("message 10");
+  await ada.page.reload();
+  await ada.sees("message 10");
+  await ada.page.goto("about:blank");
+  // More than the page asks for as history.
+  await hub.sdk("chat", numbered(11, 80));
+  await ada.page.goto(stage.url);
+  await ada.sees("message 80");
+  await hub.sdk("chat", ["the last one"]);
+  await ada.sees("the last one");
+  assert.deepEqual(await ada.texts(), [...numbered(11, 80), "the last one"]);
+});
+
 test("what is written while the network is cut is sent once", async (t) => {
   const { stage, network } = await behindNetwork(t);
   const ada = await stage.person("Ada");
