@@ -6,6 +6,7 @@ mod connection;
 mod cursor;
 mod listeners;
 mod stored;
+mod storm;
 mod subscribing;
 
 use twine_protocol::{
