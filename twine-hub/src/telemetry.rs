@@ -14,6 +14,8 @@ use prometheus_client::registry::{Registry, Unit};
 pub(crate) struct Telemetry {
     /// Open WebSocket connections.
     pub(crate) connections: Gauge,
+    /// Connections that wait for their sessions or for the store.
+    pub(crate) waiting: Gauge,
     /// Rooms in memory.
     pub(crate) rooms: Gauge,
     /// Subscriptions of all connections.
@@ -57,6 +59,7 @@ impl Default for Telemetry {
     fn default() -> Self {
         let mut telemetry = Self {
             connections: Gauge::default(),
+            waiting: Gauge::default(),
             rooms: Gauge::default(),
             subscriptions: Gauge::default(),
             published: Counter::default(),
@@ -79,6 +82,11 @@ impl Telemetry {
     fn register(&mut self) {
         let registry = &mut self.registry;
         registry.register("connections", "Open WebSocket connections", self.connections.clone());
+        registry.register(
+            "connections_waiting",
+            "Connections that wait for their sessions or for the store",
+            self.waiting.clone(),
+        );
         registry.register("rooms", "Rooms in memory", self.rooms.clone());
         registry.register("subscriptions", "Subscriptions of all connections", self.subscriptions.clone());
         registry.register(

@@ -116,8 +116,8 @@ codes! {
     MethodNotAllowed = "method_not_allowed", 405, None, false, "see the `Allow` header";
     /// The request is no WebSocket handshake.
     UpgradeRequired = "upgrade_required", 426, None, false, "connect with a WebSocket client";
-    /// The hub holds as many connections as it may.
-    Full = "full", 503, Some(C::Full), true, "retry later, or raise `max_connections`";
+    /// The hub holds as many connections as it may, or as many wait for it.
+    Full = "full", 503, Some(C::Full), true, "retry later, or raise `max_connections` or `max_waiting`";
     /// The hub is shutting down.
     Draining = "draining", 503, Some(C::Restart), true, "connect again, to another hub or later";
     /// The reader took nothing for too long. It is cut off without a close frame, which it could not read.

@@ -136,6 +136,8 @@ settings! {
     max_pending_bytes: usize = "64MiB", One, one(value::size), "a size like 64MiB";
     /// WebSocket connections at once; more are refused.
     max_connections: usize = "100000", One, one(value::count), "a number from 1";
+    /// WebSocket connections that may wait for their sessions or for the store; while so many do, new ones are told to come later.
+    max_waiting: usize = "10000", One, one(value::count), "a number from 1";
     /// HTTP connections at once, beside those of `/ws`; more wait to be accepted.
     max_http_connections: usize = "4096", One, one(value::count), "a number from 1";
     /// Rooms that one connection may be subscribed to.
@@ -244,6 +246,7 @@ impl Config {
         connection::Options {
             shards: self.shards,
             max_connections: self.max_connections,
+            max_waiting: self.max_waiting,
             connect_timeout: self.connect_timeout,
             heartbeat: self.heartbeat,
             max_frame: self.max_frame,

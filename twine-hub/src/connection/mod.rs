@@ -48,6 +48,9 @@ pub(crate) struct Options {
     pub shards: usize,
     /// Connections of this hub at most.
     pub max_connections: usize,
+    /// Connections that may wait for their sessions or for the store, before new ones are told to
+    /// come later.
+    pub max_waiting: usize,
     /// How long a client has for its `connect` frame.
     pub connect_timeout: Duration,
     /// Time between two pings. A client that is silent for two of them is gone.
@@ -71,6 +74,7 @@ impl Default for Options {
         Self {
             shards: 0,
             max_connections: 100_000,
+            max_waiting: 10_000,
             connect_timeout: Duration::from_secs(10),
             heartbeat: Duration::from_secs(25),
             max_frame: 64 << 10,

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use twine_protocol::{Connect, Connected, Position, RoomName, ServerFrame, SessionId, Subscribe};
+use twine_protocol::{Connect, Connected, ErrorCode, Position, RoomName, ServerFrame, SessionId, Subscribe};
 
 use super::Caller;
 use super::shard::{Key, Phase, Shard};
@@ -66,14 +66,19 @@ impl Caller {
 }
 
 impl Shard {
-    /// Takes the `connect` frame. Whoever comes with a cookie waits for the session that is theirs.
+    /// Takes the `connect` frame, unless the hub is busy with others. Whoever comes with a cookie waits for the session that is theirs.
     pub(super) fn connect(&mut self, key: Key, request: Connect) {
+        if self.is_busy() {
+            self.count_error(ErrorCode::Full);
+            return self.send_away(key, ErrorCode::Full);
+        }
         let until = clock::now() + ATTACH_TIMEOUT;
         let Some(connection) = self.connection(key) else { return };
         let Some(visitor) = connection.caller.as_deref().and_then(visitor) else {
             return self.open(key, Opening::default());
         };
         connection.phase = Phase::Attaching { until };
+        self.wait(key);
         self.look_in(key, ATTACH_TIMEOUT);
         let Connect { session, instance, prev, scope, token: _ } = request;
         let identity = Identity { visitor, subject: None, scope: scope.unwrap_or_default().into() };
@@ -128,6 +133,7 @@ impl Shard {
         let keeps_caller = self.permissions.is_some();
         let Some(connection) = self.connection(key) else { return };
         connection.phase = Phase::Open;
+        connection.waits = None;
         if !keeps_caller {
             connection.caller = None;
         }

@@ -66,8 +66,8 @@ pub(super) struct Connection {
     /// When it is looked at next, and the number of the alarm that is set for it.
     pub(super) look_at: Instant,
     pub(super) alarm: u32,
-    /// The read of the store under way, if one is.
-    pub(super) read: Option<u64>,
+    /// Held while it waits for its session, or for the one read of the store that it has under way.
+    pub(super) waits: Option<Waits>,
     /// Rooms that are being opened for it.
     pub(super) n_opening: usize,
     /// Which subscription catches up first next time.
@@ -84,6 +84,24 @@ pub(super) struct Connection {
     pub(super) caller: Option<Box<Caller>>,
     pub(super) session: Option<Box<Session>>,
     _place: Place,
+}
+
+/// One of the connections that wait for another thread, counted until dropped. How many there are
+/// says how busy the hub is: what it has to do for those that are there costs the same at any time,
+/// and what it has to do for those that come back goes through here.
+pub(super) struct Waits(Arc<Telemetry>);
+
+impl Waits {
+    fn begin(telemetry: &Arc<Telemetry>) -> Self {
+        telemetry.waiting.inc();
+        Self(telemetry.clone())
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.waiting.dec();
+    }
 }
 
 /// The life of a connection.
@@ -358,7 +376,7 @@ impl Shard {
             next_ping: now + self.options.heartbeat.mul_f64(spread),
             look_at: now,
             alarm: 0,
-            read: None,
+            waits: None,
             n_opening: 0,
             turn: 0,
             is_lagging: false,
@@ -372,7 +390,7 @@ impl Shard {
         self.telemetry.connections.inc();
         self.look_in(key, self.options.connect_timeout.min(self.options.heartbeat / 2));
         if self.draining.is_some() {
-            self.send_away(key);
+            self.send_away(key, ErrorCode::Draining);
         } else if !handover.read.is_empty() {
             self.feed(key, &mut handover.read.to_vec());
         }
@@ -558,16 +576,29 @@ impl Shard {
         self.draining = Some(until);
         let keys: Vec<Key> = self.keys().collect();
         for key in keys {
-            self.send_away(key);
+            self.send_away(key, ErrorCode::Draining);
         }
     }
 
     /// Asks a client to come back elsewhere or later, not all at once.
-    fn send_away(&mut self, key: Key) {
+    pub(super) fn send_away(&mut self, key: Key, code: ErrorCode) {
         let retry = u64::try_from(MAX_RETRY.mul_f64(fastrand::f64()).as_millis()).unwrap_or_default();
-        let code = ErrorCode::Draining;
         self.answer(key, frames::frame(&ServerFrame::Disconnect(Disconnect { code, retry })));
-        self.close(key, twine_protocol::CloseCode::Restart.as_u16(), code.as_str());
+        let close = code.close_code().unwrap_or(twine_protocol::CloseCode::Restart);
+        self.close(key, close.as_u16(), code.as_str());
+    }
+
+    /// Whether so many wait that who comes new has to come later.
+    pub(super) fn is_busy(&self) -> bool {
+        usize::try_from(self.telemetry.waiting.get()).is_ok_and(|n| n >= self.options.max_waiting)
+    }
+
+    /// A connection waits from now on, until its `waits` is dropped.
+    pub(super) fn wait(&mut self, key: Key) {
+        let waits = Waits::begin(&self.telemetry);
+        if let Some(connection) = self.connection(key) {
+            connection.waits = Some(waits);
+        }
     }
 
     fn keys(&self) -> impl Iterator<Item = Key> + '_ {

@@ -196,7 +196,7 @@ impl Shard {
                     // Once it takes more, all are looked at again.
                     return;
                 }
-                let is_reading = connection.read.is_some();
+                let is_reading = connection.waits.is_some();
                 let Some(subscription) = connection.subscriptions.get(at) else { break };
                 if subscription.ticket.is_some() || subscription.failed {
                     break;
@@ -335,9 +335,7 @@ impl Shard {
             // What was promised when it was answered is kept, however long it takes.
             request.recovery = matches!(subscription.state, State::Opening(_)).then_some(recovery);
         }
-        if let Some(connection) = self.connection(key) {
-            connection.read = Some(ticket);
-        }
+        self.wait(key);
         let inbox = self.inbox();
         let done = Box::new(move |result| inbox.push(Event::Steps { connection: key, room, ticket, result }));
         self.rooms.read(request, done);
@@ -346,7 +344,7 @@ impl Shard {
     /// A page that was asked for has come.
     pub(super) fn steps(&mut self, key: Key, room: u32, ticket: u64, result: Result<Steps, Arc<StoreError>>) {
         let Some(connection) = self.connection(key) else { return };
-        connection.read = None;
+        connection.waits = None;
         // Whatever comes of it, others may wait for their turn to read.
         self.lag(key);
         let Some(subscription) = self.subscription(key, room) else { return };

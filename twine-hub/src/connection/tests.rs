@@ -3,6 +3,7 @@
 
 mod recovery;
 mod sessions;
+mod storm;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
