@@ -20,6 +20,14 @@ export function launch(flags = [], { caching = false } = {}) {
   });
 }
 
+/** Chromium whose tabs hide each other. Under Playwright every page is seen, and Chromium freezes none that is. */
+export async function launchHiding(t) {
+  const { default: puppeteer } = await import("puppeteer-core");
+  const browser = await puppeteer.launch({ executablePath: EXECUTABLE, args: FLAGS });
+  t.after(() => browser.close());
+  return browser;
+}
+
 /** Chromium for somebody who has told it to block all cookies, which blocks a page's storage as well. */
 export async function launchBlocking(t) {
   const folder = await mkdtemp(join(tmpdir(), "twine-chromium-"));

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { launch, launchBlocking } from "../support/browser.js";
+import { launch, launchBlocking, launchHiding } from "../support/browser.js";
 import { Hub } from "../support/hub.js";
 import { Network } from "../support/proxy.js";
 import { NEW, RESUMED, Tab, apps, how, range } from "../support/tab.js";
@@ -18,6 +18,10 @@ before(async () => {
     "/cached": `watch(new Twine(HUB)); listen("cached");
       addEventListener("pageshow", ({ persisted }) => note({ type: "shown", persisted }));`,
     "/asleep": `watch(new Twine(HUB)); listen("asleep");`,
+    "/frozen": `watch(new Twine(HUB)); listen("frozen");
+      for (const type of ["visibilitychange", "freeze", "resume"]) {
+        document.addEventListener(type, () => note({ type }));
+      }`,
     "/blocked": `watch(new Twine(HUB)); listen("blocked");`,
     "/stopped": `watch(new Twine(HUB)); listen("stopped by " + location.search.slice(1));`,
   });
@@ -127,6 +131,39 @@ function send(processes, signal) {
     }
   }
 }
+
+test("a tab in the background that the browser has frozen until its connection is gone", async (t) => {
+  const background = await launchHiding(t);
+  const page = await background.newPage();
+  const ledger = () => page.evaluate(() => ledger());
+  const noted = (entry) => page.evaluate((entry) => noted(entry), entry);
+  const has = (data) => noted({ type: "message", room: "frozen", data });
+  await page.goto(`${site.at()}/frozen`);
+  await noted({ type: "subscribed" });
+  await hub.count("frozen", 1, 3);
+  await has(3);
+
+  await (await background.newPage()).bringToFront();
+  await noted({ type: "visibilitychange" });
+  const devtools = await page.createCDPSession();
+  await devtools.send("Page.setWebLifecycleState", { state: "frozen" });
+  await noted({ type: "freeze" });
+  await hub.count("frozen", 4, 30);
+  network.cut();
+  await hub.subscribers("frozen", 0);
+  await hub.count("frozen", 31, 60);
+  network.restore();
+  assert.equal((await ledger()).at(-1).type, "freeze", "nothing runs in a frozen page");
+
+  await page.bringToFront();
+  await has(60);
+  await hub.publish("frozen", 61);
+  await has(61);
+  const entries = await ledger();
+  const of = (kind) => entries.filter(({ type }) => type === kind);
+  assert.deepEqual(of("message").map(({ data }) => data), range(1, 61));
+  assert.deepEqual([of("gap"), of("error"), of("resume").length], [[], [], 1]);
+});
 
 test("where all cookies and storage are blocked a page goes on for as long as it is there", async (t) => {
   const tab = await Tab.open(await launchBlocking(t), `${site.at()}/blocked`);
