@@ -178,10 +178,12 @@ impl Room {
         self.link = Link::Live;
         self.stored = false;
         self.head = Some(frame.head);
-        self.acked = Some(position.clone());
         if frame.recovered != Some(false) {
+            self.acked = Some(position);
             return None;
         }
+        // That a loss was told is to be acknowledged too.
+        self.acked = None;
         let (from, to, count) = match frame.lost {
             Some(lost) => (lost.from, lost.to, lost.count),
             // What was asked for, and what is given instead.

@@ -156,21 +156,21 @@ impl Shard {
     /// Puts the session's cursor into a request that does not say where to start.
     pub(super) fn start_where_session_is(&mut self, key: Key, request: &mut Subscribe) {
         let Some(session) = self.connection(key).and_then(|c| c.session.as_deref()) else { return };
-        let Some(cursor) = session.cursor(&request.room) else { return };
-        match &mut request.after {
-            // What a fresh page read from storage may be older than what the session knows.
-            Some(after) if request.stored && *after < *cursor => *after = cursor.clone(),
-            Some(_) => {}
-            None => request.after = Some(cursor.clone()),
+        // What a page knows by itself counts, also where it was stored and the session has come further:
+        // a duplicate of the page may have taken that up, and what one has seen the other has not.
+        if request.after.is_none() {
+            request.after = session.cursor(&request.room).cloned();
         }
     }
 
     /// The session holds a room that is subscribed from `start` on. What comes again because history
-    /// was asked for was acknowledged before, unless some of it `is_lost`.
+    /// was asked for was acknowledged before. Where something before `start` `is_lost`, the client is
+    /// yet to say that it has heard so: until then whoever takes the session up is told of it too.
     pub(super) fn hold(&mut self, key: Key, request: &Subscribe, start: &Position, is_lost: bool) {
         let max = self.options.max_session_rooms;
         let cursor = match &request.after {
-            Some(after) if request.history.is_some() && !is_lost => after.max(start),
+            Some(after) if is_lost => after,
+            Some(after) if request.history.is_some() => after.max(start),
             _ => start,
         };
         if let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) {

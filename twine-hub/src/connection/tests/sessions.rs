@@ -6,6 +6,7 @@ use super::*;
 use crate::auth::Permissions;
 use crate::connection::Caller;
 use crate::session::CookieHash;
+use crate::store::page::Recovery;
 
 const ORIGIN: &str = "https://app.example";
 
@@ -196,18 +197,44 @@ async fn who_is_half_open_counts_as_gone_when_somebody_comes_for_the_session() {
     bench.end().await;
 }
 
+/// A page goes on where it was, whatever a duplicate of it, which took its session up meanwhile, or
+/// another page of the same browser has seen.
 #[tokio::test]
-async fn of_a_stored_cursor_and_the_sessions_the_later_counts() {
+async fn a_page_that_knows_its_cursor_goes_on_there_whatever_others_have_seen() {
     let bench = Bench::in_memory(&Options::default());
-    let session = bench.detached("").await;
-    let (mut client, _) = bench.visit(1, ORIGIN, &format!(r#""session":"{session}""#)).await;
-    let epoch = bench.rooms.epoch().clone();
-    for (offset, stored, starts) in [(1, true, 2), (3, true, 3), (1, false, 1)] {
-        let fields = format!(r#","after":{{"epoch":"{epoch}","offset":{offset}}},"stored":{stored}"#);
-        assert_eq!(client.ask("chat", &fields).await.offset.get(), starts, "{fields}");
-        for n in starts + 1..=4 {
+    let session = bench.detached(r#""instance":"i_duplicate""#).await;
+    for (session, offset) in [(&*session, 1), (&*session, 3), ("gone", 1)] {
+        let reloaded = format!(r#""session":"{session}","instance":"i_2","prev":"i_1""#);
+        let (mut client, _) = bench.visit(1, ORIGIN, &reloaded).await;
+        let epoch = bench.rooms.epoch();
+        let after = format!(r#","after":{{"epoch":"{epoch}","offset":{offset}}},"stored":true"#);
+        assert_eq!(client.ask("chat", &after).await.offset.get(), offset);
+        for n in offset + 1..=4 {
             assert_eq!(client.data().await, n.to_string());
         }
+        bench.leave(client).await;
+    }
+    bench.end().await;
+}
+
+/// The answer that tells a loss may get lost itself.
+#[tokio::test]
+async fn a_loss_is_told_until_it_is_acknowledged() {
+    let recovery = Recovery { max_messages: 1, ..Options::default().recovery };
+    let bench = Bench::in_memory(&Options { recovery, ..Options::default() });
+    let session = bench.detached(r#""instance":"i_1""#).await;
+    let again = format!(r#""session":"{session}","instance":"i_1""#);
+    for (is_told, acknowledges) in [(true, false), (true, true), (false, true)] {
+        let (mut client, _) = bench.visit(1, ORIGIN, &again).await;
+        let subscribed = client.subscribe("chat").await;
+        assert_eq!((subscribed.recovered, subscribed.lost.is_some()), (Some(!is_told), is_told));
+        assert_eq!(subscribed.offset.get(), 3);
+        assert_eq!(client.data().await, "4");
+        if acknowledges {
+            let start = Position { epoch: subscribed.epoch, offset: subscribed.offset };
+            client.acknowledge("chat", &start).await;
+        }
+        bench.leave(client).await;
     }
     bench.end().await;
 }
