@@ -59,8 +59,11 @@ export class Tab {
 
   /** The tab that its page opens. */
   async opens(url) {
-    const opened = new Promise((resolve) => this.page.context().once("page", (page) => resolve(new Tab(page))));
+    const opening = new Promise((resolve) => this.page.context().once("page", (page) => resolve(new Tab(page))));
     await this.page.evaluate((url) => void window.open(url), url);
+    const opened = await opening;
+    // At first it is an empty page.
+    await opened.page.waitForFunction(() => window.noted);
     return opened;
   }
 
