@@ -33,6 +33,8 @@ mod hub;
 mod rooms;
 mod seldom;
 mod session;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod telemetry;
 

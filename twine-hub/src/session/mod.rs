@@ -10,7 +10,7 @@
 //! be equal: the cookie (of which a hash is kept), the page's origin, the subject and the scope.
 
 mod keeper;
-mod store;
+pub(crate) mod store;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
