@@ -34,7 +34,9 @@ export function apps(hub, scripts) {
 }
 
 export class Tab {
-  /** What the hub answered to each `connect`. */
+  /** What its clients said first on each connection. */
+  greetings = [];
+  /** What the hub answered to that. */
   connections = [];
   #acknowledged = new Map();
   #waiting = new Set();
@@ -138,9 +140,10 @@ export class Tab {
     if (frame.type === "connected") this.connections.push(frame);
   }
 
-  #sent({ type, cursors = {} }) {
-    if (type !== "pong") return;
-    for (const [room, position] of Object.entries(cursors)) this.#acknowledged.set(room, position);
+  #sent(frame) {
+    if (frame.type === "connect") this.greetings.push(frame);
+    if (frame.type !== "pong") return;
+    for (const [room, position] of Object.entries(frame.cursors ?? {})) this.#acknowledged.set(room, position);
     for (const look of this.#waiting) look();
     this.#waiting.clear();
   }

@@ -72,6 +72,18 @@ test("a page that is reloaded in mid-burst", async (t) => {
   fine(tab, pages, "plain");
 });
 
+test("a reloaded page names the one before it, whose session it takes over while that is still connected", async (t) => {
+  const tab = await open(t, "/plain");
+  for (let loads = 0; loads < 3; loads += 1) {
+    if (loads > 0) await tab.page.reload();
+    await tab.ready("plain");
+  }
+  const [first, second, third] = tab.greetings;
+  assert.deepEqual([first.prev, second.prev, third.prev], [undefined, first.instance, second.instance]);
+  const [{ session }] = tab.connections;
+  assert.deepEqual([second.session, third.session], [session, session]);
+});
+
 test("a page that reloads itself within a callback", async (t) => {
   const tab = await open(t, "/restless");
   await tab.ready("restless");

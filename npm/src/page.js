@@ -12,11 +12,13 @@ export function watchPage(wake, leave) {
   const watched = new AbortController();
   const { signal } = watched;
   const { document } = globalThis;
+  // A page that goes is hidden after its `pagehide`.
+  let going = false;
   if (isPage()) {
     addEventListener("online", wake, { signal });
-    addEventListener("pagehide", () => leave(true), { signal });
-    addEventListener("pageshow", () => (leave(false), wake()), { signal });
-    document?.addEventListener("visibilitychange", () => (document.hidden ? leave(false) : wake()), { signal });
+    addEventListener("pagehide", () => leave((going = true)), { signal });
+    addEventListener("pageshow", () => (leave((going = false)), wake()), { signal });
+    document?.addEventListener("visibilitychange", () => (document.hidden ? leave(going) : wake()), { signal });
   }
   return () => watched.abort();
 }
