@@ -3,7 +3,7 @@
 use twine_protocol::{ClientFrame, CloseCode, Connected};
 
 use super::acks::Acks;
-use super::room::{Link, Waiting};
+use super::room::Link;
 use super::{ClosedReason, Core, Effect, Error, Outcome, SocketId, State, limits};
 
 /// Where the connection stands.
@@ -73,7 +73,7 @@ impl<P> Core<P> {
     }
 
     /// Ends the connection, and forgets the session and all rooms: the user has left, and whoever
-    /// connects next is somebody else.
+    /// connects next is somebody else. Calls that wait fail with [`Error::Closed`].
     pub fn forget(&mut self) {
         self.disconnect();
         self.config.connect.session = None;
@@ -81,10 +81,12 @@ impl<P> Core<P> {
         self.left.clear();
         for name in self.rooms.names() {
             self.retract(&name);
-            if let Some(room) = self.rooms.get_mut(&name) {
-                room.forget();
-            }
+            let Some(room) = self.rooms.get_mut(&name) else { continue };
+            // Those that were made after `disconnect`.
+            let calls = std::mem::take(&mut room.calls);
+            room.forget();
             self.rooms.tidy(&name);
+            self.fail(calls, &Error::Closed);
         }
         self.moved = true;
     }
@@ -275,9 +277,7 @@ impl<P> Core<P> {
                 room.withdraw();
             }
             self.rooms.tidy(&name);
-            for Waiting { call, .. } in calls {
-                self.complete(call, Err(Error::Closed));
-            }
+            self.fail(calls, &Error::Closed);
         }
     }
 

@@ -46,7 +46,7 @@ use twine_protocol::{CloseCode, Connect, Position, RoomName, ServerFrame, Sessio
 use backoff::Backoff;
 use connection::Phase;
 pub use effect::{CallId, ClosedReason, Delivery, Effect, Error, Outcome, SocketId, State};
-use room::Room;
+use room::{Room, Waiting};
 use rooms::Rooms;
 use subscriptions::Leaving;
 
@@ -182,6 +182,12 @@ impl<P> Core<P> {
     fn complete(&mut self, call: CallId, result: Result<Outcome, Error>) {
         self.n_calls -= 1;
         self.effects.push_back(Effect::Done(call, result));
+    }
+
+    fn fail(&mut self, calls: Vec<Waiting>, error: &Error) {
+        for Waiting { call, .. } in calls {
+            self.complete(call, Err(error.clone()));
+        }
     }
 
     fn report(&mut self, state: State) {

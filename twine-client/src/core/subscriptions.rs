@@ -84,9 +84,7 @@ impl<P> Core<P> {
         self.moved = true;
         self.rooms.tidy(name);
         self.retract(name);
-        for waiting in withdrawn {
-            self.complete(waiting.call, Err(Error::Withdrawn { room: name.clone() }));
-        }
+        self.fail(withdrawn, &Error::Withdrawn { room: name.clone() });
         match self.phase {
             Phase::Online(online) if wanted => self.leave(now, online.socket, name.clone(), Some(call)),
             _ => {
@@ -310,9 +308,7 @@ impl<P> Core<P> {
             self.effects.push_back(Effect::Error(error));
             return;
         }
-        for Waiting { call, .. } in calls {
-            self.complete(call, Err(error.clone()));
-        }
+        self.fail(calls, &error);
     }
 
     /// Asks the hub for a room, where it is wanted and there is a hub.

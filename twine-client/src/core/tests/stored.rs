@@ -149,3 +149,14 @@ fn who_leaves_takes_everything_along() {
     let ask = asked(&bench.effects());
     assert_eq!((ask.after, ask.stored), (None, false));
 }
+
+#[test]
+fn a_call_of_a_closed_client_fails_when_it_is_forgotten() {
+    let (mut bench, _) = Bench::online();
+    bench.core.disconnect();
+    bench.effects();
+    let waiting = bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    assert_eq!(bench.effects(), []);
+    bench.core.forget();
+    assert_eq!(bench.effects(), [Effect::Done(waiting, Err(Error::Closed))]);
+}
