@@ -6,13 +6,19 @@ const PATIENCE = 3000;
  * cookie and set another (`DELETE`).
  *
  * Two tabs that open at once would each get an id, and the one that lost would hold a session that
- * nobody can prove; so one asks at a time, where the browser has locks.
+ * nobody can prove; so one asks at a time, where the page may have locks.
  */
 export async function askForCookie(fetch, url, method = "GET") {
   // Engines of before 2022 have no such function.
   const signal = AbortSignal.timeout(PATIENCE);
-  const ask = () => fetch(url, { method, credentials: "include", cache: "no-store", signal });
-  const locks = globalThis.navigator?.locks;
-  const answer = await (locks ? locks.request(`twine-cookie ${url}`, { signal }, ask) : ask());
+  let asked;
+  const ask = () => (asked ??= fetch(url, { method, credentials: "include", cache: "no-store", signal }));
+  try {
+    await globalThis.navigator?.locks?.request(`twine-cookie ${url}`, { signal }, ask);
+  } catch {
+    // The page has no locks where its cookies are blocked, say.
+    signal.throwIfAborted();
+  }
+  const answer = await ask();
   if (!answer.ok) throw new Error(`${url} answered ${answer.status}`);
 }

@@ -4,8 +4,8 @@ const ROOMS = 1000;
 /** The longest that a page which is seen waits before it stores, in milliseconds. */
 const DELAY = 250;
 
-/** The keys that clients of this page are at. */
-const taken = new Set();
+/** The keys that clients of this page are at, of each storage. */
+const taken = new WeakMap();
 
 /** @throws TypeError where `storage` is none. */
 export function checkStorage(storage) {
@@ -26,7 +26,9 @@ export class Tab {
   prev;
   /** Where earlier clients were in rooms that this page has not named yet. */
   cursors = new Map();
+  /** None where nothing is to be stored, or can be. */
   #storage;
+  /** What the keys of all this hub's clients begin with. */
   #hub;
   #key;
   #save;
@@ -38,19 +40,23 @@ export class Tab {
 
   /** `save` calls `store` with what there is to be stored. */
   constructor(storage, hub, parts, save) {
-    this.#storage = storage;
     this.#hub = `twine ${hub} `;
     this.#key = this.#hub + JSON.stringify([...parts, place()]);
     this.#save = save;
     attempt(() => {
-      if (storage === "session") this.#storage = globalThis.sessionStorage;
+      // Elsewhere it is that of a whole process, or lasts longer than a tab.
+      if (storage === "session") this.#storage = globalThis.document && globalThis.sessionStorage;
+      else if (storage !== "none") this.#storage = storage;
     });
   }
 
   /** Takes up what was left here. While another client of the page is at it, this one keeps to memory. */
   open() {
-    if (this.#isOpen || taken.has(this.#key)) return;
-    taken.add(this.#key);
+    if (!this.#storage || this.#isOpen) return;
+    if (!taken.has(this.#storage)) taken.set(this.#storage, new Set());
+    const keys = taken.get(this.#storage);
+    if (keys.has(this.#key)) return;
+    keys.add(this.#key);
     this.#isOpen = true;
     // A client that comes back knows better than what it left.
     if (!this.#read) {
@@ -68,7 +74,7 @@ export class Tab {
   close() {
     if (!this.#isOpen) return;
     this.leave();
-    taken.delete(this.#key);
+    taken.get(this.#storage).delete(this.#key);
     this.#isOpen = false;
   }
 

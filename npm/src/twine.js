@@ -9,6 +9,8 @@ import { Room } from "./room.js";
 /** What calls reject with when the app itself has ended what they waited for. */
 const EXPECTED = ["closed", "disconnected", "withdrawn"];
 
+const closed = () => new TwineError("closed", MEANINGS.closed);
+
 /** The clients that are not closed: nothing else keeps one that the app let go of. */
 const open = new Set();
 
@@ -25,6 +27,8 @@ export class Twine {
   #starting = false;
   /** Whether the app wants a connection. */
   #wanted = false;
+  /** How often the app has ended that. */
+  #ends = 0;
   #early = [];
   #rooms = new Map();
   #state = "idle";
@@ -52,7 +56,15 @@ export class Twine {
 
   connect(options = {}) {
     // A connection that is made sooner would be that of whoever has left.
-    if (this.#forgetting) return this.#quiet(this.#forgetting.then(() => this.connect(options)));
+    if (this.#forgetting) {
+      const ends = this.#ends;
+      return this.#quiet(
+        this.#forgetting.then(() => {
+          if (ends !== this.#ends) throw closed();
+          return this.connect(options);
+        }),
+      );
+    }
     const { signal } = options;
     if (signal?.aborted) return this.#quiet(Promise.reject(signal.reason));
     const connected = this.#wanted && this.#state === "connected";
@@ -84,7 +96,7 @@ export class Twine {
     const again = this.#wanted || this.#again;
     this.disconnect();
     this.#again = again;
-    for (const { call } of this.#early.splice(0)) call.reject(new TwineError("closed", MEANINGS.closed));
+    for (const { call } of this.#early.splice(0)) call.reject(closed());
     for (const [name, room] of this.#rooms) {
       room.release();
       this.#tidy(name);
@@ -101,6 +113,7 @@ export class Twine {
 
   disconnect() {
     this.#wanted = this.#again = false;
+    this.#ends += 1;
     if (this.#driver) this.#driver.disconnect();
     else if (this.#starting) this.#raise("state", { state: "closed", reason: "disconnected" });
   }
@@ -167,7 +180,6 @@ export class Twine {
 
   #connect() {
     this.#wanted = true;
-    this.#host.tab.open();
     if (this.#driver) return this.#driver.connect();
     this.#raise("state", { state: "connecting" });
     if (this.#starting) return;
@@ -263,9 +275,10 @@ export class Twine {
       this.#unwatch = undefined;
       this.#host.tab.close();
       open.delete(this);
-    } else {
+    } else if (!this.#unwatch) {
       open.add(this);
-      this.#unwatch ??= watchPage(() => this.#driver?.wake(), (forGood) => this.#leave(forGood));
+      this.#host.tab.open();
+      this.#unwatch = watchPage(() => this.#driver?.wake(), (forGood) => this.#leave(forGood));
     }
   }
 

@@ -35,6 +35,30 @@ test("whatever is wrong with the fetch, the connection goes on", async () => {
   }
 });
 
+test("who may have no locks asks without: an opaque origin, say, or a page without cookies", async () => {
+  const request = async () => {
+    throw new DOMException("denied", "SecurityError");
+  };
+  const before = Object.getOwnPropertyDescriptor(globalThis, "navigator");
+  Object.defineProperty(globalThis, "navigator", { value: { locks: { request } }, configurable: true });
+  try {
+    const asked = [];
+    const fetch = async (_, { method }) => {
+      asked.push(method);
+      return new Response(null, { status: 204 });
+    };
+    const twine = new Twine("http://hub.test", { WebSocket: Line, fetch });
+    await twine.connect();
+    await twine.forget();
+    await twine.connect();
+    twine.disconnect();
+    assert.deepEqual(asked, ["GET", "DELETE", "GET"]);
+  } finally {
+    if (before) Object.defineProperty(globalThis, "navigator", before);
+    else delete globalThis.navigator;
+  }
+});
+
 test("an engine that is too old for a timeout connects without the cookie", async () => {
   const { timeout } = AbortSignal;
   AbortSignal.timeout = undefined;

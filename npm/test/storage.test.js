@@ -162,6 +162,50 @@ test("two clients of one page don't share what is stored, unless they have names
   assert.deepEqual(storage.all.map(({ cursors }) => cursors), [[["chat", at(0)]], [["news", at(0)]]]);
 });
 
+test("a client that stores nothing, or elsewhere, keeps nobody from storing", async () => {
+  const [storage, other] = [new Storage(), new Storage()];
+  const clients = [await client("none"), await client(other), await client(storage)];
+  await subscribe(clients.at(-1), "chat");
+  for (const twine of clients) twine.disconnect();
+  assert.deepEqual(storage.all.map(({ cursors }) => cursors), [[["chat", at(0)]]]);
+});
+
+test("where there is no page, a global storage is not a tab's: clients of one process start anew", async () => {
+  globalThis.sessionStorage = new Storage();
+  try {
+    const first = await client();
+    await subscribe(first, "chat", () => {});
+    Line.last.message("chat", 1, "one");
+    first.disconnect();
+    const second = await client();
+    assert.equal((await subscribe(second, "chat", () => {})).after, undefined);
+    second.disconnect();
+  } finally {
+    delete globalThis.sessionStorage;
+  }
+});
+
+test("a listener that disconnects and connects anew does not end the storing", async () => {
+  const storage = new Storage();
+  const twine = await client(storage);
+  const back = new Promise((resolve) => twine.on("state", ({ state }) => state === "connected" && resolve()));
+  await subscribe(twine, "chat", (data) => {
+    if (data !== "anew") return;
+    twine.disconnect();
+    twine.connect();
+  });
+  Line.last.message("chat", 1, "anew");
+  await back;
+  Line.last.agree();
+  const stored = storage.next();
+  Line.last.message("chat", 1, "one");
+  Line.last.message("chat", 2, "two");
+  await stored;
+  const [{ prev, cursors }] = storage.all;
+  twine.disconnect();
+  assert.deepEqual([prev, cursors], [undefined, [["chat", at(2)]]]);
+});
+
 test("what is stored and is not ours is ignored", async () => {
   const storage = new Storage();
   const first = await client(storage);
@@ -265,6 +309,16 @@ test("a client may be told to forget before it is there, and to stay away meanwh
   const forgotten = twine.forget();
   twine.disconnect();
   await assert.rejects(subscribed, { code: "closed" });
+  await forgotten;
+  assert.equal(twine.state, "closed");
+});
+
+test("who disconnects while it is forgotten stays away", async () => {
+  const twine = await client("none");
+  const forgotten = twine.forget();
+  const connected = twine.connect();
+  twine.disconnect();
+  await assert.rejects(connected, { code: "closed" });
   await forgotten;
   assert.equal(twine.state, "closed");
 });

@@ -4,6 +4,7 @@ export class Storage {
   isFull = false;
   writes = 0;
   #items = new Map();
+  #written = () => {};
 
   getItem(key) {
     this.#check();
@@ -15,6 +16,7 @@ export class Storage {
     if (this.isFull) throw new DOMException("full", "QuotaExceededError");
     this.writes += 1;
     this.#items.set(key, text);
+    this.#written();
   }
 
   removeItem(key) {
@@ -27,16 +29,14 @@ export class Storage {
     return [...this.#items.values()].map((text) => JSON.parse(text));
   }
 
+  /** Settles when something is stored next. */
+  next() {
+    return new Promise((resolve) => (this.#written = resolve));
+  }
+
   /** Puts something else in the place of what is stored. */
   spoil(text) {
     for (const key of this.#items.keys()) this.#items.set(key, text);
-  }
-
-  /** As a duplicated tab gets it. */
-  copy() {
-    const copy = new Storage();
-    copy.#items = new Map(this.#items);
-    return copy;
   }
 
   #check() {
