@@ -45,9 +45,7 @@ impl Session {
         self.rooms.retain(|(name, _)| *name != room);
         self.inherited.retain(|(name, _)| *name != room);
         self.rooms.push((room, cursor));
-        if self.rooms.len() > max {
-            self.rooms.remove(0);
-        }
+        self.rooms.drain(..self.rooms.len().saturating_sub(max));
     }
 
     pub(super) fn into_save(self) -> Save {

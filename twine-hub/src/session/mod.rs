@@ -12,8 +12,8 @@
 mod keeper;
 pub(crate) mod store;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -41,7 +41,8 @@ pub(crate) struct Options {
     pub max_sessions: usize,
     /// Sessions of one cookie; the oldest go first.
     pub max_per_cookie: usize,
-    /// Rooms of a session; the oldest go first.
+    /// Rooms of a session. Its connection keeps to it, for there a client could have it grow; here it
+    /// bounds what a session inherits.
     pub max_rooms: usize,
     /// New sessions a minute that one public address may have stored; 0 stands for any number.
     pub max_new_per_minute: u32,
@@ -175,16 +176,18 @@ pub(crate) enum Lost {
 pub(crate) struct Sessions(Arc<Shared>);
 
 struct Shared {
-    commands: Mutex<Option<Sender<Command>>>,
-    /// Saves that wait for the keeper.
-    waiting_saves: Arc<AtomicUsize>,
+    /// `None` says only that there are saves. What waits is bounded by those who ask: a connection has
+    /// one claim under way, and one end. Nothing of it is ever dropped.
+    commands: Mutex<Option<Sender<Option<Command>>>>,
+    saves: Arc<WaitingSaves>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Commands of one round at most.
+/// Saves that wait for the keeper, of each attachment the latest: it has everything again.
+type WaitingSaves = Mutex<BTreeMap<Ticket, Save>>;
+
+/// Commands of one round at most, beside the saves.
 const MAX_COMMANDS: usize = 1_024;
-/// Saves that may wait; more are dropped, for the next one of a session has everything again.
-const MAX_WAITING_SAVES: usize = 65_536;
 
 impl Sessions {
     /// Opens the store for sessions that goes with the one for messages, after that one: its lock
@@ -213,11 +216,11 @@ impl Sessions {
     /// A handle, and what has to be run for it.
     pub(crate) fn new(store: Box<dyn Store>, options: Options, telemetry: Arc<Telemetry>) -> (Self, Keeping) {
         let (commands, waiting) = channel();
-        let waiting_saves = Arc::<AtomicUsize>::default();
+        let saves = Arc::<WaitingSaves>::default();
         let keeper = Keeper::new(store, options, telemetry, Now::read());
-        let keeping = Keeping { keeper, waiting, waiting_saves: waiting_saves.clone() };
+        let keeping = Keeping { keeper, waiting, saves: saves.clone() };
         let commands = Mutex::new(Some(commands));
-        (Self(Arc::new(Shared { commands, waiting_saves, thread: Mutex::default() })), keeping)
+        (Self(Arc::new(Shared { commands, saves, thread: Mutex::default() })), keeping)
     }
 
     /// Claims a session for connection `key` of `holder`. `done` is called once, on the keeper's
@@ -230,27 +233,30 @@ impl Sessions {
         key: Key,
         done: Box<dyn FnOnce(Option<Attached>) + Send>,
     ) {
-        self.send(Command::Attach(Request { claim, holder, key, done: Done::new(done) }));
+        self.send(Some(Command::Attach(Request { claim, holder, key, done: Done::new(done) })));
     }
 
     /// Saves what these connections have acknowledged, soon.
     pub(crate) fn save(&self, saves: Vec<Save>) {
-        for save in saves {
-            if self.0.waiting_saves.load(Ordering::Relaxed) < MAX_WAITING_SAVES {
-                self.0.waiting_saves.fetch_add(1, Ordering::Relaxed);
-                self.send(Command::Save(save));
-            }
+        let is_first = {
+            let mut waiting = locked(&self.0.saves);
+            let is_first = waiting.is_empty();
+            waiting.extend(saves.into_iter().map(|save| (save.ticket, save)));
+            is_first
+        };
+        if is_first {
+            self.send(None);
         }
     }
 
     /// Saves it for the last time: its connection has ended.
     pub(crate) fn detach(&self, save: Save) {
-        self.send(Command::Detach(save));
+        self.send(Some(Command::Detach(save)));
     }
 
     /// Answers [`Holder::probe`].
     pub(crate) fn alive(&self, session: SessionId, ticket: Ticket) {
-        self.send(Command::Alive { session, ticket });
+        self.send(Some(Command::Alive { session, ticket }));
     }
 
     /// Removes all sessions of a cookie; the connections that hold one lose it.
@@ -259,7 +265,7 @@ impl Sessions {
     /// Where the store fails: then they may still be there.
     pub(crate) async fn forget(&self, cookie: CookieHash) -> Result<(), Arc<StoreError>> {
         let (done, forgotten) = oneshot::channel();
-        self.send(Command::Forget { cookie, done });
+        self.send(Some(Command::Forget { cookie, done }));
         forgotten.await.unwrap_or_else(|_| Err(Arc::new(self.ended())))
     }
 
@@ -274,7 +280,7 @@ impl Sessions {
     }
 
     /// Hands a command over. One that a closed keeper doesn't take is dropped, which answers it.
-    fn send(&self, command: Command) {
+    fn send(&self, command: Option<Command>) {
         if let Some(commands) = &*locked(&self.0.commands) {
             drop(commands.send(command));
         }
@@ -291,8 +297,8 @@ impl Sessions {
 /// What the keeper's thread owns, and does in rounds.
 pub(crate) struct Keeping {
     keeper: Keeper,
-    waiting: Receiver<Command>,
-    waiting_saves: Arc<AtomicUsize>,
+    waiting: Receiver<Option<Command>>,
+    saves: Arc<WaitingSaves>,
 }
 
 impl Keeping {
@@ -303,13 +309,13 @@ impl Keeping {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return false,
         };
-        let round = first.into_iter().chain(self.waiting.try_iter()).take(MAX_COMMANDS);
-        let round = round.inspect(|command| {
-            if matches!(command, Command::Save(_)) {
-                self.waiting_saves.fetch_sub(1, Ordering::Relaxed);
-            }
-        });
-        self.keeper.round(round, Now::read());
+        let commands: Vec<_> = first.into_iter().chain(self.waiting.try_iter()).take(MAX_COMMANDS).collect();
+        // After the commands were fetched: what was saved before one of them was asked for is done
+        // before it. The other way round nothing is wrong, for a save of an attachment that is over has
+        // no effect.
+        let saves = std::mem::take(&mut *locked(&self.saves));
+        let saves = saves.into_values().map(Command::Save);
+        self.keeper.round(saves.chain(commands.into_iter().flatten()), Now::read());
         true
     }
 }

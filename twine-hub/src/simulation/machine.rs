@@ -292,8 +292,12 @@ impl Store for Mortal {
         self.store.of_cookie(cookie)
     }
 
-    fn insert(&mut self, session: &Session) -> Result<(), StoreError> {
-        self.burn().insert(session)
+    fn rooms(&mut self, id: &SessionId) -> Result<Option<Cursors>, StoreError> {
+        self.store.rooms(id)
+    }
+
+    fn insert(&mut self, session: &Session, rooms: &Cursors) -> Result<(), StoreError> {
+        self.burn().insert(session, rooms)
     }
 
     fn attach(&mut self, id: &SessionId, instance: Option<&InstanceId>) -> Result<(), StoreError> {
@@ -308,16 +312,16 @@ impl Store for Mortal {
         self.burn().save(id, rooms)
     }
 
-    fn remove(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+    fn take(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+        self.burn().take(id)
+    }
+
+    fn remove(&mut self, id: &SessionId) -> Result<(), StoreError> {
         self.burn().remove(id)
     }
 
-    fn longest_detached(&mut self) -> Result<Option<SessionId>, StoreError> {
-        self.store.longest_detached()
-    }
-
-    fn attached(&mut self) -> Result<Vec<SessionId>, StoreError> {
-        self.store.attached()
+    fn remove_longest_detached(&mut self) -> Result<bool, StoreError> {
+        self.burn().remove_longest_detached()
     }
 
     fn expire(&mut self, cut: u64, limit: usize) -> Result<usize, StoreError> {

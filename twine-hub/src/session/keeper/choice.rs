@@ -2,10 +2,23 @@
 
 use std::collections::{HashMap, HashSet};
 
-use twine_protocol::RoomName;
+use twine_protocol::{RoomName, SessionId};
 
 use crate::session::store::Session;
 use crate::session::{Claim, Cursors, How, Identity};
+
+/// The sessions of a cookie, in the order of their creation.
+pub(super) struct Known {
+    pub(super) stored: Vec<Session>,
+    /// Those without rooms, all of them attached.
+    pub(super) fresh: Vec<Session>,
+}
+
+impl Known {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Session> + Clone {
+        self.stored.iter().chain(&self.fresh)
+    }
+}
 
 /// Sessions that one claim has pinged at most, the latest.
 const MAX_PROBES: usize = 8;
@@ -23,11 +36,13 @@ pub(super) enum Choice<'a> {
     New,
 }
 
-/// Chooses among `sessions`, those of the claim's cookie in the order of their creation. One of them
-/// is attached if it has no time of detaching.
-pub(super) fn choose<'a>(claim: &Claim, sessions: &'a [Session]) -> Choice<'a> {
+/// Chooses among the sessions of the claim's cookie. One of them is attached if it has no time of
+/// detaching.
+pub(super) fn choose<'a>(claim: &Claim, known: &'a Known) -> Choice<'a> {
     // Whoever names a session of somebody else is answered as if there were none.
-    let mut own = sessions.iter().filter(|session| is_of(session, &claim.identity));
+    let is_own = |session: &&Session| is_of(session, &claim.identity);
+    let mut own = known.all().filter(is_own);
+    let stored = known.stored.iter().filter(is_own);
     if let Some(named) = &claim.session {
         return match own.find(|session| session.id == *named) {
             None => Choice::New,
@@ -39,16 +54,18 @@ pub(super) fn choose<'a>(claim: &Claim, sessions: &'a [Session]) -> Choice<'a> {
     }
     // It may have been given one already, in an answer that was lost.
     let is_again = |session: &&Session| claim.instance.is_some() && session.instance == claim.instance;
-    if let Some(session) = own.clone().find(is_again) {
-        let how = if session.rooms.is_empty() { How::New } else { How::Adopted };
-        return Choice::Take(session, how);
+    if let Some(session) = stored.clone().find(is_again) {
+        return Choice::Take(session, How::Adopted);
     }
-    let detached = own.clone().filter(|session| session.detached.is_some());
+    if let Some(session) = own.find(is_again) {
+        return Choice::Take(session, How::New);
+    }
+    let detached = stored.clone().filter(|session| session.detached.is_some());
     if let Some(session) = detached.max_by_key(|session| session.detached) {
         return Choice::Take(session, How::Adopted);
     }
     // One without rooms is not worth waiting for.
-    let mut live: Vec<_> = own.filter(|session| !session.rooms.is_empty()).collect();
+    let mut live: Vec<_> = stored.collect();
     live.drain(..live.len().saturating_sub(MAX_PROBES));
     if live.is_empty() { Choice::New } else { Choice::Probe(live) }
 }
@@ -70,26 +87,50 @@ fn is_same_page(session: &Session, claim: &Claim) -> bool {
     holder.is_some() && (holder == claim.instance.as_ref() || holder == claim.prev.as_ref())
 }
 
-/// Where rooms start that are not among `rooms`: the latest cursors of the user's detached sessions,
-/// of at most `max` rooms, those of the sessions detached last.
-pub(super) fn inherited(identity: &Identity, rooms: &Cursors, sessions: &[Session], max: usize) -> Cursors {
-    let is_detached = |session: &&Session| session.detached.is_some() && is_of_same_user(session, identity);
-    let mut detached: Vec<_> = sessions.iter().filter(is_detached).collect();
+/// The detached sessions of a user other than `session`, those detached last first: what they know of
+/// rooms that it does not have is where those start.
+pub(super) fn bequeathing<'a>(
+    identity: &Identity,
+    session: &SessionId,
+    stored: &'a [Session],
+) -> Vec<&'a Session> {
+    let is_detached = |other: &&Session| other.detached.is_some() && other.id != *session;
+    let of_user = stored.iter().filter(|other| is_of_same_user(other, identity));
+    let mut detached: Vec<_> = of_user.filter(is_detached).collect();
     detached.sort_by_key(|session| std::cmp::Reverse(session.detached));
-    let own: HashSet<&RoomName> = rooms.iter().map(|(room, _)| room).collect();
-    let mut places = HashMap::new();
-    let mut found: Cursors = Vec::new();
-    let others = detached.iter().flat_map(|session| &session.rooms);
-    for (room, position) in others.filter(|(room, _)| !own.contains(room)) {
-        let place: Option<usize> = places.get(room).copied();
-        if let Some((_, latest)) = place.and_then(|place| found.get_mut(place)) {
-            if *latest < *position {
-                latest.clone_from(position);
+    detached
+}
+
+/// The latest cursors of rooms that a session does not have itself.
+pub(super) struct Inheritance<'a> {
+    own: HashSet<&'a RoomName>,
+    places: HashMap<RoomName, usize>,
+    found: Cursors,
+}
+
+impl<'a> Inheritance<'a> {
+    pub(super) fn new(own: &'a Cursors) -> Self {
+        let own = own.iter().map(|(room, _)| room).collect();
+        Self { own, places: HashMap::new(), found: Cursors::new() }
+    }
+
+    pub(super) fn add(&mut self, rooms: Cursors) {
+        for (room, position) in rooms {
+            let place = self.places.get(&room).copied();
+            if let Some((_, latest)) = place.and_then(|place| self.found.get_mut(place)) {
+                if *latest < position {
+                    *latest = position;
+                }
+            } else if !self.own.contains(&room) {
+                self.places.insert(room.clone(), self.found.len());
+                self.found.push((room, position));
             }
-        } else if found.len() < max {
-            places.insert(room, found.len());
-            found.push((room.clone(), position.clone()));
         }
     }
-    found
+
+    /// At most `max` of them.
+    pub(super) fn into_cursors(mut self, max: usize) -> Cursors {
+        self.found.truncate(max);
+        self.found
+    }
 }

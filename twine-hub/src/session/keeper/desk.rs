@@ -261,8 +261,8 @@ impl Desk {
 
     /// The rooms of a session in the store.
     pub(super) fn saved(&mut self, of: CookieHash, session: &SessionId) -> Option<Cursors> {
-        let found = self.in_store(of).into_iter().find(|stored| stored.id == *session);
-        found.map(|session| session.rooms)
+        let is_there = self.in_store(of).iter().any(|stored| stored.id == *session);
+        is_there.then(|| self.keeper.store.rooms(session).unwrap().unwrap())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which connections hold which sessions.
+//! Which connections hold which sessions. What a round changes is undone where it fails.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,6 +12,7 @@ use crate::session::store::Session;
 use crate::session::{CookieHash, Holder, Ticket};
 
 /// The connection that a session is attached to.
+#[derive(Clone)]
 pub(super) struct Attachment {
     pub(super) ticket: Ticket,
     pub(super) holder: Arc<dyn Holder>,
@@ -36,15 +37,13 @@ pub(super) struct Held {
     attachments: HashMap<SessionId, Attachment>,
     /// Sessions of a cookie that are not in the store, oldest first.
     fresh_of: HashMap<CookieHash, Vec<SessionId>>,
+    /// What the round under way has changed, as it was before.
+    before: HashMap<SessionId, Option<Attachment>>,
 }
 
 impl Held {
     pub(super) fn len(&self) -> usize {
         self.attachments.len()
-    }
-
-    pub(super) fn contains(&self, id: &SessionId) -> bool {
-        self.attachments.contains_key(id)
     }
 
     pub(super) fn get_mut(&mut self, id: &SessionId) -> Option<&mut Attachment> {
@@ -56,38 +55,79 @@ impl Held {
         self.attachments.get_mut(id).filter(|attachment| attachment.ticket == ticket)
     }
 
+    pub(super) fn is_fresh(&self, id: &SessionId) -> bool {
+        self.attachments.get(id).is_some_and(|attachment| attachment.fresh.is_some())
+    }
+
     pub(super) fn insert(&mut self, id: SessionId, attachment: Attachment) {
+        self.remember(&id);
+        self.put(id, attachment);
+    }
+
+    pub(super) fn remove(&mut self, id: &SessionId) -> Option<Attachment> {
+        self.remember(id);
+        self.pull(id)
+    }
+
+    /// Notes that the session is not in the store.
+    pub(super) fn set_fresh(&mut self, id: &SessionId, fresh: Box<Fresh>) {
+        if let Some(attachment) = self.remove(id) {
+            self.put(id.clone(), Attachment { fresh: Some(fresh), ..attachment });
+        }
+    }
+
+    /// Notes that it is.
+    pub(super) fn set_stored(&mut self, id: &SessionId) {
+        if let Some(attachment) = self.remove(id) {
+            self.put(id.clone(), Attachment { fresh: None, ..attachment });
+        }
+    }
+
+    /// The round is in the store.
+    pub(super) fn commit(&mut self) {
+        self.before.clear();
+    }
+
+    /// The round is not: everything is attached as it was before, and as the store has it.
+    pub(super) fn rollback(&mut self) {
+        let mut before: Vec<_> = std::mem::take(&mut self.before).into_iter().collect();
+        // The oldest first, as they are among those of their cookie.
+        before.sort_by_key(|(_, attachment)| attachment.as_ref().map(|attachment| attachment.ticket));
+        for (id, before) in before {
+            let after = self.pull(&id);
+            let Some(mut attachment) = before else { continue };
+            if let Some(after) = after.filter(|after| after.ticket == attachment.ticket) {
+                // Claims go on waiting.
+                attachment.asked_by = after.asked_by;
+            }
+            self.put(id, attachment);
+        }
+    }
+
+    fn remember(&mut self, id: &SessionId) {
+        if !self.before.contains_key(id) {
+            self.before.insert(id.clone(), self.attachments.get(id).cloned());
+        }
+    }
+
+    fn put(&mut self, id: SessionId, attachment: Attachment) {
         if let Some(fresh) = &attachment.fresh {
             self.fresh_of.entry(fresh.session.cookie).or_default().push(id.clone());
         }
         self.attachments.insert(id, attachment);
     }
 
-    pub(super) fn remove(&mut self, id: &SessionId) -> Option<Attachment> {
-        let fresh = self.take_fresh(id);
+    fn pull(&mut self, id: &SessionId) -> Option<Attachment> {
         let attachment = self.attachments.remove(id)?;
-        Some(Attachment { fresh, ..attachment })
-    }
-
-    /// Notes that the session is not in the store.
-    pub(super) fn set_fresh(&mut self, id: &SessionId, fresh: Box<Fresh>) {
-        if let Some(attachment) = self.attachments.get_mut(id) {
-            self.fresh_of.entry(fresh.session.cookie).or_default().push(id.clone());
-            attachment.fresh = Some(fresh);
-        }
-    }
-
-    /// Notes that it is.
-    pub(super) fn take_fresh(&mut self, id: &SessionId) -> Option<Box<Fresh>> {
-        let fresh = self.attachments.get_mut(id)?.fresh.take()?;
-        let cookie = fresh.session.cookie;
-        if let Some(ids) = self.fresh_of.get_mut(&cookie) {
+        if let Some(Fresh { session, .. }) = attachment.fresh.as_deref()
+            && let Some(ids) = self.fresh_of.get_mut(&session.cookie)
+        {
             ids.retain(|other| other != id);
             if ids.is_empty() {
-                self.fresh_of.remove(&cookie);
+                self.fresh_of.remove(&session.cookie);
             }
         }
-        Some(fresh)
+        Some(attachment)
     }
 
     /// The sessions of a cookie that are not in the store, oldest first.

@@ -16,13 +16,15 @@
 //!
 //! A session without rooms is *fresh*: it is kept beside its attachment only, and gone with it.
 //!
-//! Where the store fails, a whole round does: its claims are answered without a session, its saves
-//! are dropped, and who lost a session in it stays without. What the store then still notes as
-//! attached is detached in the first round that works again.
+//! Where the store fails, a whole round does, as if it had never been: nobody gets a session in it or
+//! loses one. Its claims are answered without; its saves, and the ends of connections, are kept for
+//! the first round that works again, for those who sent them do not send them twice.
 
 mod choice;
 #[cfg(test)]
 mod desk;
+#[cfg(test)]
+mod faults;
 mod held;
 #[cfg(test)]
 mod model;
@@ -31,7 +33,7 @@ mod newcomers;
 mod tests;
 mod waiting;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +41,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use twine_protocol::SessionId;
 
-use self::choice::Choice;
+use self::choice::{Choice, Inheritance, Known};
 use self::held::{Attachment, Fresh, Held};
 use self::newcomers::Newcomers;
 use self::waiting::{ClaimId, Waiter, Waiting};
@@ -101,8 +103,9 @@ pub(super) struct Keeper {
     newcomers: Newcomers,
     last_ticket: u64,
     next_chores: Instant,
-    /// Whether the store may note sessions as attached that are not.
-    has_strays: bool,
+    /// The last that attachments had saved in rounds that failed: to be done in the next one. An
+    /// attachment whose connection has ended stays in force until then.
+    owed: BTreeMap<Ticket, Command>,
     failures: Seldom,
     round: Round,
 }
@@ -113,8 +116,10 @@ struct Round {
     effects: Vec<Effect>,
     /// Claims that have nothing to wait for any more.
     ready: VecDeque<Request>,
-    /// Sessions that were fresh before it.
-    stored: Vec<(SessionId, Ticket, Box<Fresh>)>,
+    /// Saves that were made, in their order.
+    saves: Vec<Command>,
+    /// Addresses that have had a new session stored.
+    admitted: Vec<IpAddr>,
     /// Sessions that bounds have cost.
     dropped: Vec<Bound>,
 }
@@ -163,7 +168,7 @@ impl Keeper {
             waiting: Waiting::default(),
             last_ticket: 0,
             next_chores: now.instant,
-            has_strays: false,
+            owed: BTreeMap::new(),
             failures: Seldom::default(),
             round: Round::default(),
         }
@@ -176,11 +181,10 @@ impl Keeper {
 
     /// Does what it is asked and what is due, commits it, and tells everybody.
     pub(super) fn round(&mut self, commands: impl Iterator<Item = Command>, now: Now) {
-        let mut commands = commands.fuse();
+        let mut commands = std::mem::take(&mut self.owed).into_values().chain(commands).fuse();
         let done = self
             .store
             .begin()
-            .and_then(|()| self.detach_strays(now))
             .and_then(|()| commands.try_for_each(|command| self.obey(command, now)))
             .and_then(|()| self.chores(now))
             .and_then(|()| self.store.commit());
@@ -194,8 +198,16 @@ impl Keeper {
     fn obey(&mut self, command: Command, now: Now) -> Result<(), StoreError> {
         match command {
             Command::Attach(request) => self.attach(request, Patience::Waits, now)?,
-            Command::Save(save) => self.save(save, now)?,
-            Command::Detach(save) => self.detach(save, now)?,
+            Command::Save(save) => {
+                let saved = self.save(&save, now);
+                self.round.saves.push(Command::Save(save));
+                saved?;
+            }
+            Command::Detach(save) => {
+                let detached = self.detach(&save, now);
+                self.round.saves.push(Command::Detach(save));
+                detached?;
+            }
             Command::Alive { session, ticket } => self.alive(&session, ticket),
             Command::Forget { cookie, done } => self.forget(cookie, done)?,
         }
@@ -233,26 +245,67 @@ impl Keeper {
     fn attach(&mut self, request: Request, patience: Patience, now: Now) -> Result<(), StoreError> {
         let claim = &request.claim;
         let (cookie, cut) = (claim.identity.visitor.cookie, self.cut(now));
-        let mut sessions = self.sessions_of(cookie)?;
-        sessions.retain(|session| session.detached.is_none_or(|time| time >= cut));
-        match choice::choose(claim, &sessions) {
+        let mut known = self.known(cookie)?;
+        known.stored.retain(|session| session.detached.is_none_or(|time| time >= cut));
+        match choice::choose(claim, &known) {
             Choice::Take(session, how) => {
+                let Some(rooms) = self.rooms(&session.id)? else {
+                    return self.attach(request, patience, now);
+                };
+                let inherited = self.inherited(&claim.identity, &session.id, &rooms, &known)?;
                 let mut fresh = self.release(&session.id, Some(Lost::TakenOver));
                 match &mut fresh {
                     Some(fresh) => fresh.session.instance.clone_from(&claim.instance),
                     None => self.store.attach(&session.id, claim.instance.as_ref())?,
                 }
-                let rooms = session.rooms.clone();
-                self.hold(request, session.id.clone(), fresh, how, rooms, &sessions);
+                self.hold(request, session.id.clone(), fresh, how, rooms, inherited);
             }
-            Choice::Copy(session) => self.begin(request, How::Copied, session.rooms.clone(), &sessions),
+            Choice::Copy(session) => match self.rooms(&session.id)? {
+                Some(rooms) => self.begin(request, How::Copied, rooms, &known)?,
+                None => return self.attach(request, patience, now),
+            },
             Choice::Probe(live) if patience == Patience::Waits => {
                 let live = live.into_iter().map(|session| session.id.clone()).collect();
                 self.probe(request, live, now);
             }
-            Choice::Probe(_) | Choice::New => self.begin(request, How::New, Cursors::new(), &sessions),
+            Choice::Probe(_) | Choice::New => self.begin(request, How::New, Cursors::new(), &known)?,
         }
         Ok(())
+    }
+
+    /// The rooms of a session; `None` where it is gone, for they could not be read.
+    fn rooms(&mut self, id: &SessionId) -> Result<Option<Cursors>, StoreError> {
+        if self.held.is_fresh(id) {
+            return Ok(Some(Cursors::new()));
+        }
+        let rooms = self.store.rooms(id)?;
+        if rooms.is_none() {
+            self.release(id, Some(Lost::Forgotten));
+        }
+        Ok(rooms)
+    }
+
+    /// Where rooms start that are not among the session's own. Whoever has many sessions must not have
+    /// them all read for each claim: those detached last are, until as many rooms were read as one
+    /// session may have.
+    fn inherited(
+        &mut self,
+        identity: &Identity,
+        session: &SessionId,
+        own: &Cursors,
+        known: &Known,
+    ) -> Result<Cursors, StoreError> {
+        let mut inheritance = Inheritance::new(own);
+        let mut n_read = 0;
+        for other in choice::bequeathing(identity, session, &known.stored) {
+            if n_read >= self.options.max_rooms {
+                break;
+            }
+            let rooms = self.store.rooms(&other.id)?.unwrap_or_default();
+            n_read += rooms.len();
+            inheritance.add(rooms);
+        }
+        Ok(inheritance.into_cursors(self.options.max_rooms))
     }
 
     /// Answers the claims for which there is nothing more to wait for.
@@ -263,20 +316,18 @@ impl Keeper {
         Ok(())
     }
 
-    /// The sessions of a cookie, in the order of their creation, those in the store first.
-    fn sessions_of(&mut self, cookie: CookieHash) -> Result<Vec<Session>, StoreError> {
-        let mut sessions = self.store.of_cookie(cookie)?;
-        sessions.extend(self.held.fresh_of(cookie).cloned());
-        Ok(sessions)
+    fn known(&mut self, cookie: CookieHash) -> Result<Known, StoreError> {
+        let stored = self.store.of_cookie(cookie)?;
+        Ok(Known { stored, fresh: self.held.fresh_of(cookie).cloned().collect() })
     }
 
     /// Gives a claim a session of its own, with these rooms to begin with.
-    fn begin(&mut self, request: Request, how: How, rooms: Cursors, sessions: &[Session]) {
+    fn begin(&mut self, request: Request, how: How, rooms: Cursors, known: &Known) -> Result<(), StoreError> {
         let id = match mint() {
             Ok(id) => id,
             Err(error) => {
                 self.failures.say(|unsaid| tracing::error!(%error, unsaid, "no random bytes for a session"));
-                return;
+                return Ok(());
             }
         };
         let Claim { identity: Identity { visitor, subject, scope }, instance, .. } = request.claim.clone();
@@ -293,10 +344,11 @@ impl Keeper {
             scope,
             instance,
             detached: None,
-            rooms: Cursors::new(),
         };
+        let inherited = self.inherited(&request.claim.identity, &id, &rooms, known)?;
         let fresh = Fresh { session, newcomer: Some(visitor.address) };
-        self.hold(request, id, Some(Box::new(fresh)), how, rooms, sessions);
+        self.hold(request, id, Some(Box::new(fresh)), how, rooms, inherited);
+        Ok(())
     }
 
     /// Attaches a session to the connection that claimed one.
@@ -307,12 +359,11 @@ impl Keeper {
         fresh: Option<Box<Fresh>>,
         how: How,
         rooms: Cursors,
-        sessions: &[Session],
+        inherited: Cursors,
     ) {
-        let Request { claim, holder, key, done } = request;
+        let Request { holder, key, done, .. } = request;
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        let inherited = choice::inherited(&claim.identity, &rooms, sessions, self.options.max_rooms);
         self.held.insert(session.clone(), Attachment { ticket, holder, key, asked_by: Vec::new(), fresh });
         let attached = Attached { session, ticket, how, rooms, inherited };
         self.round.effects.push(Effect::Answer { done, attached });
@@ -358,71 +409,68 @@ impl Keeper {
         self.round.ready.extend(done.map(|waiter| waiter.request));
     }
 
-    fn save(&mut self, save: Save, now: Now) -> Result<(), StoreError> {
+    fn save(&mut self, save: &Save, now: Now) -> Result<(), StoreError> {
         let Save { session: id, ticket, rooms } = save;
-        let Some(attachment) = self.held.current(&id, ticket) else { return Ok(()) };
-        let fresh = attachment.fresh.clone();
-        let rooms = self.newest(rooms);
-        match fresh {
+        let Some(attachment) = self.held.current(id, *ticket) else { return Ok(()) };
+        match attachment.fresh.clone() {
             Some(_) if rooms.is_empty() => Ok(()),
             Some(fresh) => {
-                let session = Session { rooms, ..fresh.session.clone() };
-                // One that is refused stays fresh, and the next save may have more luck.
-                if self.store_new(&session, fresh.newcomer, now)?.is_ok() {
-                    self.held.take_fresh(&id);
-                    self.round.stored.push((id, ticket, fresh));
+                // One that is refused stays fresh: it is tried again whenever its connection has
+                // something to save, and at its end.
+                if self.store_new(&fresh.session, rooms, fresh.newcomer, now)?.is_ok() {
+                    self.held.set_stored(id);
                 }
                 Ok(())
             }
             None if rooms.is_empty() => {
-                if let Some(session) = self.store.remove(&id)? {
-                    let session = Session { rooms, ..session };
-                    self.held.set_fresh(&id, Box::new(Fresh { session, newcomer: None }));
+                match self.store.take(id)? {
+                    Some(session) => {
+                        self.held.set_fresh(id, Box::new(Fresh { session, newcomer: None }));
+                    }
+                    // It could not be read.
+                    None => drop(self.release(id, Some(Lost::Forgotten))),
                 }
                 Ok(())
             }
-            None => self.store.save(&id, &rooms),
+            None => self.store.save(id, rooms),
         }
     }
 
-    fn detach(&mut self, save: Save, now: Now) -> Result<(), StoreError> {
+    fn detach(&mut self, save: &Save, now: Now) -> Result<(), StoreError> {
         let Save { session: id, ticket, rooms } = save;
-        if self.held.current(&id, ticket).is_none() {
+        if self.held.current(id, *ticket).is_none() {
             return Ok(());
         }
-        let fresh = self.release(&id, None);
-        let rooms = self.newest(rooms);
+        let fresh = self.release(id, None);
         match fresh {
             Some(_) if rooms.is_empty() => Ok(()),
             Some(fresh) => {
-                let session = Session { rooms, detached: Some(now.time), ..fresh.session };
-                let stored = self.store_new(&session, fresh.newcomer, now)?;
+                let session = Session { detached: Some(now.time), ..fresh.session };
+                let stored = self.store_new(&session, rooms, fresh.newcomer, now)?;
                 self.round.dropped.extend(stored.err());
                 Ok(())
             }
-            None if rooms.is_empty() => self.store.remove(&id).map(drop),
+            None if rooms.is_empty() => self.store.remove(id),
             None => {
-                self.store.save(&id, &rooms)?;
-                self.store.detach(&id, now.time)
+                self.store.save(id, rooms)?;
+                self.store.detach(id, now.time)
             }
         }
-    }
-
-    /// As many rooms as a session may have.
-    fn newest(&self, mut rooms: Cursors) -> Cursors {
-        rooms.drain(..rooms.len().saturating_sub(self.options.max_rooms));
-        rooms
     }
 
     /// Puts a session into the store where the bounds allow it, and others out for that.
     fn store_new(
         &mut self,
         session: &Session,
+        rooms: &Cursors,
         newcomer: Option<IpAddr>,
         now: Now,
     ) -> Result<Result<(), Bound>, StoreError> {
-        if newcomer.is_some_and(|address| !self.newcomers.admit(address, now.instant)) {
-            return Ok(Err(Bound::Address));
+        if let Some(address) = newcomer {
+            if !self.newcomers.admit(address, now.instant) {
+                return Ok(Err(Bound::Address));
+            }
+            self.round.admitted.push(address);
         }
         let mut others = self.store.of_cookie(session.cookie)?;
         // Those detached longest first, then the oldest of those attached.
@@ -434,17 +482,18 @@ impl Keeper {
             self.round.dropped.push(Bound::Cookie);
         }
         if self.store.len() >= self.options.max_sessions {
-            let Some(oldest) = self.store.longest_detached()? else { return Ok(Err(Bound::Hub)) };
-            self.store.remove(&oldest)?;
+            if !self.store.remove_longest_detached()? {
+                return Ok(Err(Bound::Hub));
+            }
             self.round.dropped.push(Bound::Hub);
         }
-        self.store.insert(session)?;
+        self.store.insert(session, rooms)?;
         Ok(Ok(()))
     }
 
     fn forget(&mut self, cookie: CookieHash, done: Forgotten) -> Result<(), StoreError> {
         self.round.effects.push(Effect::Forgotten { done });
-        for session in self.sessions_of(cookie)? {
+        for session in self.known(cookie)?.all() {
             self.release(&session.id, Some(Lost::Forgotten));
             self.store.remove(&session.id)?;
         }
@@ -453,22 +502,10 @@ impl Keeper {
         Ok(())
     }
 
-    /// Detaches what the store notes as attached since rounds failed.
-    fn detach_strays(&mut self, now: Now) -> Result<(), StoreError> {
-        if self.has_strays {
-            for id in self.store.attached()? {
-                if !self.held.contains(&id) {
-                    self.store.detach(&id, now.time)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Tells what a round has done, for now it is in the store.
     fn tell(&mut self) {
         let Round { effects, dropped, .. } = std::mem::take(&mut self.round);
-        self.has_strays = false;
+        self.held.commit();
         for effect in effects {
             match effect {
                 Effect::Answer { done, attached } => {
@@ -489,40 +526,37 @@ impl Keeper {
         }
     }
 
-    /// Undoes what a round has done, and drops what it has not come to.
+    /// Undoes what a round has done, and leaves what it has not come to.
     fn fail(&mut self, error: StoreError, rest: impl Iterator<Item = Command>, now: Now) {
         self.failures
             .say(|unsaid| tracing::error!(%error, unsaid, "sessions are neither kept nor found for now"));
         let error = Arc::new(error);
         self.store.rollback();
-        self.has_strays = true;
+        self.held.rollback();
         self.next_chores = now.instant + RETRY_EVERY;
-        // Dropping a claim answers it.
-        while self.waiting.overdue(now.instant).is_some() {}
-        for command in rest {
+        let Round { effects, saves, admitted, .. } = std::mem::take(&mut self.round);
+        for address in admitted {
+            self.newcomers.take_back(address);
+        }
+        for command in saves.into_iter().chain(rest) {
             match command {
-                Command::Detach(save) if self.held.current(&save.session, save.ticket).is_some() => {
-                    self.release(&save.session, None);
-                }
-                Command::Forget { done, .. } => self.round.effects.push(Effect::Forgotten { done }),
-                // The next save has everything again.
-                Command::Attach(_) | Command::Save(_) | Command::Detach(_) | Command::Alive { .. } => {}
-            }
-        }
-        let Round { effects, stored, .. } = std::mem::take(&mut self.round);
-        for (id, ticket, fresh) in stored {
-            if self.held.current(&id, ticket).is_some() {
-                self.held.set_fresh(&id, fresh);
-            }
-        }
-        for effect in effects {
-            match effect {
-                Effect::Answer { attached: Attached { session, ticket, .. }, .. } => {
-                    if self.held.current(&session, ticket).is_some() {
-                        self.held.remove(&session);
+                Command::Save(Save { ref session, ticket, .. })
+                | Command::Detach(Save { ref session, ticket, .. }) => {
+                    if self.held.current(session, ticket).is_some() {
+                        self.owed.insert(ticket, command);
                     }
                 }
-                Effect::Lose { holder, key, ticket, why } => holder.lose(key, ticket, why),
+                Command::Alive { session, ticket } => self.alive(&session, ticket),
+                Command::Forget { done, .. } => drop(done.send(Err(error.clone()))),
+                Command::Attach(_) => {}
+            }
+        }
+        // Dropping a claim answers it.
+        while self.waiting.overdue(now.instant).is_some() {}
+        self.round.ready.clear();
+        for effect in effects {
+            match effect {
+                Effect::Answer { .. } | Effect::Lose { .. } => {}
                 Effect::Probe { holder, key, ticket } => holder.probe(key, ticket),
                 Effect::Forgotten { done } => drop(done.send(Err(error.clone()))),
             }

@@ -6,13 +6,14 @@ use std::fs;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rusqlite::Connection;
 use tempfile::TempDir;
 use twine_protocol::{InstanceId, SessionId};
 
-use super::desk::{Answer, Desk, START, Told, at, claim, cookie, options, room};
+use super::desk::{Answer, Desk, Forgotten, START, Told, at, claim, cookie, options, room};
+use super::faults::{Faults, FaultyStore};
 use crate::session::store;
 use crate::session::{Attached, Claim, Cursors, How, Lost, Options, Ticket};
+use crate::store::Kind;
 
 /// Who may have sessions. Two of each, all combined: what must be equal is bits of a number.
 const USERS: usize = 8;
@@ -49,8 +50,10 @@ enum Op {
     },
     /// The page that opens next does so in one round with another.
     Together,
-    /// The store fails in the next round.
-    Fail,
+    /// The so many-th call of the store fails.
+    Fail {
+        nth: usize,
+    },
     Wait {
         seconds: u64,
     },
@@ -77,7 +80,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         4 => which.clone().prop_map(|connection| Op::End { connection }),
         2 => which.prop_map(|connection| Op::Cut { connection }),
         3 => Just(Op::Together),
-        1 => Just(Op::Fail),
+        2 => (1..12_usize).prop_map(|nth| Op::Fail { nth }),
         2 => (0..5_u64).prop_map(|seconds| Op::Wait { seconds }),
         1 => (3_600..30 * 3_600_u64).prop_map(|seconds| Op::Wait { seconds }),
         1 => (any::<bool>(), 0..30 * 3_600_u64).prop_map(|(forward, seconds)| Op::Set { forward, seconds }),
@@ -118,12 +121,15 @@ struct Opening {
 struct World {
     options: Options,
     folder: TempDir,
+    faults: Faults,
     desk: Desk,
     sessions: HashMap<SessionId, Expected>,
     /// Every session there ever was.
     ids: Vec<SessionId>,
     holding: Vec<Holding>,
     opening: HashMap<usize, Opening>,
+    /// Who has logged out, and whether that went well.
+    forgetting: Option<(usize, Forgotten)>,
     n_opened: usize,
     last_offset: u64,
     /// Whether no bound is ever reached, so that nothing may be missing.
@@ -144,18 +150,27 @@ fn instance(n: u8) -> Option<InstanceId> {
     InstanceId::new(&format!("i{n}")).ok().filter(|_| n > 0)
 }
 
+fn open(folder: &TempDir, faults: &Faults, time: u64, options: &Options) -> Desk {
+    let kind = Kind::Sqlite { data_dir: folder.path().to_owned() };
+    let store = FaultyStore::new(store::open(&kind, time).unwrap(), faults.clone());
+    Desk::new(Box::new(store), options.clone())
+}
+
 impl World {
     fn new(options: Options, is_wide: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::new(store::open_impatient(folder.path(), START), options.clone());
+        let faults = Faults::default();
+        let desk = open(&folder, &faults, START, &options);
         Self {
             options,
             folder,
+            faults,
             desk,
             sessions: HashMap::new(),
             ids: Vec::new(),
             holding: Vec::new(),
             opening: HashMap::new(),
+            forgetting: None,
             n_opened: 0,
             last_offset: 0,
             is_wide,
@@ -163,39 +178,29 @@ impl World {
     }
 
     fn run(&mut self, ops: Vec<Op>) {
-        let (mut together, mut fail) = (false, false);
+        let mut together = false;
         for op in ops {
             match op {
                 Op::Together => together = true,
-                Op::Fail => fail = true,
+                Op::Fail { nth } => self.faults.fail_at(nth),
                 op => {
-                    if fail || !matches!(op, Op::Open { .. }) {
+                    if !matches!(op, Op::Open { .. }) {
                         self.settle();
                     }
-                    let lock = fail.then(|| {
-                        let other = Connection::open(self.folder.path().join("sessions.db")).unwrap();
-                        other.execute_batch("BEGIN IMMEDIATE").unwrap();
-                        other
-                    });
-                    self.act(op, lock.is_some());
-                    if lock.is_some() {
-                        // What the store has is right again after the first round that works.
-                        self.listen();
-                        drop(lock);
-                        self.settle();
-                    } else if !together {
+                    self.act(op);
+                    if !together {
                         self.settle();
                     }
-                    (together, fail) = (false, false);
+                    together = false;
                 }
             }
         }
     }
 
-    /// Does one thing, and says what must come of it, unless the store fails.
-    fn act(&mut self, op: Op, fails: bool) {
+    /// Does one thing, and says what must come of it, also where the store fails meanwhile.
+    fn act(&mut self, op: Op) {
         match op {
-            Op::Together | Op::Fail => {}
+            Op::Together | Op::Fail { .. } => {}
             Op::Open { user, scope, instance: n, prev, session } => {
                 let session = session.and_then(|n| self.ids.get(n % self.ids.len().max(1)).cloned());
                 let claim =
@@ -211,12 +216,14 @@ impl World {
                 let room = room(&format!("r{n}"));
                 holding.rooms.retain(|(other, _)| *other != room);
                 holding.rooms.push((room, position));
-                self.save(connection, fails);
+                let surplus = holding.rooms.len().saturating_sub(self.options.max_rooms);
+                holding.rooms.drain(..surplus);
+                self.save(connection);
             }
             Op::Leave { connection } => {
                 let Some(holding) = pick(&mut self.holding, connection) else { return };
                 holding.rooms.clear();
-                self.save(connection, fails);
+                self.save(connection);
             }
             Op::End { connection } => {
                 if self.holding.is_empty() {
@@ -224,10 +231,9 @@ impl World {
                 }
                 let holding = self.holding.remove(connection % self.holding.len());
                 self.desk.ask_detach(&holding.attached, holding.rooms.clone());
-                if !fails {
-                    self.expect(&holding.attached.session).rooms = self.bounded(&holding.rooms);
-                }
-                self.expect(&holding.attached.session).detached = Some(self.desk.now.time);
+                let now = self.desk.now.time;
+                let session = self.expect(&holding.attached.session);
+                (session.rooms, session.detached) = (holding.rooms, Some(now));
             }
             Op::Cut { connection } => {
                 if let Some(holding) = pick(&mut self.holding, connection) {
@@ -248,26 +254,17 @@ impl World {
                 *time = if forward { *time + seconds * 1_000 } else { *time - seconds * 1_000 };
             }
             Op::Forget { cookie: n } => {
-                drop(self.desk.ask_forget(cookie(u8::try_from(n).unwrap())));
-                if !fails {
-                    self.sessions.retain(|_, session| session.user & 1 != n);
-                }
+                self.forgetting = Some((n, self.desk.ask_forget(cookie(u8::try_from(n).unwrap()))));
             }
             Op::Kill => self.kill(),
         }
     }
 
-    fn save(&mut self, connection: usize, fails: bool) {
+    fn save(&mut self, connection: usize) {
         let holding = pick(&mut self.holding, connection).unwrap();
         let (session, rooms) = (holding.attached.session.clone(), holding.rooms.clone());
         self.desk.ask_save(&holding.attached, rooms.clone());
-        if !fails {
-            self.expect(&session).rooms = self.bounded(&rooms);
-        }
-    }
-
-    fn bounded(&self, rooms: &Cursors) -> Cursors {
-        rooms[rooms.len().saturating_sub(self.options.max_rooms)..].to_vec()
+        self.expect(&session).rooms = rooms;
     }
 
     /// The session, which may have gone to a bound.
@@ -286,7 +283,7 @@ impl World {
             fs::copy(self.folder.path().join(name), folder.path().join(name)).unwrap();
         }
         let now = self.desk.now;
-        self.desk = Desk::new(store::open_impatient(folder.path(), now.time), self.options.clone());
+        self.desk = open(&folder, &self.faults, now.time, &self.options);
         self.desk.now = now;
         self.folder = folder;
         self.holding.clear();
@@ -310,7 +307,19 @@ impl World {
 
     /// Has the keeper do what it was asked, checks what it told, and has live connections answer.
     fn listen(&mut self) {
-        self.desk.round();
+        loop {
+            let was_armed = self.faults.is_armed();
+            self.desk.round();
+            // What a round that fails has not done, the next one does.
+            if !was_armed || self.faults.is_armed() {
+                break;
+            }
+        }
+        if let Some((n, mut forgotten)) = self.forgetting.take()
+            && forgotten.try_recv().unwrap().is_ok()
+        {
+            self.sessions.retain(|_, session| session.user & 1 != n);
+        }
         loop {
             let told = self.desk.told();
             if told.is_empty() {
@@ -426,8 +435,9 @@ impl World {
         }
         assert!(stored.len() <= self.options.max_sessions);
         for session in &stored {
+            let saved = self.desk.saved(session.cookie, &session.id);
             let expected = self.sessions.get(&session.id).expect("a session that nobody has");
-            assert_eq!(session.rooms, expected.rooms);
+            assert_eq!(saved.as_ref(), Some(&expected.rooms));
             assert_eq!(session.detached, expected.detached);
         }
         if self.is_wide {

@@ -9,18 +9,23 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Addresses of one minute. Further ones may have nothing stored until it is over: whoever commands
 /// so many must not push the sessions of others out.
 const MAX_ADDRESSES: usize = 65_536;
+/// Of these, addresses of one IPv6 network of 48 bits, which a single customer may have: it must not
+/// fill the table, and so shut others out.
+const MAX_OF_SITE: u32 = 256;
 
 /// A bounded table of addresses.
 pub(super) struct Newcomers {
     max: u32,
     until: Option<Instant>,
     stored: HashMap<IpAddr, u32>,
+    /// How many addresses of each IPv6 network of 48 bits are in it.
+    sites: HashMap<u128, u32>,
 }
 
 impl Newcomers {
     /// `max` new sessions a minute and address; 0 stands for any number.
     pub(super) fn new(max: u32) -> Self {
-        Self { max, until: None, stored: HashMap::new() }
+        Self { max, until: None, stored: HashMap::new(), sites: HashMap::new() }
     }
 
     /// Whether a new session of this address may be stored; counts it if so.
@@ -29,8 +34,9 @@ impl Newcomers {
         if self.until.is_none_or(|until| until <= now) {
             self.until = Some(now + MINUTE);
             self.stored.clear();
+            self.sites.clear();
         }
-        if self.stored.len() >= MAX_ADDRESSES && !self.stored.contains_key(&address) {
+        if !self.stored.contains_key(&address) && !self.take_in(address) {
             return false;
         }
         let stored = self.stored.entry(address).or_default();
@@ -39,6 +45,25 @@ impl Newcomers {
         }
         *stored += 1;
         true
+    }
+
+    /// The session was not stored after all.
+    pub(super) fn take_back(&mut self, address: IpAddr) {
+        if let Some(stored) = counted(address).and_then(|address| self.stored.get_mut(&address)) {
+            *stored = stored.saturating_sub(1);
+        }
+    }
+
+    /// Whether there is a place in the table for one more.
+    fn take_in(&mut self, address: IpAddr) -> bool {
+        if self.stored.len() >= MAX_ADDRESSES {
+            return false;
+        }
+        let IpAddr::V6(network) = address else { return true };
+        let of_site = self.sites.entry(network.to_bits() >> 80).or_default();
+        let has_place = *of_site < MAX_OF_SITE;
+        *of_site += u32::from(has_place);
+        has_place
     }
 }
 
@@ -88,6 +113,26 @@ mod tests {
         assert!(newcomers.admit(address("2001:db8:1:3::1"), now));
         assert!(newcomers.admit(address("::ffff:192.0.2.1"), now));
         assert!(!newcomers.admit(address("192.0.2.1"), now));
+    }
+
+    #[test]
+    fn a_site_does_not_fill_the_table() {
+        let (mut newcomers, now) = (Newcomers::new(1), Instant::now());
+        let of_site = |site: u128, n: u32| IpAddr::V6(Ipv6Addr::from_bits(site << 80 | u128::from(n) << 64));
+        let (site, other) = (0x2001_0db8_0001, 0x2001_0db8_0002);
+        assert!((0..MAX_OF_SITE).all(|n| newcomers.admit(of_site(site, n), now)));
+        assert!(!newcomers.admit(of_site(site, MAX_OF_SITE), now));
+        assert!(newcomers.admit(of_site(other, 0), now));
+        assert!(newcomers.admit(of_site(site, MAX_OF_SITE), now + MINUTE));
+    }
+
+    #[test]
+    fn what_is_taken_back_does_not_count() {
+        let (mut newcomers, now) = (Newcomers::new(1), Instant::now());
+        for _ in 0..2 {
+            assert!(newcomers.admit(address("192.0.2.1"), now));
+            newcomers.take_back(address("192.0.2.1"));
+        }
     }
 
     #[test]

@@ -336,17 +336,7 @@ fn no_more_is_inherited_than_a_session_may_hold() {
         desk.later(SECOND);
         desk.detached(claim(1, "b").anew(), rooms(&[("b", 2), ("c", 3)]));
         let new = desk.attach(claim(1, "c").anew());
-        assert_eq!(new.inherited, rooms(&[("b", 9), ("c", 3)]), "rooms of the one detached last");
-    });
-}
-
-#[test]
-fn the_oldest_rooms_of_a_session_go_first() {
-    Desk::on_each(&Options { max_rooms: 2, ..options() }, |desk| {
-        let session = desk.stored(claim(1, "a"), rooms(&[("a", 1), ("b", 2), ("c", 3)]));
-        assert_eq!(desk.saved(cookie(1), &session.session), Some(rooms(&[("b", 2), ("c", 3)])));
-        desk.detach(&session, rooms(&[("b", 2), ("c", 3), ("d", 4)]));
-        assert_eq!(desk.saved(cookie(1), &session.session), Some(rooms(&[("c", 3), ("d", 4)])));
+        assert_eq!(new.inherited, rooms(&[("b", 2), ("c", 3)]), "of the one detached last");
     });
 }
 
@@ -559,14 +549,39 @@ fn a_store_that_fails_costs_sessions_but_no_connection_and_heals() {
         desk.round();
         assert!(matches!(forgotten.try_recv(), Ok(Err(_))), "who logs out learns that it failed");
         other.execute_batch("COMMIT").unwrap();
-        // A new session is stored with its next save, one that is held is saved, and one that ended
-        // meanwhile is there as it was.
-        desk.save(&fresh, rooms(&[("chat", 9)]));
-        assert_eq!(desk.saved(cookie(3), &fresh.session), Some(rooms(&[("chat", 9)])));
-        desk.save(&live, rooms(&[("chat", 9)]));
-        assert_eq!(desk.saved(cookie(1), &live.session), Some(rooms(&[("chat", 9)])));
+        // What was saved meanwhile is, without being sent again; and what ended has.
+        desk.later(SECOND);
+        let later = rooms(&[("chat", 8)]);
+        assert_eq!(desk.saved(cookie(3), &fresh.session), Some(later.clone()));
+        assert_eq!(desk.saved(cookie(1), &live.session), Some(later.clone()));
         let adopted = desk.attach(claim(2, "c"));
-        assert_is(&adopted, How::Adopted, &ending.session, &chat);
+        assert_is(&adopted, How::Adopted, &ending.session, &later);
+        assert_eq!(desk.told(), [], "nobody has lost anything");
+    });
+}
+
+#[test]
+fn of_what_could_not_be_saved_the_latest_is() {
+    lockable(|desk, other| {
+        let live = desk.stored(claim(1, "a"), rooms(&[("chat", 7)]));
+        let fresh = desk.attach(claim(2, "a"));
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        for offset in 8..=9 {
+            desk.save(&live, rooms(&[("chat", offset)]));
+            desk.save(&fresh, rooms(&[("chat", offset)]));
+        }
+        // It was never stored, and its connection has ended: nobody but the keeper has it.
+        desk.detach(&fresh, rooms(&[("chat", 10)]));
+        other.execute_batch("COMMIT").unwrap();
+        // Before anything else.
+        let again = desk.attach(claim(1, "a").naming(&live));
+        assert_is(&again, How::Resumed, &live.session, &rooms(&[("chat", 9)]));
+        let again = desk.attach(claim(2, "b"));
+        assert_is(&again, How::Adopted, &fresh.session, &rooms(&[("chat", 10)]));
+        // Once only.
+        desk.save(&again, rooms(&[("chat", 11)]));
+        desk.later(2 * SECOND);
+        assert_eq!(desk.saved(cookie(2), &again.session), Some(rooms(&[("chat", 11)])));
     });
 }
 
@@ -606,14 +621,75 @@ fn a_round_that_fails_at_its_commit_is_undone_whole() {
         desk.ask_save(&fresh, chat.clone());
         desk.round();
         assert!(adopts.take().is_none() && takes_over.take().is_none());
-        assert_eq!(desk.told(), [Told::Lost(live.ticket, Lost::TakenOver)]);
+        assert_eq!(desk.told(), []);
         assert_eq!(desk.in_store(cookie(3)), []);
         other.execute_batch("DROP TRIGGER orphan").unwrap();
         let adopted = desk.attach(claim(1, "b"));
         assert_is(&adopted, How::Adopted, &detached.session, &chat);
         let resumed = desk.attach(claim(2, "a").naming(&live));
         assert_is(&resumed, How::Resumed, &live.session, &chat);
-        desk.save(&fresh, chat.clone());
+        assert_eq!(desk.told(), [Told::Lost(live.ticket, Lost::TakenOver)]);
         assert_eq!(desk.saved(cookie(3), &fresh.session), Some(chat));
+    });
+}
+
+#[test]
+fn a_session_that_lost_its_rooms_in_a_round_that_failed_goes_with_its_connection() {
+    lockable(|desk, other| {
+        let live = desk.stored(claim(1, "a"), rooms(&[("chat", 7)]));
+        other
+            .execute_batch(
+                "CREATE TABLE parent (id INTEGER PRIMARY KEY);
+                 CREATE TABLE child (parent REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+                 CREATE TRIGGER orphan AFTER DELETE ON sessions BEGIN INSERT INTO child VALUES (1); END;",
+            )
+            .unwrap();
+        // It leaves its only room; the commit fails.
+        desk.save(&live, vec![]);
+        assert_eq!(desk.in_store(cookie(1)).len(), 1);
+        other.execute_batch("DROP TRIGGER orphan").unwrap();
+        desk.round();
+        assert_eq!(desk.in_store(cookie(1)), []);
+        desk.detach(&live, vec![]);
+        desk.later(3 * DAY);
+        assert_eq!(desk.in_store(cookie(1)), [], "attached to nobody, for ever");
+    });
+}
+
+#[test]
+fn a_sign_of_life_counts_in_a_round_that_fails() {
+    lockable(|desk, other| {
+        let live = desk.stored(claim(1, "a"), rooms(&[("chat", 7)]));
+        let waits = desk.start_attach(claim(1, "b"));
+        desk.told();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        desk.alive(&live);
+        other.execute_batch("COMMIT").unwrap();
+        assert!(waits.take().is_none());
+        desk.later(MINUTE);
+        assert_eq!(desk.told(), [], "it is not taken for gone");
+    });
+}
+
+#[test]
+fn a_row_that_can_not_be_read_costs_nobody_else() {
+    lockable(|desk, other| {
+        desk.detached(claim(1, "a"), rooms(&[("chat", 7)]));
+        let live = desk.stored(claim(3, "a"), rooms(&[("chat", 7)]));
+        let fine = desk.detached(claim(2, "a"), rooms(&[("chat", 7)]));
+        let spoil = "UPDATE sessions SET rooms = 'x' WHERE seq = 1";
+        assert_eq!(other.execute(spoil, []).unwrap(), 1);
+        let new = desk.ask_attach(claim(1, "b"));
+        let resumed = desk.ask_attach(claim(2, "a").naming(&fine));
+        desk.ask_save(&live, rooms(&[("chat", 8)]));
+        desk.round();
+        assert_is(&resumed.take().unwrap(), How::Resumed, &fine.session, &rooms(&[("chat", 7)]));
+        assert_eq!(new.take().unwrap().how, How::New);
+        assert_eq!(desk.saved(cookie(3), &live.session), Some(rooms(&[("chat", 8)])));
+        assert_eq!(desk.in_store(cookie(1)), []);
+        // A live one that can't be read is no longer its connection's.
+        assert_eq!(other.execute("UPDATE sessions SET rooms = 'x' WHERE detached IS NULL", []).unwrap(), 2);
+        let copy = desk.attach(claim(3, "b").naming(&live));
+        assert_eq!((copy.how, desk.told()), (How::New, vec![Told::Lost(live.ticket, Lost::Forgotten)]));
     });
 }

@@ -33,7 +33,6 @@ fn session(name: &str, cookie: u8, detached: Option<u64>) -> Session {
         scope: "/inbox".into(),
         instance: Some(InstanceId::new("i").unwrap()),
         detached,
-        rooms: rooms(7),
     }
 }
 
@@ -55,13 +54,15 @@ fn ids(sessions: &[Session]) -> Vec<&str> {
 fn a_cookie_has_its_sessions_as_they_were_written() {
     on_each(|store| {
         store.begin().unwrap();
-        let sparse =
-            Session { subject: None, instance: None, rooms: Cursors::new(), ..session("b", 1, None) };
+        let sparse = Session { subject: None, instance: None, ..session("b", 1, None) };
         let all = [session("c", 1, Some(5)), sparse, session("a", 1, Some(3))];
         for session in &all {
-            store.insert(session).unwrap();
+            store.insert(session, &rooms(7)).unwrap();
         }
-        store.insert(&session("other", 2, Some(4))).unwrap();
+        store.insert(&session("other", 2, Some(4)), &Cursors::new()).unwrap();
+        assert_eq!(store.rooms(&id("a")).unwrap(), Some(rooms(7)));
+        assert_eq!(store.rooms(&id("other")).unwrap(), Some(vec![]));
+        assert_eq!(store.rooms(&id("nobody")).unwrap(), None);
         assert_eq!(store.of_cookie(CookieHash([1; 16])).unwrap(), all, "in the order of their creation");
         assert_eq!(store.of_cookie(CookieHash([3; 16])).unwrap(), []);
         store.commit().unwrap();
@@ -74,19 +75,18 @@ fn a_cookie_has_its_sessions_as_they_were_written() {
 fn a_session_is_attached_saved_and_detached() {
     on_each(|store| {
         store.begin().unwrap();
-        store.insert(&session("a", 1, Some(5))).unwrap();
+        store.insert(&session("a", 1, Some(5)), &rooms(7)).unwrap();
         let other = InstanceId::new("other").unwrap();
         store.attach(&id("a"), Some(&other)).unwrap();
-        assert_eq!(store.attached().unwrap(), [id("a")]);
-        assert_eq!(store.longest_detached().unwrap(), None);
+        assert!(!store.remove_longest_detached().unwrap(), "it is attached");
         store.save(&id("a"), &rooms(8)).unwrap();
-        let attached = Session { instance: Some(other), rooms: rooms(8), ..session("a", 1, None) };
+        let attached = Session { instance: Some(other), ..session("a", 1, None) };
+        assert_eq!(store.rooms(&id("a")).unwrap(), Some(rooms(8)));
         assert_eq!(store.of_cookie(CookieHash([1; 16])).unwrap(), std::slice::from_ref(&attached));
         store.detach(&id("a"), 9).unwrap();
-        assert_eq!(store.attached().unwrap(), []);
         let detached = Session { detached: Some(9), ..attached };
-        assert_eq!(store.remove(&id("a")).unwrap(), Some(detached));
-        assert_eq!(store.remove(&id("a")).unwrap(), None);
+        assert_eq!(store.take(&id("a")).unwrap(), Some(detached));
+        assert_eq!(store.take(&id("a")).unwrap(), None);
         assert_eq!(store.len(), 0);
         // What is said of one that is gone brings nothing back.
         store.save(&id("a"), &rooms(8)).unwrap();
@@ -101,11 +101,12 @@ fn a_session_is_attached_saved_and_detached() {
 fn a_session_of_the_same_id_is_replaced() {
     on_each(|store| {
         store.begin().unwrap();
-        store.insert(&session("a", 1, Some(5))).unwrap();
-        let again = Session { rooms: rooms(9), ..session("a", 1, None) };
-        store.insert(&again).unwrap();
+        store.insert(&session("a", 1, Some(5)), &rooms(7)).unwrap();
+        let again = session("a", 1, None);
+        store.insert(&again, &rooms(9)).unwrap();
         assert_eq!(store.of_cookie(CookieHash([1; 16])).unwrap(), [again]);
-        assert_eq!((store.len(), store.longest_detached().unwrap()), (1, None));
+        assert_eq!(store.rooms(&id("a")).unwrap(), Some(rooms(9)));
+        assert_eq!((store.len(), store.remove_longest_detached().unwrap()), (1, false));
         store.commit().unwrap();
     });
 }
@@ -114,17 +115,45 @@ fn a_session_of_the_same_id_is_replaced() {
 fn the_longest_detached_go_first() {
     on_each(|store| {
         store.begin().unwrap();
-        for (name, detached) in [("c", Some(30)), ("live", None), ("a", Some(10)), ("b", Some(20))] {
-            store.insert(&session(name, 1, detached)).unwrap();
+        let all = [("c", Some(30)), ("live", None), ("a", Some(10)), ("first", Some(1)), ("b", Some(20))];
+        for (name, detached) in all {
+            store.insert(&session(name, 1, detached), &rooms(7)).unwrap();
         }
-        assert_eq!(store.longest_detached().unwrap(), Some(id("a")));
+        assert!(store.remove_longest_detached().unwrap());
+        assert_eq!(ids(&store.of_cookie(CookieHash([1; 16])).unwrap()), ["c", "live", "a", "b"]);
         assert_eq!(store.expire(10, 100).unwrap(), 0, "not the one detached at the cut itself");
         assert_eq!(store.expire(31, 2).unwrap(), 2);
         assert_eq!(ids(&store.of_cookie(CookieHash([1; 16])).unwrap()), ["c", "live"]);
         assert_eq!(store.expire(u64::MAX >> 1, 2).unwrap(), 1);
-        assert_eq!((store.len(), store.attached().unwrap()), (1, vec![id("live")]));
+        assert_eq!((ids(&store.of_cookie(CookieHash([1; 16])).unwrap()), store.len()), (vec!["live"], 1));
         store.commit().unwrap();
     });
+}
+
+#[test]
+fn what_can_not_be_read_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = sqlite(folder.path());
+    let other = Connection::open(folder.path().join("sessions.db")).unwrap();
+    store.begin().unwrap();
+    for name in ["fine", "rooms", "instance", "id", "taken"] {
+        store.insert(&session(name, 1, Some(5)), &rooms(7)).unwrap();
+    }
+    store.commit().unwrap();
+    let spoil = "UPDATE sessions SET rooms = 'x' WHERE id = 'rooms';
+        UPDATE sessions SET instance = '' WHERE id IN ('instance', 'taken');
+        UPDATE sessions SET id = '' WHERE id = 'id';";
+    other.execute_batch(spoil).unwrap();
+    store.begin().unwrap();
+    assert_eq!(store.take(&id("taken")).unwrap(), None);
+    assert_eq!(store.len(), 4);
+    assert_eq!(ids(&store.of_cookie(CookieHash([1; 16])).unwrap()), ["fine", "rooms"]);
+    assert_eq!(store.rooms(&id("rooms")).unwrap(), None);
+    assert_eq!(ids(&store.of_cookie(CookieHash([1; 16])).unwrap()), ["fine"]);
+    assert_eq!(store.len(), 1);
+    store.commit().unwrap();
+    let left: usize = other.query_row("SELECT count(*) FROM sessions", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 1);
 }
 
 #[test]
@@ -132,10 +161,10 @@ fn what_is_rolled_back_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = sqlite(folder.path());
     store.begin().unwrap();
-    store.insert(&session("kept", 1, Some(5))).unwrap();
+    store.insert(&session("kept", 1, Some(5)), &rooms(7)).unwrap();
     store.commit().unwrap();
     store.begin().unwrap();
-    store.insert(&session("lost", 1, Some(5))).unwrap();
+    store.insert(&session("lost", 1, Some(5)), &rooms(7)).unwrap();
     store.remove(&id("kept")).unwrap();
     store.rollback();
     assert_eq!((ids(&store.of_cookie(CookieHash([1; 16])).unwrap()), store.len()), (vec!["kept"], 1));
@@ -152,11 +181,11 @@ fn a_killed_hub_leaves_its_sessions_detached() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = sqlite(folder.path());
     store.begin().unwrap();
-    store.insert(&session("live", 1, None)).unwrap();
-    store.insert(&session("gone", 1, Some(5))).unwrap();
+    store.insert(&session("live", 1, None), &rooms(7)).unwrap();
+    store.insert(&session("gone", 1, Some(5)), &rooms(7)).unwrap();
     store.commit().unwrap();
     store.begin().unwrap();
-    store.insert(&session("uncommitted", 1, None)).unwrap();
+    store.insert(&session("uncommitted", 1, None), &rooms(7)).unwrap();
     // What a killed process leaves is what its files hold now.
     let killed = tempfile::tempdir().unwrap();
     for name in ["sessions.db", "sessions.db-wal"] {
@@ -173,7 +202,7 @@ fn the_file_is_for_its_owner_alone() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = sqlite(folder.path());
     store.begin().unwrap();
-    store.insert(&session("a", 1, None)).unwrap();
+    store.insert(&session("a", 1, None), &rooms(7)).unwrap();
     store.commit().unwrap();
     for name in ["sessions.db", "sessions.db-wal", "sessions.db-shm"] {
         let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
@@ -195,7 +224,7 @@ fn a_damaged_file_is_refused() {
     let mut store = sqlite(folder.path());
     store.begin().unwrap();
     for n in 0..500 {
-        store.insert(&session(&format!("s{n}"), 1, None)).unwrap();
+        store.insert(&session(&format!("s{n}"), 1, None), &rooms(7)).unwrap();
     }
     store.commit().unwrap();
     drop(store);
@@ -230,7 +259,7 @@ fn the_cookie_itself_is_not_in_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = sqlite(folder.path());
     store.begin().unwrap();
-    store.insert(&Session { cookie: hash, ..session("a", 1, None) }).unwrap();
+    store.insert(&Session { cookie: hash, ..session("a", 1, None) }, &rooms(7)).unwrap();
     store.commit().unwrap();
     let mut file = fs::read(folder.path().join("sessions.db")).unwrap();
     file.extend(fs::read(folder.path().join("sessions.db-wal")).unwrap());

@@ -11,7 +11,7 @@ use crate::store::StoreError;
 /// Nothing here can fail, so there is never anything to take back: each call is in force at once.
 #[derive(Default)]
 pub(super) struct MemoryStore {
-    sessions: HashMap<SessionId, Session>,
+    sessions: HashMap<SessionId, (Session, Cursors)>,
     /// In the order of their creation.
     by_cookie: HashMap<CookieHash, Vec<SessionId>>,
     by_detached: BTreeSet<(u64, SessionId)>,
@@ -19,7 +19,7 @@ pub(super) struct MemoryStore {
 
 impl MemoryStore {
     fn set_detached(&mut self, id: &SessionId, detached: Option<u64>) -> Option<&mut Session> {
-        let session = self.sessions.get_mut(id)?;
+        let (session, _) = self.sessions.get_mut(id)?;
         if let Some(time) = session.detached {
             self.by_detached.remove(&(time, id.clone()));
         }
@@ -30,16 +30,17 @@ impl MemoryStore {
         Some(session)
     }
 
-    fn take(&mut self, id: &SessionId) -> Option<Session> {
-        self.set_detached(id, None)?;
-        let session = self.sessions.remove(id)?;
+    fn forget(&mut self, id: &SessionId) -> Option<Session> {
+        let detached = self.sessions.get(id)?.0.detached;
+        self.set_detached(id, None);
+        let (session, _) = self.sessions.remove(id)?;
         if let Some(of_cookie) = self.by_cookie.get_mut(&session.cookie) {
             of_cookie.retain(|other| other != id);
             if of_cookie.is_empty() {
                 self.by_cookie.remove(&session.cookie);
             }
         }
-        Some(session)
+        Some(Session { detached, ..session })
     }
 }
 
@@ -60,16 +61,20 @@ impl Store for MemoryStore {
 
     fn of_cookie(&mut self, cookie: CookieHash) -> Result<Vec<Session>, StoreError> {
         let ids = self.by_cookie.get(&cookie).into_iter().flatten();
-        Ok(ids.filter_map(|id| self.sessions.get(id)).cloned().collect())
+        Ok(ids.filter_map(|id| self.sessions.get(id)).map(|(session, _)| session.clone()).collect())
     }
 
-    fn insert(&mut self, session: &Session) -> Result<(), StoreError> {
-        self.take(&session.id);
+    fn rooms(&mut self, id: &SessionId) -> Result<Option<Cursors>, StoreError> {
+        Ok(self.sessions.get(id).map(|(_, rooms)| rooms.clone()))
+    }
+
+    fn insert(&mut self, session: &Session, rooms: &Cursors) -> Result<(), StoreError> {
+        self.forget(&session.id);
         self.by_cookie.entry(session.cookie).or_default().push(session.id.clone());
         if let Some(time) = session.detached {
             self.by_detached.insert((time, session.id.clone()));
         }
-        self.sessions.insert(session.id.clone(), session.clone());
+        self.sessions.insert(session.id.clone(), (session.clone(), rooms.clone()));
         Ok(())
     }
 
@@ -86,31 +91,31 @@ impl Store for MemoryStore {
     }
 
     fn save(&mut self, id: &SessionId, rooms: &Cursors) -> Result<(), StoreError> {
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.rooms.clone_from(rooms);
+        if let Some((_, saved)) = self.sessions.get_mut(id) {
+            saved.clone_from(rooms);
         }
         Ok(())
     }
 
-    fn remove(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError> {
-        let detached = self.sessions.get(id).and_then(|session| session.detached);
-        Ok(self.take(id).map(|session| Session { detached, ..session }))
+    fn take(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+        Ok(self.forget(id))
     }
 
-    fn longest_detached(&mut self) -> Result<Option<SessionId>, StoreError> {
-        Ok(self.by_detached.first().map(|(_, id)| id.clone()))
+    fn remove(&mut self, id: &SessionId) -> Result<(), StoreError> {
+        self.forget(id);
+        Ok(())
     }
 
-    fn attached(&mut self) -> Result<Vec<SessionId>, StoreError> {
-        let attached = self.sessions.values().filter(|session| session.detached.is_none());
-        Ok(attached.map(|session| session.id.clone()).collect())
+    fn remove_longest_detached(&mut self) -> Result<bool, StoreError> {
+        let oldest = self.by_detached.first().map(|(_, id)| id.clone());
+        Ok(oldest.is_some_and(|id| self.forget(&id).is_some()))
     }
 
     fn expire(&mut self, cut: u64, limit: usize) -> Result<usize, StoreError> {
         let expired = self.by_detached.iter().take(limit).take_while(|(time, _)| *time < cut);
         let expired: Vec<_> = expired.map(|(_, id)| id.clone()).collect();
         for id in &expired {
-            self.take(id);
+            self.forget(id);
         }
         Ok(expired.len())
     }

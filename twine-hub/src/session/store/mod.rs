@@ -2,7 +2,8 @@
 //!
 //! A transaction is the keeper's round. Invariants every store keeps, checked by [`conformance`]:
 //! what was rolled back is not there, what was committed survives the end of the process (as far as
-//! the store is durable at all), and no session is attached in a store that was just opened.
+//! the store is durable at all), and no session is attached in a store that was just opened. A row
+//! that can't be read is removed by whoever finds it, and costs nobody else anything.
 
 #[cfg(test)]
 mod conformance;
@@ -16,7 +17,7 @@ use twine_protocol::{InstanceId, SessionId};
 use super::{CookieHash, Cursors};
 use crate::store::{Kind, StoreError};
 
-/// A session as a store keeps it.
+/// A session, without its rooms: those are many, and seldom needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
@@ -28,7 +29,6 @@ pub(crate) struct Session {
     pub(crate) instance: Option<InstanceId>,
     /// When its connection ended, in milliseconds since 1970-01-01 UTC; `None` while it has one.
     pub(crate) detached: Option<u64>,
-    pub(crate) rooms: Cursors,
 }
 
 /// Rows of sessions; the keeper's thread owns it.
@@ -49,8 +49,12 @@ pub(crate) trait Store: Send {
     /// The sessions of a cookie, in the order of their creation.
     fn of_cookie(&mut self, cookie: CookieHash) -> Result<Vec<Session>, StoreError>;
 
+    /// The rooms of a session. `None` where there is no such session, any more: with rooms that can't
+    /// be read it is removed.
+    fn rooms(&mut self, id: &SessionId) -> Result<Option<Cursors>, StoreError>;
+
     /// Adds a session, in place of one of the same id if there is.
-    fn insert(&mut self, session: &Session) -> Result<(), StoreError>;
+    fn insert(&mut self, session: &Session, rooms: &Cursors) -> Result<(), StoreError>;
 
     /// Notes that a session has a connection again, and whose.
     fn attach(&mut self, id: &SessionId, instance: Option<&InstanceId>) -> Result<(), StoreError>;
@@ -61,14 +65,14 @@ pub(crate) trait Store: Send {
     /// Puts these rooms in place of the session's own.
     fn save(&mut self, id: &SessionId, rooms: &Cursors) -> Result<(), StoreError>;
 
-    /// Takes a session out.
-    fn remove(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError>;
+    /// Takes a session out, and gives it back.
+    fn take(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError>;
 
-    /// The session that has been detached longest.
-    fn longest_detached(&mut self) -> Result<Option<SessionId>, StoreError>;
+    /// Removes a session.
+    fn remove(&mut self, id: &SessionId) -> Result<(), StoreError>;
 
-    /// The sessions that are noted as attached.
-    fn attached(&mut self) -> Result<Vec<SessionId>, StoreError>;
+    /// Removes the session that has been detached longest; says whether there was one.
+    fn remove_longest_detached(&mut self) -> Result<bool, StoreError>;
 
     /// Removes sessions that were detached before `cut` (milliseconds), at most `limit` of them; says
     /// how many.

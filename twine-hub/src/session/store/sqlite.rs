@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags, Row, params};
 use twine_protocol::{Epoch, InstanceId, Offset, Position, RoomName, SessionId};
 
 use super::{Session, Store};
+use crate::seldom::Seldom;
 use crate::session::{CookieHash, Cursors};
 use crate::store::StoreError;
 use crate::store::sqlite::{connect, damaged, private, unreadable};
@@ -39,12 +40,13 @@ const TABLES: &str = "
     CREATE INDEX sessions_by_detached ON sessions (detached);
 ";
 
-const COLUMNS: &str = "id, cookie, origin, subject, scope, instance, detached, rooms";
+const COLUMNS: &str = "id, cookie, origin, subject, scope, instance, detached";
 
 pub(super) struct SqliteStore {
     connection: Connection,
     /// How many there are, the open transaction included; counting them takes a look at each.
     len: usize,
+    unreadable: Seldom,
 }
 
 impl SqliteStore {
@@ -55,7 +57,7 @@ impl SqliteStore {
         drop(private(&path)?);
         let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         prepare(&connection, &path).map_err(|error| damaged(error, &path))?;
-        let mut store = Self { connection, len: 0 };
+        let mut store = Self { connection, len: 0, unreadable: Seldom::default() };
         store.detach_all(time).map_err(|error| damaged(error, &path))?;
         Ok(store)
     }
@@ -80,6 +82,15 @@ impl SqliteStore {
             .connection
             .query_row("SELECT count(*) FROM sessions", [], |row| row.get(0))
             .map_err(StoreError::database("counting sessions"))?;
+        Ok(())
+    }
+
+    /// Removes a row that can't be read: it must not cost others their sessions, round after round.
+    fn discard(&mut self, seq: i64, error: &rusqlite::Error) -> Result<(), StoreError> {
+        self.unreadable.say(|unsaid| {
+            tracing::warn!(%error, unsaid, "a stored session can't be read, and is removed");
+        });
+        self.len -= self.execute("removing a session", "DELETE FROM sessions WHERE seq = ?1", [seq])?;
         Ok(())
     }
 
@@ -164,11 +175,31 @@ impl Store for SqliteStore {
     }
 
     fn of_cookie(&mut self, cookie: CookieHash) -> Result<Vec<Session>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM sessions WHERE cookie = ?1 ORDER BY seq");
-        self.query("reading sessions", &sql, [cookie.0], session)
+        let sql = format!("SELECT {COLUMNS}, seq FROM sessions WHERE cookie = ?1 ORDER BY seq");
+        let rows = self
+            .query("reading sessions", &sql, [cookie.0], |row| Ok((row.get::<_, i64>(7)?, session(row))))?;
+        let mut sessions = Vec::with_capacity(rows.len());
+        for (seq, session) in rows {
+            match session {
+                Ok(session) => sessions.push(session),
+                Err(error) => self.discard(seq, &error)?,
+            }
+        }
+        Ok(sessions)
     }
 
-    fn insert(&mut self, session: &Session) -> Result<(), StoreError> {
+    fn rooms(&mut self, id: &SessionId) -> Result<Option<Cursors>, StoreError> {
+        let sql = "SELECT seq, rooms FROM sessions WHERE id = ?1";
+        let rows = self
+            .query("reading a session", sql, [id.as_str()], |row| Ok((row.get::<_, i64>(0)?, read(row))))?;
+        match rows.into_iter().next() {
+            None => Ok(None),
+            Some((_, Ok(rooms))) => Ok(Some(rooms)),
+            Some((seq, Err(error))) => self.discard(seq, &error).map(|()| None),
+        }
+    }
+
+    fn insert(&mut self, session: &Session, rooms: &Cursors) -> Result<(), StoreError> {
         self.remove(&session.id)?;
         self.execute(
             "storing a session",
@@ -182,7 +213,7 @@ impl Store for SqliteStore {
                 session.scope,
                 session.instance.as_ref().map(InstanceId::as_str),
                 session.detached,
-                written(&session.rooms),
+                written(rooms),
             ],
         )?;
         self.len += 1;
@@ -205,22 +236,29 @@ impl Store for SqliteStore {
         self.execute("saving a session", sql, params![id.as_str(), written(rooms)]).map(drop)
     }
 
-    fn remove(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+    fn take(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError> {
         let sql = format!("DELETE FROM sessions WHERE id = ?1 RETURNING {COLUMNS}");
-        let removed = self.query("removing a session", &sql, [id.as_str()], session)?;
-        self.len -= removed.len();
-        Ok(removed.into_iter().next())
+        // One that can't be read is gone just as well.
+        let taken = self.query("removing a session", &sql, [id.as_str()], |row| Ok(session(row).ok()))?;
+        self.len -= taken.len();
+        Ok(taken.into_iter().next().flatten())
     }
 
-    fn longest_detached(&mut self) -> Result<Option<SessionId>, StoreError> {
-        let sql = "SELECT id FROM sessions WHERE detached IS NOT NULL ORDER BY detached LIMIT 1";
-        let found = self.query("looking for old sessions", sql, [], session_id)?;
-        Ok(found.into_iter().next())
+    fn remove(&mut self, id: &SessionId) -> Result<(), StoreError> {
+        self.len -=
+            self.execute("removing a session", "DELETE FROM sessions WHERE id = ?1", [id.as_str()])?;
+        Ok(())
     }
 
-    fn attached(&mut self) -> Result<Vec<SessionId>, StoreError> {
-        let sql = "SELECT id FROM sessions WHERE detached IS NULL";
-        self.query("looking for attached sessions", sql, [], session_id)
+    fn remove_longest_detached(&mut self) -> Result<bool, StoreError> {
+        let removed = self.execute(
+            "removing an old session",
+            "DELETE FROM sessions WHERE seq =
+               (SELECT seq FROM sessions WHERE detached IS NOT NULL ORDER BY detached LIMIT 1)",
+            [],
+        )?;
+        self.len -= removed;
+        Ok(removed > 0)
     }
 
     fn expire(&mut self, cut: u64, limit: usize) -> Result<usize, StoreError> {
@@ -247,7 +285,6 @@ fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
         scope: row.get(4)?,
         instance: instance.map_err(|error| unreadable(5, error))?,
         detached: row.get(6)?,
-        rooms: read(row.get_ref(7)?.as_bytes()?).map_err(|error| unreadable(7, error))?,
     })
 }
 
@@ -263,7 +300,9 @@ fn written(rooms: &Cursors) -> String {
     serde_json::to_string(&rows).expect("texts and numbers are JSON")
 }
 
-fn read(rooms: &[u8]) -> serde_json::Result<Cursors> {
-    let rows: Vec<(RoomName, Epoch, Offset)> = serde_json::from_slice(rooms)?;
-    Ok(rows.into_iter().map(|(room, epoch, offset)| (room, Position { epoch, offset })).collect())
+/// Reads what [`written`] wrote, from the second column.
+fn read(row: &Row<'_>) -> rusqlite::Result<Cursors> {
+    let rooms = serde_json::from_slice(row.get_ref(1)?.as_bytes()?);
+    let rooms: Vec<(RoomName, Epoch, Offset)> = rooms.map_err(|error| unreadable(1, error))?;
+    Ok(rooms.into_iter().map(|(room, epoch, offset)| (room, Position { epoch, offset })).collect())
 }
