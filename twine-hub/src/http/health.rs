@@ -34,7 +34,7 @@ struct Store {
 
 /// `GET /readyz`: whether the hub takes work, and what it is connected to.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let health = app.rooms.health();
+    let health = app.rooms.health().and_then(|()| app.sessions.health());
     let draining = app.stop.is_cancelled();
     let ready = health.is_ok() && !draining;
     let store = Store {
@@ -157,5 +157,26 @@ mod tests {
         app.rooms.close().await;
         let (_, problem) = get(&app, "/api/rooms/chat", &key).await;
         assert!(problem["detail"].as_str().unwrap().contains("shutting down"), "{problem}");
+    }
+
+    #[tokio::test]
+    async fn a_keeper_of_sessions_that_panicked_shows_with_what_to_do() {
+        let (telemetry, config) = (Arc::new(Telemetry::default()), Config::default());
+        let opened = store::memory::open(usize::MAX);
+        let rooms = Rooms::start(opened, Retention::Forever, &config.rooms(), telemetry.clone()).unwrap();
+        let key = ApiKey::random().unwrap();
+        let app = App::of(rooms, config, telemetry, &key);
+        assert_eq!(get(&app, "/readyz", &key).await.0, StatusCode::OK);
+        crate::session::tests::end_by_panic(&app.sessions);
+        let shown = loop {
+            let (status, body) = get(&app, "/readyz", &key).await;
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                break body;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!((&shown["ready"], &shown["store"]["ok"]), (&false.into(), &false.into()));
+        let error = shown["store"]["error"].as_str().unwrap();
+        assert!(error.contains("restart the hub"), "{error}");
     }
 }

@@ -11,6 +11,8 @@
 
 mod keeper;
 pub(crate) mod store;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -267,6 +269,14 @@ impl Sessions {
         let (done, forgotten) = oneshot::channel();
         self.send(Some(Command::Forget { cookie, done }));
         forgotten.await.unwrap_or_else(|_| Err(Arc::new(self.ended())))
+    }
+
+    /// Whether the keeper's thread is there.
+    pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
+        match &*locked(&self.0.thread) {
+            Some(thread) if thread.is_finished() => Err(Arc::new(StoreError::Ended)),
+            _ => Ok(()),
+        }
     }
 
     /// Saves what waits, refuses what comes, and closes the store.

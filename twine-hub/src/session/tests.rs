@@ -1,0 +1,108 @@
+//! The handle and its thread: what waits is saved at the end, and whoever asks is answered.
+
+use super::*;
+
+fn options() -> Options {
+    Options {
+        lifetime: Duration::from_secs(3600),
+        max_sessions: 10,
+        max_per_cookie: 10,
+        max_rooms: 10,
+        max_new_per_minute: 0,
+    }
+}
+
+fn claim(session: Option<SessionId>) -> Claim {
+    let visitor = Visitor {
+        cookie: CookieHash([1; 16]),
+        origin: "https://app.example.com".into(),
+        address: [192, 0, 2, 1].into(),
+    };
+    let identity = Identity { visitor, subject: None, scope: "/".into() };
+    Claim { identity, session, instance: None, prev: None }
+}
+
+fn rooms(offset: u64) -> Cursors {
+    vec![("chat".parse().unwrap(), Position::new("0000018bcfe56800-7f3a", offset).unwrap())]
+}
+
+fn save(of: &Attached, offset: u64) -> Save {
+    Save { session: of.session.clone(), ticket: of.ticket, rooms: rooms(offset) }
+}
+
+/// Nobody's connections.
+struct Nobody;
+
+impl Holder for Nobody {
+    fn lose(&self, _: Key, _: Ticket, _: Lost) {}
+
+    fn probe(&self, _: Key, _: Ticket) {}
+}
+
+/// Asks for a session; the receiver has the answer.
+fn attach(sessions: &Sessions, session: Option<SessionId>) -> oneshot::Receiver<Option<Attached>> {
+    let (done, attached) = oneshot::channel();
+    let done = Box::new(move |result| drop(done.send(result)));
+    sessions.attach(claim(session), Arc::new(Nobody), Key::of_slot(1), done);
+    attached
+}
+
+/// Has the keeper's thread panic.
+pub(crate) fn end_by_panic(sessions: &Sessions) {
+    let done = Box::new(|_| panic!("a test wants the keeper to panic"));
+    sessions.attach(claim(None), Arc::new(Nobody), Key::of_slot(1), done);
+}
+
+#[tokio::test]
+async fn closing_saves_what_waits_and_then_every_question_has_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let kind = Kind::Sqlite { data_dir: folder.path().to_owned() };
+    let open = || Sessions::open(&kind, options(), Arc::default()).unwrap();
+    let sessions = open();
+    let attached = attach(&sessions, None).await.unwrap().unwrap();
+    sessions.save(vec![save(&attached, 7)]);
+    sessions.close().await;
+    assert!(sessions.health().is_ok(), "the end of the hub is none of a fault");
+    assert!(attach(&sessions, None).await.unwrap().is_none());
+    sessions.save(vec![save(&attached, 8)]);
+    sessions.detach(save(&attached, 8));
+    let refused = sessions.forget(CookieHash([1; 16])).await.unwrap_err();
+    assert!(matches!(*refused, StoreError::Closed), "{refused}");
+    sessions.close().await;
+
+    let sessions = open();
+    let again = attach(&sessions, Some(attached.session)).await.unwrap().unwrap();
+    assert_eq!((again.how, again.rooms), (How::Resumed, rooms(7)));
+    sessions.close().await;
+}
+
+#[test]
+fn of_the_saves_of_an_attachment_the_latest_waits() {
+    let store = store::open(&Kind::Memory { max_bytes: 0 }, 0).unwrap();
+    let (sessions, mut keeping) = Sessions::new(store, options(), Arc::default());
+    let mut answer = attach(&sessions, None);
+    assert!(keeping.round());
+    let attached = answer.try_recv().unwrap().unwrap();
+    for offset in 1..=3 {
+        sessions.save(vec![save(&attached, offset)]);
+    }
+    assert_eq!(locked(&sessions.0.saves).len(), 1);
+    // Made before what was asked for after it, though the other way leads there.
+    let mut answer = attach(&sessions, Some(attached.session.clone()));
+    assert!(keeping.round());
+    let copy = answer.try_recv().unwrap().unwrap();
+    assert_eq!((copy.how, copy.rooms), (How::Copied, rooms(3)));
+    assert!(locked(&sessions.0.saves).is_empty());
+}
+
+#[tokio::test]
+async fn a_keeper_that_panicked_answers_whoever_asks() {
+    let sessions = Sessions::open(&Kind::Memory { max_bytes: 0 }, options(), Arc::default()).unwrap();
+    assert!(sessions.health().is_ok());
+    end_by_panic(&sessions);
+    // It waits in the thread's queue, or finds that there is none any more.
+    assert!(attach(&sessions, None).await.is_ok_and(|attached| attached.is_none()));
+    let refused = sessions.forget(CookieHash([1; 16])).await.unwrap_err();
+    assert!(matches!(*refused, StoreError::Ended), "{refused}");
+    sessions.close().await;
+}
