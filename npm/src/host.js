@@ -66,9 +66,8 @@ export class Host {
 
   /** The driver is about to be told of a room: then it has to know where an earlier client was. */
   restore(room) {
-    const { cursors } = this.tab;
-    const at = cursors.get(room);
-    if (cursors.delete(room)) this.#driver.restore(room, `${at?.epoch}`, at?.offset);
+    const at = this.tab.take(room);
+    if (at) this.#driver.restore(room, `${at.epoch}`, at.offset);
   }
 
   /** The hub forgets all sessions of this browser, and this tab what it has stored. */

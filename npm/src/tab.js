@@ -31,11 +31,13 @@ export class Tab {
   /** What the keys of all this hub's clients begin with. */
   #hub;
   #key;
+  /** What whoever forgot last has left at `#hub`. */
+  #mark;
   #save;
   /** Whether what was left here has been read. */
-  #read = false;
-  #isOpen = false;
-  #isLeaving = false;
+  #read;
+  #isOpen;
+  #isLeaving;
   #timer;
 
   /** `save` calls `store` with what there is to be stored. */
@@ -53,16 +55,16 @@ export class Tab {
   /** Takes up what was left here. While another client of the page is at it, this one keeps to memory. */
   open() {
     if (!this.#storage || this.#isOpen) return;
-    if (!taken.has(this.#storage)) taken.set(this.#storage, new Set());
-    const keys = taken.get(this.#storage);
+    const keys = taken.get(this.#storage) ?? new Set();
     if (keys.has(this.#key)) return;
-    keys.add(this.#key);
+    taken.set(this.#storage, keys.add(this.#key));
     this.#isOpen = true;
     // A client that comes back knows better than what it left.
     if (!this.#read) {
       attempt(() => {
-        const { session, prev, cursors } = JSON.parse(this.#storage.getItem(this.#key));
-        Object.assign(this, { session, prev, cursors: new Map(cursors) });
+        this.#mark = this.#storage.getItem(this.#hub);
+        const { mark, session, prev, cursors } = JSON.parse(this.#storage.getItem(this.#key));
+        if (mark === this.#mark) Object.assign(this, { session, prev, cursors: new Map(cursors) });
       });
     }
     this.#read = true;
@@ -95,10 +97,24 @@ export class Tab {
   store(session, cursors) {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    if (!this.#isOpen) return;
+    if (!this.#isOpen || this.#isForgotten) return;
     const all = [...this.cursors, ...Object.entries(cursors)].slice(-ROOMS);
-    const left = JSON.stringify({ session, prev: this.#isLeaving ? this.prev : undefined, cursors: all });
-    attempt(() => this.#storage.setItem(this.#key, left), () => this.#storage.removeItem(this.#key));
+    const left = JSON.stringify({ mark: this.#mark, session, prev: this.#isLeaving ? this.prev : undefined, cursors: all });
+    const remove = () => this.#storage.removeItem(this.#key);
+    attempt(session || all[0] ? () => this.#storage.setItem(this.#key, left) : remove, remove);
+  }
+
+  /** Where an earlier client was in a room; told once. */
+  take(room) {
+    const at = this.cursors.get(room);
+    if (this.cursors.delete(room) && !this.#isForgotten) return at;
+  }
+
+  /** Whether another client, maybe of another page of this tab, has forgotten what this one knows. */
+  get #isForgotten() {
+    let mark = this.#mark;
+    attempt(() => (mark = this.#storage.getItem(this.#hub)));
+    return mark !== this.#mark;
   }
 
   /** Forgets all that clients of this hub have left in this tab. */
@@ -106,9 +122,14 @@ export class Tab {
     this.session = this.prev = undefined;
     this.cursors.clear();
     attempt(() => {
-      for (const key of Object.keys(this.#storage)) if (key.startsWith(this.#hub)) this.#storage.removeItem(key);
+      for (const key of [this.#key, ...Object.keys(this.#storage)]) {
+        if (key.startsWith(this.#hub)) this.#storage.removeItem(key);
+      }
+      // Clients that know of another mark don't write back what is forgotten.
+      const mark = String(Math.random());
+      this.#storage.setItem(this.#hub, mark);
+      this.#mark = mark;
     });
-    attempt(() => this.#storage.removeItem(this.#key));
   }
 }
 

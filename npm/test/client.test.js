@@ -177,7 +177,7 @@ test("nothing of a room is delivered after it was unsubscribed, and again after 
   assert.deepEqual(bound, []);
 });
 
-test("two clients don't know of each other", async () => {
+test("two clients are independent of each other", async () => {
   const [one, two] = [client(), client()];
   const inboxes = [new Inbox(), new Inbox()];
   await Promise.all([one.connect(), two.connect()]);

@@ -94,7 +94,7 @@ test("a duplicated tab goes on from where it was copied, and neither takes from 
   assert.deepEqual(await twin.evaluate(() => window.got), [2, 3]);
 });
 
-test("a frozen page goes on where it was, and has stored that", async () => {
+test("a frozen page goes on where it was, and so does the page after it", async () => {
   const page = await open(browser, `${site.url}/#frozen`);
   const lifecycle = await page.context().newCDPSession(page);
   await page.evaluate(() => window.ready);
@@ -152,14 +152,32 @@ test("a page that gets no cookie goes on by what it has stored", async () => {
 
 test("two tabs that are opened at once get one cookie", async () => {
   const context = await browser.newContext();
+  // However long a busy machine takes.
+  await context.addInitScript(() => (AbortSignal.timeout = () => new AbortController().signal));
   const tabs = await Promise.all([context.newPage(), context.newPage()]);
-  const asked = [];
-  for (const tab of tabs) {
-    tab.on("request", (request) => request.url().endsWith("/set-cookie") && asked.push(request));
-  }
+  const answers = tabs.map((tab) => tab.waitForResponse((response) => response.url().endsWith("/set-cookie")));
   await Promise.all(tabs.map((tab) => tab.goto(`${site.url}/#tabs`)));
-  await Promise.all(tabs.map((tab) => tab.evaluate(() => window.ready)));
+  const asked = (await Promise.all(answers)).map((answer) => answer.request());
   const sent = await Promise.all(asked.map(async (request) => "cookie" in (await request.allHeaders())));
   assert.deepEqual(sent.sort(), [false, true]);
   await context.close();
+});
+
+test("what is forgotten is not written back by a page that the browser has kept", async (t) => {
+  const browser = await launch({ caching: true });
+  t.after(() => browser.close());
+  const page = await open(browser, `${site.url}/#kept`);
+  await page.evaluate(() => window.ready);
+  await arrive(page, "kept", 1);
+  await page.evaluate(() => (window.isKept = true));
+  const left = () => page.evaluate(() => Object.keys(sessionStorage).filter((key) => key.includes('["/",')).length);
+  const goOn = () => page.goto(`${site.url}/history#elsewhere`);
+  await goOn();
+  assert.equal(await left(), 1);
+  await page.evaluate(() => window.twine.forget());
+  assert.equal(await left(), 0);
+  await page.goBack({ waitUntil: "commit" });
+  await page.waitForFunction(() => window.isKept);
+  await goOn();
+  assert.equal(await left(), 0);
 });

@@ -72,7 +72,8 @@ test("another session takes the place of the one that is stored", async () => {
     Line.session = session;
     const twine = await client(storage);
     twine.disconnect();
-    assert.deepEqual(storage.all.map((left) => left.session), [session]);
+    // Without a session and without rooms there is nothing to leave.
+    assert.deepEqual(storage.all.map((left) => left.session), session ? [session] : []);
   }
 });
 
@@ -159,7 +160,7 @@ test("two clients of one page don't share what is stored, unless they have names
   second.disconnect();
   named.disconnect();
   first.disconnect();
-  assert.deepEqual(storage.all.map(({ cursors }) => cursors), [[["chat", at(0)]], [["news", at(0)]]]);
+  assert.deepEqual(storage.all.map(({ cursors }) => cursors), [[["news", at(0)]], [["chat", at(0)]]]);
 });
 
 test("a client that stores nothing, or elsewhere, keeps nobody from storing", async () => {
@@ -321,4 +322,42 @@ test("who disconnects while it is forgotten stays away", async () => {
   await assert.rejects(connected, { code: "closed" });
   await forgotten;
   assert.equal(twine.state, "closed");
+});
+
+test("a listener may log out, and nothing is left", async () => {
+  const storage = new Storage();
+  const twine = await client(storage);
+  let forgotten;
+  await subscribe(twine, "chat", () => {
+    twine.disconnect();
+    forgotten = twine.forget();
+  });
+  Line.last.message("chat", 1, "one");
+  await forgotten;
+  assert.deepEqual(storage.all, []);
+});
+
+test("what one client of a page has forgotten no other writes back, or goes on from", async () => {
+  const storage = new Storage();
+  const earlier = await client(storage, { name: "other" });
+  await subscribe(earlier, "chat");
+  await subscribe(earlier, "news");
+  earlier.disconnect();
+  const other = await client(storage, { name: "other" });
+  assert.deepEqual((await subscribe(other, "chat", () => {})).after, at(0));
+  const atOther = Line.last;
+  const twine = await client(storage);
+  await twine.forget();
+  await twine.connect();
+  await subscribe(twine, "chat");
+  Line.last = atOther;
+  twine.disconnect();
+  const { writes } = storage;
+  assert.equal((await subscribe(other, "news")).after, undefined);
+  other.disconnect();
+  assert.equal(storage.writes, writes);
+  const next = await client(storage, { name: "other" });
+  assert.equal(Line.last.greeting.session, undefined);
+  assert.equal((await subscribe(next, "chat")).after, undefined);
+  next.disconnect();
 });

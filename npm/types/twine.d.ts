@@ -8,8 +8,8 @@
  * twine.subscribe("chat", (data) => console.log(data));
  * ```
  *
- * Each object has its own connection; several in a page, or in a page and its frames, don't know of
- * each other.
+ * Each object has its own connection, rooms and listeners; several in a page, or in a page and its
+ * frames, share only the tab's storage.
  */
 export declare class Twine {
   /**
@@ -46,7 +46,11 @@ export declare class Twine {
    *
    * Resolves when the hub has forgotten. Where it can't be told (offline), all is forgotten here, the
    * client stays `closed`, and this rejects with `forget_failed`: call it again before you connect, for
-   * the hub may take whoever connects for the one who has left.
+   * the hub may take whoever connects for the one who has left. A page that is reloaded then has to make
+   * its client with `autoConnect: false`, and to begin with this.
+   *
+   * Warning: other tabs that are open keep what they have. Other clients of this tab keep it in memory,
+   * also in pages of the back/forward cache, but store nothing any more.
    */
   forget(): Promise<void>;
 
@@ -111,8 +115,9 @@ export interface TwineOptions {
   /**
    * Where the client keeps its session and its positions, so that a page that is reloaded goes on where it
    * was: `session` (the default) is the tab's `sessionStorage`, `none` is memory alone, and an object like
-   * `sessionStorage` is used in its place. Up to 1,000 rooms are kept, those of earlier pages going first.
-   * Where it is blocked, full, or absent (workers, Node), the client keeps to memory.
+   * `sessionStorage` is used in its place; it must be of one tab only. Up to 1,000 rooms are kept, those of
+   * earlier pages going first. Where it is blocked, full, or there is no page (workers, Node), the client
+   * keeps to memory.
    */
   storage?: "session" | "none" | StorageLike;
   /**

@@ -24,9 +24,9 @@ export class Storage {
     this.#items.delete(key);
   }
 
-  /** What is stored, of all clients. */
+  /** What is stored, of all clients; without the mark of whoever forgot it. */
   get all() {
-    return [...this.#items.values()].map((text) => JSON.parse(text));
+    return [...this.#items].filter(([key]) => !key.endsWith(" ")).map(([, text]) => JSON.parse(text));
   }
 
   /** Settles when something is stored next. */

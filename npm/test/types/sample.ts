@@ -37,7 +37,7 @@ const forgotten: Promise<void> = twine.forget();
 twine.disconnect();
 
 new Twine(new URL("http://localhost:7070"), { autoConnect: false, WebSocket, fetch });
-new Twine("/", { name: "inbox", storage: localStorage });
+new Twine("/", { name: "inbox", storage: sessionStorage });
 new Twine("/", { storage: "none" });
 new Slim("/", { wasm: new URL("https://cdn.example.com/twine.wasm") });
 new Slim("/", { wasm: () => fetch("/twine.wasm") });
