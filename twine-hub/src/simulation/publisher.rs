@@ -77,6 +77,7 @@ impl World {
                 continue;
             }
             let Ok(published) = answer else { continue };
+            assert_eq!(published.len(), outgoing.messages.len(), "answers to a publish");
             for ((room, serial), published) in outgoing.messages.drain(..).zip(published) {
                 let position = twine_protocol::Position { epoch: published.epoch, offset: published.offset };
                 let entry = present.entry(&room, &position);

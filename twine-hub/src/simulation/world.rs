@@ -66,7 +66,7 @@ impl World {
         manual::set(Some(manual::Set { now: began, unix_millis: BEGINNING }));
         let mut settings = settings();
         settings.rooms.tail_bytes = [0, 1_000, 100_000][random.usize(..3)];
-        if random.u8(..4) == 0 {
+        if random.bool() {
             settings.connections.recovery.max_messages = 5;
         }
         let window = u64::try_from(settings.rooms.idempotency_window.as_millis()).unwrap();
@@ -421,7 +421,7 @@ impl World {
     }
 
     fn open_tab_of(&mut self, browser: usize) {
-        let storage = (self.random.u8(..4) > 0).then(Storage::default);
+        let storage = self.random.bool().then(Storage::default);
         let n = self.random.usize(1..=self.rooms.len());
         let rooms = self.rooms[..n].to_vec();
         let history = (self.random.u8(..4) == 0).then_some(2);
