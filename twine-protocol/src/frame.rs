@@ -57,7 +57,8 @@ pub struct Subscribe {
     /// Deliver what comes after this position; absent: from the session's cursor, else from the head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<Position>,
-    /// `after` was read from storage by a fresh page. Hubs do without it so far.
+    /// `after` was read from storage by a fresh page: the later of it and the cursor counts that this
+    /// page's own session has.
     #[serde(skip_serializing_if = "is_false")]
     pub stored: bool,
     /// Start at the earlier of the cursor and this many messages before the head.

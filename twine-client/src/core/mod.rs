@@ -160,7 +160,7 @@ impl<P> Core<P> {
         let online = matches!(self.phase, Phase::Online(_));
         match frame {
             ServerFrame::Message(message) if online => self.on_message(now, message),
-            ServerFrame::Subscribed(answer) if online => self.on_subscribed(answer),
+            ServerFrame::Subscribed(answer) if online => self.on_subscribed(now, answer),
             ServerFrame::Unsubscribed(answer) if online => self.on_left(answer.id),
             ServerFrame::Epoch(epoch) if online => self.on_epoch(now, epoch),
             ServerFrame::Gap(gap) if online => self.on_gap(now, gap),

@@ -178,12 +178,13 @@ impl Room {
         self.link = Link::Live;
         self.stored = false;
         self.head = Some(frame.head);
+        // The hub takes a room in where it begins, and is told of everything else: how far a cursor
+        // was that this client brought, and that a loss was heard of.
+        let is_known = before.is_none() && frame.recovered != Some(false);
+        self.acked = is_known.then(|| position.clone());
         if frame.recovered != Some(false) {
-            self.acked = Some(position);
             return None;
         }
-        // That a loss was told is to be acknowledged too.
-        self.acked = None;
         let (from, to, count) = match frame.lost {
             Some(lost) => (lost.from, lost.to, lost.count),
             // What was asked for, and what is given instead.

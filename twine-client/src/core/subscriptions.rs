@@ -214,7 +214,7 @@ impl<P> Core<P> {
         }
     }
 
-    pub(super) fn on_subscribed(&mut self, frame: Subscribed) {
+    pub(super) fn on_subscribed(&mut self, now: u64, frame: Subscribed) {
         let Some(room) = self.rooms.get_mut(&frame.room) else { return };
         if !matches!(room.link, Link::Asked { id, .. } if id == frame.id) {
             return;
@@ -222,11 +222,11 @@ impl<P> Core<P> {
         let recovered = frame.recovered;
         let position = Position { epoch: frame.epoch.clone(), offset: frame.offset };
         let gap = room.subscribed(frame);
-        self.moved = true;
         let calls = std::mem::take(&mut room.calls);
         if let Some(gap) = gap {
             self.effects.push_back(Effect::Gap(gap));
         }
+        self.moved(now);
         for Waiting { call, .. } in calls {
             self.complete(call, Ok(Outcome::Subscribed { position: position.clone(), recovered }));
         }

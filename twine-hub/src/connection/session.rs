@@ -2,7 +2,8 @@
 //!
 //! It holds what the client has acknowledged, which is not where the subscriptions are: what was
 //! written to a socket may never have arrived. Acknowledgements move its cursors in memory; all
-//! sessions of the shard that have changed are saved in one batch every [`SAVE_EVERY`].
+//! sessions of the shard that have changed are saved in one batch every [`SAVE_EVERY`], and at the end
+//! of the turn where one of them has got a room.
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub(super) struct Session {
     rooms: Cursors,
     /// Where rooms start that it does not hold.
     inherited: Cursors,
+    /// Whether its cursors are of the same page.
+    is_own: bool,
     /// Whether it is among [`Shard::unsaved`].
     is_unsaved: bool,
     /// Whether it was asked for a sign of life.
@@ -35,17 +38,26 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Where a room goes on that nobody says a cursor for.
-    fn cursor(&self, room: &RoomName) -> Option<&Position> {
-        self.rooms.iter().chain(&self.inherited).find(|(name, _)| name == room).map(|(_, cursor)| cursor)
+    /// What was acknowledged of a room that it holds.
+    fn held(&self, room: &RoomName) -> Option<&Position> {
+        self.rooms.iter().find(|(name, _)| name == room).map(|(_, cursor)| cursor)
     }
 
-    /// Takes a room in, or anew, as its latest; beyond `max` the oldest goes.
-    fn hold(&mut self, room: RoomName, cursor: Position, max: usize) {
+    /// Where a room goes on that nobody says a cursor for.
+    fn cursor(&self, room: &RoomName) -> Option<&Position> {
+        let inherited = self.inherited.iter().find(|(name, _)| name == room).map(|(_, cursor)| cursor);
+        self.held(room).or(inherited)
+    }
+
+    /// Takes a room in, or anew, as its latest; beyond `max` the oldest goes. Says whether it is new.
+    fn hold(&mut self, room: RoomName, cursor: Position, max: usize) -> bool {
+        let before = self.rooms.len();
         self.rooms.retain(|(name, _)| *name != room);
+        let is_new = self.rooms.len() == before;
         self.inherited.retain(|(name, _)| *name != room);
         self.rooms.push((room, cursor));
         self.rooms.drain(..self.rooms.len().saturating_sub(max));
+        is_new
     }
 
     pub(super) fn into_save(self) -> Save {
@@ -93,7 +105,7 @@ impl Shard {
     pub(super) fn attached(&mut self, key: Key, result: Option<Attached>) {
         let max = self.options.max_session_rooms;
         let waits = self.connection(key).is_some_and(|c| matches!(c.phase, Phase::Attaching { .. }));
-        let Some(Attached { session: id, ticket, how, rooms, mut inherited }) = result else {
+        let Some(Attached { session: id, ticket, how, is_own, rooms, mut inherited }) = result else {
             if waits {
                 self.go_on_without_session(key);
             }
@@ -110,7 +122,8 @@ impl Shard {
             rooms: rooms.iter().map(|(room, _)| room.clone()).filter(|room| self.may(key, room)).collect(),
         };
         if let Some(connection) = self.connection(key) {
-            let session = Session { id, ticket, rooms, inherited, is_unsaved: false, is_probed: false };
+            let session =
+                Session { id, ticket, rooms, inherited, is_own, is_unsaved: false, is_probed: false };
             connection.session = Some(Box::new(session));
         }
         if how == How::Copied {
@@ -154,27 +167,39 @@ impl Shard {
     /// Puts the session's cursor into a request that does not say where to start.
     pub(super) fn start_where_session_is(&mut self, key: Key, request: &mut Subscribe) {
         let Some(session) = self.connection(key).and_then(|c| c.session.as_deref()) else { return };
-        // What a page knows by itself counts, also where it was stored and the session has come further:
-        // a duplicate of the page may have taken that up, and what one has seen the other has not.
-        if request.after.is_none() {
-            request.after = session.cursor(&request.room).cloned();
+        match &mut request.after {
+            None => request.after = session.cursor(&request.room).cloned(),
+            // What this page stored may be older than what it has acknowledged. Another page, which
+            // has a copy or adopted what somebody left, knows best itself what it has had.
+            Some(after) if request.stored && session.is_own => {
+                if let Some(held) = session.held(&request.room).filter(|held| *after < **held) {
+                    *after = held.clone();
+                }
+            }
+            Some(_) => {}
         }
     }
 
-    /// The session holds a room that is subscribed from `start` on. What comes again because history
-    /// was asked for was acknowledged before. Where something before `start` `is_lost`, the client is
-    /// yet to say that it has heard so: until then whoever takes the session up is told of it too.
+    /// The session holds a room that is subscribed from `start` on. Only acknowledgements move a room
+    /// forward that it held before: a client is ahead of what its listeners are through with. What
+    /// comes again because history was asked for was acknowledged before. Where something `is_lost`,
+    /// the answer that says so may be lost too: until it is acknowledged, the cursor stays before it.
     pub(super) fn hold(&mut self, key: Key, request: &Subscribe, start: &Position, is_lost: bool) {
         let max = self.options.max_session_rooms;
-        let cursor = match &request.after {
-            Some(after) if is_lost => after,
-            Some(after) if request.history.is_some() => after.max(start),
-            _ => start,
+        let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) else { return };
+        let cursor = match (&request.after, session.held(&request.room)) {
+            (Some(after), Some(held)) if is_lost => held.min(after),
+            (Some(after), None) if is_lost => after,
+            (_, Some(held)) if request.history.is_some() => held,
+            (_, Some(held)) => held.min(start),
+            (_, None) => start,
         };
-        if let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) {
-            session.hold(request.room.clone(), cursor.clone(), max);
-            self.save_soon(key);
-        }
+        let cursor = cursor.clone();
+        let is_new = session.hold(request.room.clone(), cursor, max);
+        self.save_soon(key);
+        // Without the room, whoever adopts the session would start at the head and miss in silence
+        // what was published until then.
+        self.saves_at_once |= is_new;
     }
 
     /// The session holds a room no longer.
@@ -212,8 +237,11 @@ impl Shard {
         }
     }
 
-    /// Saves what has changed, all sessions of the shard in one batch.
+    /// Saves what has changed, all sessions of the shard in one batch, when it is time.
     pub(super) fn save_sessions(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.saves_at_once) && now < self.next_save {
+            return;
+        }
         self.next_save = now + SAVE_EVERY;
         let mut saves = Vec::new();
         for key in std::mem::take(&mut self.unsaved) {
@@ -250,6 +278,10 @@ impl Shard {
         let Some(connection) = self.connection(key) else { return };
         let Some(session) = connection.session.as_deref_mut().filter(|s| s.ticket == ticket) else { return };
         session.is_probed = true;
+        // If it gives none, what it has acknowledged is there for whoever gets the session.
+        let save = session.save();
+        self.sessions.save(vec![save]);
+        let Some(connection) = self.connection(key) else { return };
         if !connection.socket.is_full() {
             self.answer(key, ping);
         }

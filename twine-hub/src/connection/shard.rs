@@ -185,6 +185,8 @@ pub(super) struct Shard {
     /// Connections whose sessions have changed since they were saved, and when they are next.
     pub(super) unsaved: Vec<Key>,
     pub(super) next_save: Instant,
+    /// Whether that is at the end of this turn.
+    pub(super) saves_at_once: bool,
     next_generation: u32,
     pub(super) next_ticket: u64,
     pub(super) read_failures: Seldom,
@@ -225,6 +227,7 @@ impl Shard {
             broken: Vec::new(),
             unsaved: Vec::new(),
             next_save: clock::now(),
+            saves_at_once: false,
             next_generation: 0,
             next_ticket: 0,
             read_failures: Seldom::default(),
@@ -282,9 +285,7 @@ impl Shard {
             }
         }
         self.settle();
-        if now >= self.next_save {
-            self.save_sessions(now);
-        }
+        self.save_sessions(now);
         let is_drained = self.draining.is_some_and(|until| self.connections.is_empty() || now >= until);
         if is_drained {
             self.inbox.close();
@@ -489,6 +490,7 @@ impl Shard {
         let Ok(is_flushed) = connection.socket.flush() else { return self.remove(key) };
         // Who takes what waits for it is there, even if it has had no chance to say so.
         connection.heard = clock::now();
+        self.heard(key);
         self.resume(key);
         let Some(connection) = self.connection(key) else { return };
         match connection.phase {

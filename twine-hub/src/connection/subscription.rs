@@ -242,6 +242,12 @@ impl Shard {
         self.advance(room);
         let Some(open) = self.open_room(room) else { return Moved::Settled };
         let (head, kept) = (open.cursor, open.room.kept(open.cursor));
+        let unsent = head.next()..=open.room.head();
+        if request.after.as_ref().is_some_and(|at| at.epoch == self.epoch && unsent.contains(&at.offset)) {
+            // It has had more from elsewhere than this shard has come to send. That is no loss.
+            self.later.push(key);
+            return Moved::Settled;
+        }
         let start = match (request.after.clone(), request.history) {
             (None, None) => Start::After(self.position(head)),
             (Some(after), None) => Start::After(after),

@@ -375,4 +375,39 @@ mod tests {
         }
         assert!(reads.load(Ordering::Relaxed) <= 50, "{reads:?} reads for {} requests", cases.len());
     }
+    #[test]
+    fn a_page_of_history_is_no_recovery_within_its_limits() {
+        let room: RoomName = "chat".parse().unwrap();
+        let crate::store::Opened { mut writer, reader } = memory::open(usize::MAX);
+        writer.begin().unwrap();
+        for n in 1..=100 {
+            let data = RawValue::from_string(n.to_string()).unwrap();
+            let offset = Offset::new(n).unwrap();
+            let record = Record { offset, time: crate::clock::unix_millis(), id: None, sender: None, data };
+            writer.append(&room, &record).unwrap();
+        }
+        writer.commit().unwrap();
+        let at = |n| Position { epoch: writer.epoch().clone(), offset: Offset::new(n).unwrap() };
+        let recovery = Recovery { max_messages: 10, max_age: std::time::Duration::from_secs(3600) };
+        let (requests, waiting) = channel();
+        let (answers, answered) = channel();
+        for start in [Start::Last(90), Start::After(at(20))] {
+            let request = PageRequest {
+                room: room.clone(),
+                start,
+                until: at(100),
+                limit: Limit { messages: 100, bytes: 1 << 20 },
+                recovery: Some(recovery.clone()),
+            };
+            let answers = answers.clone();
+            let done = move |steps| answers.send(steps).unwrap();
+            requests.send(Request::Steps { request, asker: Asker::new(done) }).unwrap();
+        }
+        drop((requests, answers));
+        Serving { reader, shared: SharedPages::default(), waiting }.run();
+        let _history: Steps = answered.recv().unwrap().unwrap();
+        let recovered: Steps = answered.recv().unwrap().unwrap();
+        assert_eq!(recovered.start, at(90), "10 messages at most");
+        assert!(recovered.loss.is_some());
+    }
 }

@@ -46,9 +46,11 @@ impl SharedPages {
         if self.0.len() == PAGES {
             self.0.pop_front();
         }
-        let PageRequest { room, until, recovery, .. } = request;
+        let PageRequest { room, start: asked, until, recovery, .. } = request;
+        // History is bounded by what was asked for, not by what may be recovered.
+        let is_bounded = recovery.is_some() && matches!(asked, Start::After(_));
         let (start, steps) = (steps.start.clone(), steps.page.clone());
-        self.0.push_back(Page { room, start, until, is_bounded: recovery.is_some(), steps });
+        self.0.push_back(Page { room, start, until, is_bounded, steps });
     }
 
     /// Forgets all pages: nobody waits for one.

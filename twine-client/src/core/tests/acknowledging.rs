@@ -144,3 +144,34 @@ fn a_pong_stays_below_a_hubs_limit_for_frames_however_many_rooms_there_are() {
     }
     assert_eq!(n_rooms, 250);
 }
+
+/// Loses its connection and is online again; gives the request that it made.
+fn reconnected(bench: &mut Bench, socket: SocketId) -> (SocketId, Subscribe) {
+    bench.core.closed(bench.now, socket, 1006, "");
+    bench.wait_for_retry();
+    let socket = bench.get_online();
+    let ask = asked(&bench.effects());
+    (socket, ask)
+}
+
+#[test]
+fn a_loss_told_at_the_start_is_acknowledged_although_nothing_follows() {
+    let (mut bench, socket) = Bench::subscribed(4);
+    let (socket, ask) = reconnected(&mut bench, socket);
+    bench.frame(socket, subscribed(ask.id, "e1", 9, ("e1", 9), Some(false)));
+    assert_eq!(acked(&bench.tick(limits::ACK_QUIET)), [at("e1", 9)]);
+}
+
+#[test]
+fn after_a_reconnection_the_hub_is_told_how_far_the_listeners_are_and_no_further() {
+    let (mut bench, socket) = Bench::subscribed(4);
+    bench.deliver(socket, 5);
+    bench.frame(socket, message(6));
+    bench.core.pending(bench.now, &room("chat"), &at("e1", 6));
+    let (socket, ask) = reconnected(&mut bench, socket);
+    assert_eq!(ask.after, Some(at("e1", 6)));
+    bench.frame(socket, subscribed(ask.id, "e1", 6, ("e1", 6), Some(true)));
+    assert_eq!(acked(&bench.tick(limits::ACK_QUIET)), [at("e1", 5)]);
+    bench.core.delivered(bench.now, &room("chat"), &at("e1", 6));
+    assert_eq!(acked(&bench.tick(limits::ACK_QUIET)), [at("e1", 6)]);
+}

@@ -291,3 +291,60 @@ async fn a_rewind_across_epochs_has_no_seam_with_what_is_published_meanwhile() {
         bench.end().await;
     }
 }
+
+/// A client has had from another shard what this one has not come to send yet.
+#[tokio::test]
+async fn who_is_ahead_of_a_busy_shard_is_told_no_loss_and_gets_nothing_twice() {
+    use std::io::Read as _;
+    use std::sync::atomic::AtomicUsize;
+
+    use crate::connection::Place;
+    use crate::connection::inbox::Event;
+    use crate::connection::shard::{Shard, Surroundings};
+
+    let bench = Bench::in_memory(&Options::default());
+    let surroundings = Surroundings {
+        rooms: bench.rooms.clone(),
+        sessions: bench.sessions.clone(),
+        permissions: None,
+        telemetry: bench.telemetry.clone(),
+    };
+    let mut shard = Shard::new(surroundings, Options::default()).unwrap();
+    let inbox = shard.inbox();
+    let visit = |frames: &[String]| {
+        let client = TcpStream::connect(bench.listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = bench.listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let read: Vec<u8> = frames.iter().flat_map(|frame| masked(frame)).collect();
+        let caller = Caller { cookie: None, origin: "".into(), address: LOCAL };
+        let place = Place(Arc::new(AtomicUsize::new(1)));
+        inbox.push(Event::Adopt(place, Handover { socket, read: read.into(), caller }));
+        client
+    };
+    let mut events = mio::Events::with_capacity(64);
+    let mut answer = |client: &mut TcpStream| {
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains(r#""head""#) {
+            shard.turn(&mut events);
+            let mut buffer = [0; 1024];
+            if let Ok(n) = client.read(&mut buffer) {
+                text.extend_from_slice(&buffer[..n]);
+            }
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let connect = r#"{"type":"connect"}"#.to_owned();
+    let subscribe = r#"{"type":"subscribe","id":1,"room":"c"}"#.to_owned();
+    let mut live = visit(&[connect.clone(), subscribe]);
+    assert!(answer(&mut live).contains("subscribed"));
+    // More than a shard sends in one turn.
+    bench.publish_many("c", 200, &"x".repeat(60_000)).await;
+    let epoch = bench.rooms.epoch();
+    let after =
+        format!(r#"{{"type":"subscribe","id":2,"room":"c","after":{{"epoch":"{epoch}","offset":200}}}}"#);
+    let mut ahead = visit(&[connect, after]);
+    let answer = answer(&mut ahead);
+    assert!(answer.contains(r#""offset":200,"head""#) && answer.contains(r#""recovered":true"#), "{answer}");
+    bench.end().await;
+}

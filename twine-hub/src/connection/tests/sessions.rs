@@ -217,6 +217,23 @@ async fn a_page_that_knows_its_cursor_goes_on_there_whatever_others_have_seen() 
     bench.end().await;
 }
 
+#[tokio::test]
+async fn of_what_a_page_has_stored_and_what_it_has_acknowledged_the_later_counts() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached(r#""instance":"tab""#).await;
+    let fields = format!(r#""session":"{session}","instance":"reloaded","prev":"tab""#);
+    let (mut client, _) = bench.visit(1, ORIGIN, &fields).await;
+    let epoch = bench.rooms.epoch().clone();
+    for (offset, stored, starts) in [(1, true, 2), (3, true, 3), (1, false, 1)] {
+        let fields = format!(r#","after":{{"epoch":"{epoch}","offset":{offset}}},"stored":{stored}"#);
+        assert_eq!(client.ask("chat", &fields).await.offset.get(), starts, "{fields}");
+        for n in starts + 1..=4 {
+            assert_eq!(client.data().await, n.to_string());
+        }
+    }
+    bench.end().await;
+}
+
 /// The answer that tells a loss may get lost itself.
 #[tokio::test]
 async fn a_loss_is_told_until_it_is_acknowledged() {
@@ -317,5 +334,56 @@ async fn who_is_forgotten_goes_on_as_a_stranger() {
         assert!(matches!(client.next().await, Frame::Unsubscribed(_)));
         bench.leave(client).await;
     }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn another_page_goes_on_from_its_own_storage_whatever_the_session_has_had_since() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached(r#""instance":"tab""#).await;
+    let epoch = bench.rooms.epoch().clone();
+    let stored = format!(r#","after":{{"epoch":"{epoch}","offset":1}},"stored":true"#);
+    // One that resumes it while the tab is away, and one that gets a copy while it is there.
+    for instance in ["twin", "tab"] {
+        let fields = format!(r#""session":"{session}","instance":"{instance}""#);
+        let (_open, connected) = bench.visit(1, ORIGIN, &fields).await;
+        assert!(connected.resumed);
+        let fields = format!(r#""session":"{session}","instance":"copy-of-{instance}""#);
+        let (mut copy, connected) = bench.visit(1, ORIGIN, &fields).await;
+        assert_ne!(connected.session.unwrap().as_str(), session);
+        assert_eq!(copy.ask("chat", &stored).await.offset.get(), 1, "2 has never reached this page");
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn only_acknowledgements_move_a_room_of_the_session_forward() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached("").await;
+    let epoch = bench.rooms.epoch().clone();
+    // Its listeners may not be through with what it has had.
+    let (mut client, _) = bench.visit(1, ORIGIN, &format!(r#""session":"{session}""#)).await;
+    let after = format!(r#","after":{{"epoch":"{epoch}","offset":4}}"#);
+    assert_eq!(client.ask("chat", &after).await.offset.get(), 4);
+    bench.leave(client).await;
+    let (mut client, _) = bench.visit(1, ORIGIN, "").await;
+    assert_eq!(client.subscribe("chat").await.offset.get(), 2);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_room_that_was_just_subscribed_is_in_the_session() {
+    let bench = Bench::in_memory(&Options::default());
+    // Its network is gone at once; the browser is opened again.
+    let (mut half_open, _) = bench.visit(1, ORIGIN, r#""instance":"tab""#).await;
+    assert_eq!(half_open.subscribe("chat").await.offset.get(), 0);
+    bench.publish("chat", "1").await;
+    // The answer goes out before the session is saved, at the end of the same turn: this comes after.
+    half_open.say(r#"{"type":"unsubscribe","id":2,"room":"none"}"#).await;
+    while !matches!(half_open.next().await, Frame::Error(_)) {}
+    let (mut client, connected) = bench.visit(1, ORIGIN, r#""instance":"again""#).await;
+    let subscribed = client.subscribe("chat").await;
+    assert_eq!((connected.adopted, subscribed.offset.get()), (true, 0));
+    assert_eq!(client.data().await, "1");
     bench.end().await;
 }

@@ -132,6 +132,16 @@ enum Effect {
     Forgotten { done: Forgotten },
 }
 
+/// The session that a claim gets.
+struct Grant {
+    session: SessionId,
+    fresh: Option<Box<Fresh>>,
+    how: How,
+    is_own: bool,
+    rooms: Cursors,
+    inherited: Cursors,
+}
+
 /// A bound that costs sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bound {
@@ -258,7 +268,9 @@ impl Keeper {
                     Some(fresh) => fresh.session.instance.clone_from(&claim.instance),
                     None => self.store.attach(&session.id, claim.instance.as_ref())?,
                 }
-                self.hold(request, session.id.clone(), fresh, how, rooms, inherited);
+                let is_own = choice::is_same_page(session, claim);
+                let session = session.id.clone();
+                self.hold(request, Grant { session, fresh, how, is_own, rooms, inherited });
             }
             Choice::Copy(session) => match self.rooms(&session.id)? {
                 Some(rooms) => self.begin(request, How::Copied, rooms, &known)?,
@@ -347,25 +359,19 @@ impl Keeper {
         };
         let inherited = self.inherited(&request.claim.identity, &id, &rooms, known)?;
         let fresh = Fresh { session, newcomer: Some(visitor.address) };
-        self.hold(request, id, Some(Box::new(fresh)), how, rooms, inherited);
+        let fresh = Some(Box::new(fresh));
+        self.hold(request, Grant { session: id, fresh, how, is_own: false, rooms, inherited });
         Ok(())
     }
 
     /// Attaches a session to the connection that claimed one.
-    fn hold(
-        &mut self,
-        request: Request,
-        session: SessionId,
-        fresh: Option<Box<Fresh>>,
-        how: How,
-        rooms: Cursors,
-        inherited: Cursors,
-    ) {
+    fn hold(&mut self, request: Request, grant: Grant) {
         let Request { holder, key, done, .. } = request;
+        let Grant { session, fresh, how, is_own, rooms, inherited } = grant;
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
         self.held.insert(session.clone(), Attachment { ticket, holder, key, asked_by: Vec::new(), fresh });
-        let attached = Attached { session, ticket, how, rooms, inherited };
+        let attached = Attached { session, ticket, how, is_own, rooms, inherited };
         self.round.effects.push(Effect::Answer { done, attached });
     }
 
