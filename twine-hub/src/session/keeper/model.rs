@@ -50,7 +50,7 @@ enum Op {
     },
     /// The page that opens next does so in one round with another.
     Together,
-    /// The so many-th call of the store fails.
+    /// The so many-th call of the store fails, from when the next thing is done.
     Fail {
         nth: usize,
     },
@@ -76,11 +76,11 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         8 => open,
         8 => (which.clone(), 0..4_u8).prop_map(|(connection, room)| Op::Save { connection, room }),
-        1 => which.clone().prop_map(|connection| Op::Leave { connection }),
+        4 => which.clone().prop_map(|connection| Op::Leave { connection }),
         4 => which.clone().prop_map(|connection| Op::End { connection }),
         2 => which.prop_map(|connection| Op::Cut { connection }),
         3 => Just(Op::Together),
-        2 => (1..12_usize).prop_map(|nth| Op::Fail { nth }),
+        8 => (1..6_usize).prop_map(|nth| Op::Fail { nth }),
         2 => (0..5_u64).prop_map(|seconds| Op::Wait { seconds }),
         1 => (3_600..30 * 3_600_u64).prop_map(|seconds| Op::Wait { seconds }),
         1 => (any::<bool>(), 0..30 * 3_600_u64).prop_map(|(forward, seconds)| Op::Set { forward, seconds }),
@@ -178,14 +178,17 @@ impl World {
     }
 
     fn run(&mut self, ops: Vec<Op>) {
-        let mut together = false;
+        let (mut together, mut fails_at) = (false, None);
         for op in ops {
             match op {
                 Op::Together => together = true,
-                Op::Fail { nth } => self.faults.fail_at(nth),
+                Op::Fail { nth } => fails_at = Some(nth),
                 op => {
                     if !matches!(op, Op::Open { .. }) {
                         self.settle();
+                    }
+                    if let Some(nth) = fails_at.take() {
+                        self.faults.fail_at(nth);
                     }
                     self.act(op);
                     if !together {
@@ -457,7 +460,7 @@ fn pick(holding: &mut [Holding], n: usize) -> Option<&mut Holding> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
 
     #[test]
     fn sessions_are_kept_apart_and_none_is_lost(ops in ops()) {
