@@ -57,8 +57,7 @@ pub struct Subscribe {
     /// Deliver what comes after this position; absent: from the session's cursor, else from the head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<Position>,
-    /// `after` was read from storage by a fresh page: the later of it and the cursor counts that this
-    /// page's own session has.
+    /// `after` was read from storage by a fresh page. It counts like any other.
     #[serde(skip_serializing_if = "is_false")]
     pub stored: bool,
     /// Start at the earlier of the cursor and this many messages before the head.

@@ -29,8 +29,6 @@ pub(super) struct Session {
     rooms: Cursors,
     /// Where rooms start that it does not hold.
     inherited: Cursors,
-    /// Whether its cursors are of the same page.
-    is_own: bool,
     /// Whether it is among [`Shard::unsaved`].
     is_unsaved: bool,
     /// Whether it was asked for a sign of life.
@@ -105,7 +103,7 @@ impl Shard {
     pub(super) fn attached(&mut self, key: Key, result: Option<Attached>) {
         let max = self.options.max_session_rooms;
         let waits = self.connection(key).is_some_and(|c| matches!(c.phase, Phase::Attaching { .. }));
-        let Some(Attached { session: id, ticket, how, is_own, rooms, mut inherited }) = result else {
+        let Some(Attached { session: id, ticket, how, rooms, mut inherited }) = result else {
             if waits {
                 self.go_on_without_session(key);
             }
@@ -122,8 +120,7 @@ impl Shard {
             rooms: rooms.iter().map(|(room, _)| room.clone()).filter(|room| self.may(key, room)).collect(),
         };
         if let Some(connection) = self.connection(key) {
-            let session =
-                Session { id, ticket, rooms, inherited, is_own, is_unsaved: false, is_probed: false };
+            let session = Session { id, ticket, rooms, inherited, is_unsaved: false, is_probed: false };
             connection.session = Some(Box::new(session));
         }
         if how == How::Copied {
@@ -167,16 +164,10 @@ impl Shard {
     /// Puts the session's cursor into a request that does not say where to start.
     pub(super) fn start_where_session_is(&mut self, key: Key, request: &mut Subscribe) {
         let Some(session) = self.connection(key).and_then(|c| c.session.as_deref()) else { return };
-        match &mut request.after {
-            None => request.after = session.cursor(&request.room).cloned(),
-            // What this page stored may be older than what it has acknowledged. Another page, which
-            // has a copy or adopted what somebody left, knows best itself what it has had.
-            Some(after) if request.stored && session.is_own => {
-                if let Some(held) = session.held(&request.room).filter(|held| *after < **held) {
-                    *after = held.clone();
-                }
-            }
-            Some(_) => {}
+        // What a page knows by itself counts, also where it was stored and the session has come further:
+        // a duplicate of the page may have taken that up, and what one has seen the other has not.
+        if request.after.is_none() {
+            request.after = session.cursor(&request.room).cloned();
         }
     }
 

@@ -111,8 +111,6 @@ pub(crate) struct Attached {
     pub(crate) session: SessionId,
     pub(crate) ticket: Ticket,
     pub(crate) how: How,
-    /// Whether the page that claims it is the one that had it last: its cursors are that page's own.
-    pub(crate) is_own: bool,
     /// The session's rooms.
     pub(crate) rooms: Cursors,
     /// The latest cursors of other rooms, from detached sessions of the same cookie, origin and

@@ -217,23 +217,6 @@ async fn a_page_that_knows_its_cursor_goes_on_there_whatever_others_have_seen() 
     bench.end().await;
 }
 
-#[tokio::test]
-async fn of_what_a_page_has_stored_and_what_it_has_acknowledged_the_later_counts() {
-    let bench = Bench::in_memory(&Options::default());
-    let session = bench.detached(r#""instance":"tab""#).await;
-    let fields = format!(r#""session":"{session}","instance":"reloaded","prev":"tab""#);
-    let (mut client, _) = bench.visit(1, ORIGIN, &fields).await;
-    let epoch = bench.rooms.epoch().clone();
-    for (offset, stored, starts) in [(1, true, 2), (3, true, 3), (1, false, 1)] {
-        let fields = format!(r#","after":{{"epoch":"{epoch}","offset":{offset}}},"stored":{stored}"#);
-        assert_eq!(client.ask("chat", &fields).await.offset.get(), starts, "{fields}");
-        for n in starts + 1..=4 {
-            assert_eq!(client.data().await, n.to_string());
-        }
-    }
-    bench.end().await;
-}
-
 /// The answer that tells a loss may get lost itself.
 #[tokio::test]
 async fn a_loss_is_told_until_it_is_acknowledged() {

@@ -82,7 +82,7 @@ fn is_of_same_user(session: &Session, identity: &Identity) -> bool {
 }
 
 /// Whether the page that holds a session is the one that claims it.
-pub(super) fn is_same_page(session: &Session, claim: &Claim) -> bool {
+fn is_same_page(session: &Session, claim: &Claim) -> bool {
     let holder = session.instance.as_ref();
     holder.is_some() && (holder == claim.instance.as_ref() || holder == claim.prev.as_ref())
 }

@@ -137,7 +137,6 @@ struct Grant {
     session: SessionId,
     fresh: Option<Box<Fresh>>,
     how: How,
-    is_own: bool,
     rooms: Cursors,
     inherited: Cursors,
 }
@@ -268,9 +267,8 @@ impl Keeper {
                     Some(fresh) => fresh.session.instance.clone_from(&claim.instance),
                     None => self.store.attach(&session.id, claim.instance.as_ref())?,
                 }
-                let is_own = choice::is_same_page(session, claim);
                 let session = session.id.clone();
-                self.hold(request, Grant { session, fresh, how, is_own, rooms, inherited });
+                self.hold(request, Grant { session, fresh, how, rooms, inherited });
             }
             Choice::Copy(session) => match self.rooms(&session.id)? {
                 Some(rooms) => self.begin(request, How::Copied, rooms, &known)?,
@@ -360,18 +358,18 @@ impl Keeper {
         let inherited = self.inherited(&request.claim.identity, &id, &rooms, known)?;
         let fresh = Fresh { session, newcomer: Some(visitor.address) };
         let fresh = Some(Box::new(fresh));
-        self.hold(request, Grant { session: id, fresh, how, is_own: false, rooms, inherited });
+        self.hold(request, Grant { session: id, fresh, how, rooms, inherited });
         Ok(())
     }
 
     /// Attaches a session to the connection that claimed one.
     fn hold(&mut self, request: Request, grant: Grant) {
         let Request { holder, key, done, .. } = request;
-        let Grant { session, fresh, how, is_own, rooms, inherited } = grant;
+        let Grant { session, fresh, how, rooms, inherited } = grant;
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
         self.held.insert(session.clone(), Attachment { ticket, holder, key, asked_by: Vec::new(), fresh });
-        let attached = Attached { session, ticket, how, is_own, rooms, inherited };
+        let attached = Attached { session, ticket, how, rooms, inherited };
         self.round.effects.push(Effect::Answer { done, attached });
     }
 
