@@ -63,7 +63,7 @@ export class Tab {
     if (!this.#read) {
       attempt(() => {
         this.#mark = this.#storage.getItem(this.#hub);
-        const { mark, session, prev, cursors } = JSON.parse(this.#storage.getItem(this.#key));
+        const { session, prev, cursors, mark } = JSON.parse(this.#storage.getItem(this.#key));
         if (mark === this.#mark) Object.assign(this, { session, prev, cursors: new Map(cursors) });
       });
     }
@@ -112,9 +112,7 @@ export class Tab {
 
   /** Whether another client, maybe of another page of this tab, has forgotten what this one knows. */
   get #isForgotten() {
-    let mark = this.#mark;
-    attempt(() => (mark = this.#storage.getItem(this.#hub)));
-    return mark !== this.#mark;
+    return attempt(() => this.#storage.getItem(this.#hub) !== this.#mark);
   }
 
   /** Forgets all that clients of this hub have left in this tab. */
@@ -145,7 +143,7 @@ function place() {
 /** Storage may be absent, blocked, full, or hold what is not ours. */
 function attempt(action, otherwise) {
   try {
-    action();
+    return action();
   } catch {
     if (otherwise) attempt(otherwise);
   }
