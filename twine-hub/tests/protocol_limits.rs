@@ -26,6 +26,7 @@ fn the_page_has_the_defaults_of_the_code() {
     let time = |time: Duration| time.as_millis();
     let in_code = [
         ("max_connections", config.max_connections as u128),
+        ("max_waiting", config.max_waiting as u128),
         ("max_http_connections", config.max_http_connections as u128),
         ("max_rooms_per_connection", config.max_rooms_per_connection as u128),
         ("max_frame", config.max_frame as u128),
