@@ -223,7 +223,11 @@ async fn a_background_publisher_keeps_the_order_and_loses_only_what_is_refused()
 
 #[tokio::test]
 async fn a_background_publisher_finds_the_size_that_a_hub_takes() {
-    let hub = TestHub::start_with(|config| config.max_body = 4 << 10).await;
+    let hub = TestHub::start_with(|config| {
+        config.max_body = 4 << 10;
+        config.max_data = 2 << 10;
+    })
+    .await;
     let publisher = hub.twine().publisher().start().unwrap();
     for number in 0..100 {
         publisher.publish("chat", &number).unwrap();
