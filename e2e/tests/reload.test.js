@@ -88,8 +88,12 @@ test("a page that reloads itself within a callback", async (t) => {
   const tab = await open(t, "/restless");
   await tab.ready("restless");
   await hub.count("restless", 1, 200);
+  await tab.reaches(200, "restless");
+  // It may be about to reload itself once more: what is asked of a page that goes is never answered.
+  await tab.page.goto(`${site.at()}/restless`);
+  await tab.ready("restless");
   await hub.publish("restless", "the last one");
-  await tab.reaches("the last one", "restless");
+  await tab.has("the last one", "restless");
   const pages = await tab.pages();
   assert(pages.length > 1, "it did reload");
   assert.deepEqual(pages.flatMap((page) => page.got("restless")), [...range(1, 200), "the last one"]);
