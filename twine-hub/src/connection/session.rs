@@ -126,6 +126,7 @@ impl Shard {
         if how == How::Copied {
             // So far a copy is nowhere but here.
             self.save_soon(key);
+            self.saves_at_once = true;
         }
         self.open(key, opening);
     }
@@ -181,7 +182,7 @@ impl Shard {
         let cursor = match (&request.after, session.held(&request.room)) {
             (Some(after), Some(held)) if is_lost => held.min(after),
             (Some(after), None) if is_lost => after,
-            (_, Some(held)) if request.history.is_some() => held,
+            (Some(after), Some(held)) if request.history.is_some() => held.min(after),
             (_, Some(held)) => held.min(start),
             (_, None) => start,
         };
