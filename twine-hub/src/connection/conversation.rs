@@ -2,7 +2,8 @@
 
 use twine_protocol::{ClientFrame, ErrorCode, json};
 
-use super::shard::{Key, Phase, Shard};
+use super::shard::Shard;
+use super::state::{Key, Phase};
 use super::websocket::{self, Incoming, Violation};
 
 impl Shard {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use twine_protocol::ErrorCode;
 
 use super::Options;
-use super::shard::{Key, Phase, Shard};
+use super::shard::Shard;
+use super::state::{Key, Phase};
 use super::wheel::Alarm;
 use crate::clock;
 

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use twine_protocol::{Offset, RoomName};
 
 use super::inbox::Event;
-use super::shard::{Key, Shard};
+use super::shard::Shard;
+use super::state::Key;
 use super::subscription::{State, Subscription};
 use crate::clock;
 use crate::rooms::{Room, TailRead, Watcher};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use mio::Waker;
 use twine_protocol::Offset;
 
-use super::shard::Key;
+use super::state::Key;
 use super::{Handover, Place};
 use crate::rooms::{Room, Steps, Watch, locked};
 use crate::session::{Attached, Holder, Lost, Ticket};

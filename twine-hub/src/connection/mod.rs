@@ -2,7 +2,7 @@
 //!
 //! A connection is handed over by `http` when its upgrade is answered, and belongs to one shard
 //! until it ends. A shard ([`shard`]) is an event loop without locks or tasks: it reads frames
-//! ([`conversation`]), keeps a cursor for each subscription ([`subscription`]) and, when a room has
+//! ([`input`], [`conversation`]), keeps a cursor for each subscription ([`subscription`]) and, when a room has
 //! more, writes the same bytes to every socket that is up to date ([`fanout`]). A socket that takes
 //! no more keeps its cursor and is brought up to date from the log once it takes more: nothing is
 //! queued for it but the rest of the frame it was taking.
@@ -14,11 +14,14 @@
 pub(crate) mod by_hand;
 mod conversation;
 mod deadline;
+mod ending;
 mod fanout;
 mod inbox;
+mod input;
 mod session;
 mod shard;
 mod socket;
+mod state;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -40,8 +43,8 @@ use crate::session::{CookieHash, Sessions};
 use crate::store::page::Recovery;
 use crate::telemetry::Telemetry;
 use inbox::{Event, Inbox};
-pub(crate) use shard::Key;
 use shard::{Shard, Surroundings};
+pub(crate) use state::Key;
 
 /// What a connection may do and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]

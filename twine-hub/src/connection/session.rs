@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use twine_protocol::{Connect, Connected, ErrorCode, Position, RoomName, ServerFrame, SessionId, Subscribe};
 
 use super::Caller;
-use super::shard::{Key, Phase, Shard};
+use super::shard::Shard;
+use super::state::{Key, Phase};
 use crate::auth::Subscriber;
 use crate::clock;
 use crate::rooms::frames;

@@ -9,147 +9,27 @@ use bytes::Bytes;
 use mio::event::Source as _;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
-use twine_protocol::{Disconnect, Epoch, ErrorCode, ErrorFrame, Offset, RoomName, ServerFrame};
+use twine_protocol::{Epoch, ErrorCode, Offset, RoomName, ServerFrame};
 
 use super::fanout::LocalRoom;
 use super::inbox::{Event, Inbox};
-use super::session::Session;
 use super::socket::Socket;
-use super::subscription::Subscription;
-use super::websocket::{self, Fragments};
+use super::state::{Connection, Key, Phase, Waits};
 use super::wheel::Wheel;
-use super::{Caller, Handover, Options, Place};
+use super::{Handover, Options, Place};
 use crate::auth::Permissions;
 use crate::clock;
 use crate::rooms::{Rooms, Watch, frames};
 use crate::seldom::Seldom;
 use crate::session::{Holder, Sessions};
-use crate::telemetry::{Code, Telemetry};
+use crate::telemetry::Telemetry;
 
 /// The waker's token; connections have their slots' numbers.
 const NEWS: Token = Token(usize::MAX);
-/// One read takes this much; a busy connection gets a few reads and then others their turn.
-const READ_BUFFER: usize = 64 << 10;
-const READS_A_TURN: usize = 4;
-/// Rooms that may be opened for one connection at the same time; it is not read meanwhile.
-const MAX_OPENING: usize = 64;
-/// How long a closed connection may take to close its side.
-const LINGER: Duration = Duration::from_secs(2);
+/// One read takes this much.
+pub(super) const READ_BUFFER: usize = 64 << 10;
 /// The wait after a poll that failed.
 const POLL_BACKOFF: Duration = Duration::from_millis(10);
-/// A client that is told to go comes back after a random time up to this.
-const MAX_RETRY: Duration = Duration::from_secs(3);
-
-/// A connection, for as long as it lives: slots are used again, generations are not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key {
-    pub(super) slot: u32,
-    pub(super) generation: u32,
-}
-
-#[cfg(test)]
-impl Key {
-    pub(crate) fn of_slot(slot: u32) -> Self {
-        Self { slot, generation: 0 }
-    }
-}
-
-/// A connection of this shard.
-pub(super) struct Connection {
-    pub(super) socket: Socket,
-    pub(super) phase: Phase,
-    pub(super) subscriptions: Vec<Subscription>,
-    generation: u32,
-    /// When the client was last heard of.
-    pub(super) heard: Instant,
-    pub(super) next_ping: Instant,
-    /// When it is looked at next, and the number of the alarm that is set for it.
-    pub(super) look_at: Instant,
-    pub(super) alarm: u32,
-    /// Held while it waits for its session, or for the one read of the store that it has under way.
-    pub(super) waits: Option<Waits>,
-    /// Rooms that are being opened for it.
-    pub(super) n_opening: usize,
-    /// Which subscription catches up first next time.
-    turn: usize,
-    /// Whether it is among [`Shard::lagging`] already.
-    is_lagging: bool,
-    /// Whether the poll has told that nothing more comes: then reading goes on to the end.
-    is_ending: bool,
-    /// What of the client's bytes is not a whole message yet, or has to wait.
-    input: Option<Box<Input>>,
-    /// Whether it is not read until it takes some of the answers that wait for it, or knows its session.
-    pub(super) is_paused: bool,
-    /// Who opened it; let go once it has said `connect`, unless permissions ask for it later.
-    pub(super) caller: Option<Box<Caller>>,
-    pub(super) session: Option<Box<Session>>,
-    _place: Place,
-}
-
-/// One of the connections that wait for another thread, counted until dropped. How many there are
-/// says how busy the hub is: what it has to do for those that are there costs the same at any time,
-/// and what it has to do for those that come back goes through here.
-pub(super) struct Waits(Arc<Telemetry>);
-
-impl Waits {
-    fn begin(telemetry: &Arc<Telemetry>) -> Self {
-        telemetry.waiting.inc();
-        Self(telemetry.clone())
-    }
-}
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        self.0.waiting.dec();
-    }
-}
-
-/// The life of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Waits for the `connect` frame.
-    New {
-        /// How long.
-        until: Instant,
-    },
-    /// Has said `connect` and waits for its session.
-    Attaching {
-        /// How long; then it goes on without one.
-        until: Instant,
-    },
-    /// Talks.
-    Open,
-    /// Has been told to close; what it still sends is not read.
-    Closing {
-        /// When it is removed even if it doesn't close its side.
-        until: Instant,
-    },
-}
-
-impl Connection {
-    /// The subscription that catches up first this time: each in turn.
-    pub(super) fn next_turn(&mut self) -> usize {
-        self.turn = (self.turn + 1) % self.subscriptions.len().max(1);
-        self.turn
-    }
-
-    /// Whether it asks for more than it takes, and has to wait.
-    fn is_greedy(&self) -> bool {
-        let is_attaching = matches!(self.phase, Phase::Attaching { .. });
-        self.socket.is_full() || self.n_opening >= MAX_OPENING || is_attaching
-    }
-
-    /// This connection's key, given the slot it lies in.
-    pub(super) fn key(&self, slot: u32) -> Key {
-        Key { slot, generation: self.generation }
-    }
-}
-
-#[derive(Default)]
-struct Input {
-    rest: Vec<u8>,
-    fragments: Fragments,
-}
 
 /// What a shard works with, shared with others.
 #[derive(Clone)]
@@ -162,7 +42,7 @@ pub(super) struct Surroundings {
 
 /// One event loop and all it owns.
 pub(super) struct Shard {
-    poll: Poll,
+    pub(super) poll: Poll,
     inbox: Arc<Inbox>,
     pub(super) watch: Arc<dyn Watch>,
     pub(super) holder: Arc<dyn Holder>,
@@ -194,12 +74,12 @@ pub(super) struct Shard {
     pub(super) wheel: Wheel,
     /// The memory of an empty mailbox.
     news: Vec<Event>,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// Connections with more to read than their share of a turn.
-    unread: Vec<Key>,
+    pub(super) unread: Vec<Key>,
     pub(super) ping: Bytes,
     /// Set once the shard drains: when to give up waiting.
-    draining: Option<Instant>,
+    pub(super) draining: Option<Instant>,
 }
 
 impl Shard {
@@ -347,11 +227,10 @@ impl Shard {
     /// The connection, if it still lives.
     pub(super) fn connection(&mut self, key: Key) -> Option<&mut Connection> {
         let connection = self.connections.get_mut(key.slot as usize)?;
-        (connection.generation == key.generation).then_some(connection)
+        (connection.key(key.slot) == key).then_some(connection)
     }
 
     fn adopt(&mut self, place: Place, handover: Handover) {
-        let now = clock::now();
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
         let mut socket = Socket::new(mio::net::TcpStream::from_std(handover.socket));
@@ -367,120 +246,14 @@ impl Shard {
             return;
         }
         let key = Key { slot: u32::try_from(entry.key()).unwrap_or(u32::MAX), generation };
-        let spread = 0.5 + fastrand::f64() / 2.0;
-        entry.insert(Connection {
-            socket,
-            phase: Phase::New { until: now + self.options.connect_timeout },
-            subscriptions: Vec::new(),
-            generation,
-            heard: now,
-            next_ping: now + self.options.heartbeat.mul_f64(spread),
-            look_at: now,
-            alarm: 0,
-            waits: None,
-            n_opening: 0,
-            turn: 0,
-            is_lagging: false,
-            is_ending: false,
-            input: None,
-            is_paused: false,
-            caller: Some(Box::new(handover.caller)),
-            session: None,
-            _place: place,
-        });
+        let connection = Connection::new(socket, place, handover.caller, generation, &self.options);
+        entry.insert(connection);
         self.telemetry.connections.inc();
         self.look_in(key, self.options.connect_timeout.min(self.options.heartbeat / 2));
         if self.draining.is_some() {
             self.send_away(key, ErrorCode::Draining);
         } else if !handover.read.is_empty() {
             self.feed(key, &mut handover.read.to_vec());
-        }
-    }
-
-    /// Reads a connection's frames.
-    fn readable(&mut self, key: Key) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        for turn in 1.. {
-            let Some(connection) = self.connection(key) else { break };
-            if connection.is_greedy() {
-                connection.is_paused = true;
-                break;
-            }
-            let is_ending = connection.is_ending;
-            match connection.socket.read(&mut buffer) {
-                Ok(0) => {
-                    self.remove(key);
-                    break;
-                }
-                Ok(n) => {
-                    connection.heard = clock::now();
-                    self.heard(key);
-                    self.feed(key, buffer.get_mut(..n).unwrap_or_default());
-                    // Less than asked for: there is no more for now, and the poll will tell when
-                    // there is, unless it has told of the end already.
-                    if n < READ_BUFFER && !is_ending {
-                        break;
-                    }
-                    if turn == READS_A_TURN {
-                        self.unread.push(key);
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => {
-                    self.remove(key);
-                    break;
-                }
-            }
-        }
-        self.buffer = buffer;
-    }
-
-    /// Takes apart what a client sent.
-    fn feed(&mut self, key: Key, bytes: &mut [u8]) {
-        let max = self.options.max_frame;
-        let Some(connection) = self.connection(key) else { return };
-        let mut input = connection.input.take().unwrap_or_default();
-        let mut joined = std::mem::take(&mut input.rest);
-        let is_joined = !joined.is_empty();
-        let bytes = if is_joined {
-            joined.extend_from_slice(bytes);
-            &mut joined[..]
-        } else {
-            bytes
-        };
-        let mut at = 0;
-        loop {
-            let Some(connection) = self.connection(key) else { return };
-            if matches!(connection.phase, Phase::Closing { .. }) {
-                return;
-            }
-            if connection.is_greedy() {
-                connection.is_paused = true;
-                break;
-            }
-            match websocket::decode(bytes.get_mut(at..).unwrap_or_default(), &mut input.fragments, max) {
-                Ok(None) => break,
-                Ok(Some((incoming, used))) => {
-                    at += used;
-                    if let Some(incoming) = incoming {
-                        self.incoming(key, incoming);
-                    }
-                }
-                Err(violation) => return self.violation(key, violation),
-            }
-        }
-        // A frame that comes in drops is added to where it lies.
-        input.rest = if is_joined {
-            joined.drain(..at);
-            joined
-        } else {
-            bytes.get(at..).unwrap_or_default().to_vec()
-        };
-        if !(input.rest.is_empty() && input.fragments.is_empty())
-            && let Some(connection) = self.connection(key)
-        {
-            connection.input = Some(input);
         }
     }
 
@@ -500,18 +273,6 @@ impl Shard {
         }
     }
 
-    /// Reads on where a connection that was greedy is so no more.
-    pub(super) fn resume(&mut self, key: Key) {
-        if let Some(connection) = self.connection(key)
-            && connection.is_paused
-            && !connection.is_greedy()
-        {
-            connection.is_paused = false;
-            self.feed(key, &mut []);
-            self.unread.push(key);
-        }
-    }
-
     /// Writes a frame that answers a client.
     pub(super) fn answer(&mut self, key: Key, frame: Bytes) {
         if let Some(connection) = self.connection(key)
@@ -519,75 +280,6 @@ impl Shard {
         {
             self.broken.push(key);
         }
-    }
-
-    /// Refuses one request; the connection goes on.
-    pub(super) fn refuse(&mut self, key: Key, id: Option<u64>, code: ErrorCode, message: String) {
-        self.count_error(code);
-        self.answer(key, frames::frame(&ServerFrame::Error(ErrorFrame { id, code, message })));
-    }
-
-    /// Ends a connection for an error, and tells it why.
-    pub(super) fn end(&mut self, key: Key, code: ErrorCode, message: &str) {
-        self.refuse(key, None, code, format!("{message}; {}", code.remedy()));
-        self.close(key, code.close_code().map_or(1011, twine_protocol::CloseCode::as_u16), code.as_str());
-    }
-
-    /// Sends a close frame and nothing after it; the connection is removed when the client closes
-    /// its side, or soon.
-    pub(super) fn close(&mut self, key: Key, code: u16, reason: &str) {
-        self.leave_all(key);
-        self.answer(key, websocket::close(code, reason));
-        let Some(connection) = self.connection(key) else { return };
-        connection.phase = Phase::Closing { until: clock::now() + LINGER };
-        connection.input = None;
-        if !connection.socket.is_blocked() {
-            connection.socket.finish();
-        }
-        self.look_in(key, LINGER);
-    }
-
-    pub(super) fn count_error(&self, code: ErrorCode) {
-        self.telemetry.errors.get_or_create(&Code { code: code.as_str() }).inc();
-    }
-
-    /// Forgets a connection.
-    pub(super) fn remove(&mut self, key: Key) {
-        self.leave_all(key);
-        if self.connection(key).is_none() {
-            return;
-        }
-        let mut connection = self.connections.remove(key.slot as usize);
-        self.telemetry.connections.dec();
-        // The socket is closed right after, which takes it out of the poll in any case.
-        let _ = connection.socket.stream_mut().deregister(self.poll.registry());
-    }
-
-    fn leave_all(&mut self, key: Key) {
-        let Some(connection) = self.connection(key) else { return };
-        let session = connection.session.take();
-        for subscription in std::mem::take(&mut connection.subscriptions) {
-            self.leave(&subscription);
-        }
-        if let Some(session) = session {
-            self.sessions.detach(session.into_save());
-        }
-    }
-
-    fn drain(&mut self, until: Instant) {
-        self.draining = Some(until);
-        let keys: Vec<Key> = self.keys().collect();
-        for key in keys {
-            self.send_away(key, ErrorCode::Draining);
-        }
-    }
-
-    /// Asks a client to come back elsewhere or later, not all at once.
-    pub(super) fn send_away(&mut self, key: Key, code: ErrorCode) {
-        let retry = u64::try_from(MAX_RETRY.mul_f64(fastrand::f64()).as_millis()).unwrap_or_default();
-        self.answer(key, frames::frame(&ServerFrame::Disconnect(Disconnect { code, retry })));
-        let close = code.close_code().unwrap_or(twine_protocol::CloseCode::Restart);
-        self.close(key, close.as_u16(), code.as_str());
     }
 
     /// Whether so many wait that who comes new has to come later.
@@ -603,7 +295,7 @@ impl Shard {
         }
     }
 
-    fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         let all = self.connections.iter();
         all.map(|(slot, connection)| connection.key(u32::try_from(slot).unwrap_or(u32::MAX)))
     }

@@ -19,7 +19,8 @@ use twine_protocol::{
 
 use super::fanout::plus;
 use super::inbox::Event;
-use super::shard::{Key, Shard};
+use super::shard::Shard;
+use super::state::Key;
 use crate::rooms::{PageRequest, Step, Steps, TailRead, frames};
 use crate::store::StoreError;
 use crate::store::page::{Limit, Loss, Start};

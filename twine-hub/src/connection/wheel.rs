@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::shard::Key;
+use super::state::Key;
 
 /// How far the wheel reaches, in ticks; later times come round and are put in again.
 const SLOTS: usize = 64;

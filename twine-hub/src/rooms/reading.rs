@@ -273,54 +273,8 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::store::{Record, Segment, memory};
-
-    /// The memory store, and how often messages were read from it.
-    struct Counted {
-        reader: Box<dyn Reader>,
-        reads: Arc<AtomicUsize>,
-    }
-
-    impl Reader for Counted {
-        fn knows_epoch(&mut self, epoch: &Epoch) -> Result<bool, StoreError> {
-            self.reader.knows_epoch(epoch)
-        }
-
-        fn segments(&mut self, room: &RoomName) -> Result<Vec<Segment>, StoreError> {
-            self.reader.segments(room)
-        }
-
-        fn records(
-            &mut self,
-            room: &RoomName,
-            epoch: &Epoch,
-            after: Offset,
-            limit: usize,
-            bytes: usize,
-        ) -> Result<Vec<Record>, StoreError> {
-            self.reads.fetch_add(1, Ordering::Relaxed);
-            self.reader.records(room, epoch, after, limit, bytes)
-        }
-
-        fn nth_last(
-            &mut self,
-            room: &RoomName,
-            n: u32,
-            until: &Position,
-            bytes: usize,
-        ) -> Result<Option<Position>, StoreError> {
-            self.reader.nth_last(room, n, until, bytes)
-        }
-
-        fn next_time(
-            &mut self,
-            room: &RoomName,
-            epoch: &Epoch,
-            after: Offset,
-        ) -> Result<Option<u64>, StoreError> {
-            self.reader.next_time(room, epoch, after)
-        }
-    }
+    use crate::store::observed::Observed;
+    use crate::store::{Record, memory};
 
     #[test]
     fn those_who_wait_for_the_same_part_of_a_log_share_one_read() {
@@ -357,7 +311,11 @@ mod tests {
             requests.send(Request::Steps { request, asker: Asker::new(done) }).unwrap();
         }
         drop((requests, answers));
-        let reader = Box::new(Counted { reader, reads: reads.clone() });
+        let counted = reads.clone();
+        let count = move |_: &[Record]| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        };
+        let reader = Box::new(Observed { reader, observe: count });
         Serving { reader, shared: SharedPages::default(), waiting }.run();
         for (case, steps) in answered {
             let steps: Steps = steps.unwrap();
@@ -375,6 +333,7 @@ mod tests {
         }
         assert!(reads.load(Ordering::Relaxed) <= 50, "{reads:?} reads for {} requests", cases.len());
     }
+
     #[test]
     fn a_page_of_history_is_no_recovery_within_its_limits() {
         let room: RoomName = "chat".parse().unwrap();

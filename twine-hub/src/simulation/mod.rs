@@ -12,11 +12,14 @@
 //! `TWINE_SIM_SEED=7` replays one seed and says all that happens; `TWINE_SIM_SEEDS=100000` runs so
 //! many.
 
+mod faults;
+mod healing;
 mod hub;
 mod log;
 mod machine;
 mod network;
 mod oracle;
+mod pages;
 mod publisher;
 mod tab;
 mod world;

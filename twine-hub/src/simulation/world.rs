@@ -1,34 +1,28 @@
 //! The world: what there is, and what happens next, drawn from a seed.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use twine_client::core::{SocketId, SubscribeOptions};
-use twine_protocol::{Position, RoomName};
+use twine_client::core::SocketId;
+use twine_protocol::RoomName;
 use uuid::Uuid;
 
 use super::hub::{Hub, Settings};
-use super::log::Log;
 use super::machine::{Disk, Machine, Shared};
 use super::network::Link;
-use super::oracle::{Bounds, Listener};
+use super::oracle::Bounds;
 use super::publisher::Outgoing;
-use super::tab::{PageId, Seen, Storage, Tab};
+use super::tab::{PageId, Seen, Tab};
 use crate::clock::manual;
 use crate::rooms::locked;
 use crate::session::CookieHash;
 use crate::store::Retention;
 use crate::{Config, connection::Caller};
 
-const HOUR: u64 = 3_600_000;
 /// When a world begins, by the wall's clock: in 2023.
 const BEGINNING: u64 = 1_700_000_000_000;
 const RETENTION: Duration = Duration::from_secs(24 * 3_600);
-/// Jumps of the wall's clock at most: the ends of epochs are kept for some days only.
-const MAX_JUMPS: u32 = 4;
-const MAX_TABS: usize = 4;
 
 pub(super) struct World {
     seed: u64,
@@ -37,14 +31,14 @@ pub(super) struct World {
     pub(super) now: u64,
     began: Instant,
     /// What the wall's clock shows, less `now`.
-    wall: u64,
+    pub(super) wall: u64,
     latest: u64,
-    n_jumps: u32,
-    settings: Settings,
+    pub(super) n_jumps: u32,
+    pub(super) settings: Settings,
     pub(super) machine: Shared,
     /// `None` while it is down.
     pub(super) hub: Option<Hub>,
-    backup: Option<Disk>,
+    pub(super) backup: Option<Disk>,
     pub(super) rooms: Vec<RoomName>,
     /// Each browser's cookie, where it takes any.
     pub(super) browsers: Vec<Option<CookieHash>>,
@@ -121,7 +115,7 @@ impl World {
     }
 
     /// Time passes.
-    fn pass(&mut self, millis: u64) {
+    pub(super) fn pass(&mut self, millis: u64) {
         self.now += millis;
         let unix_millis = self.wall + self.now;
         self.latest = self.latest.max(unix_millis);
@@ -188,7 +182,7 @@ impl World {
         self.links.retain(|link| !link.is_over());
     }
 
-    fn down(&mut self, at: usize, max: usize) {
+    pub(super) fn down(&mut self, at: usize, max: usize) {
         let (n, incoming) = self.links[at].down(max);
         self.note(format!("{n} bytes down link {at}"));
         for incoming in incoming {
@@ -257,7 +251,7 @@ impl World {
         self.open_link(at, shard);
     }
 
-    fn open_link(&mut self, at: usize, shard: Option<usize>) {
+    pub(super) fn open_link(&mut self, at: usize, shard: Option<usize>) {
         let (page, socket) = (self.links[at].page, self.links[at].socket);
         let tab = self.tabs.iter().position(|tab| tab.page == page);
         let (Some(tab), Some(hub), Some(shard), false) = (tab, &self.hub, shard, self.links[at].is_abandoned)
@@ -283,316 +277,9 @@ impl World {
         self.drain(tab, Some(boot));
     }
 
-    fn network_fault(&mut self) {
-        let open: Vec<_> = (0..self.links.len()).filter(|at| self.links[*at].boot.is_some()).collect();
-        let Some(at) = self.random.choice(open) else { return };
-        let what = self.random.u8(..8);
-        self.note(format!("link {at} has fault {what}"));
-        let link = &mut self.links[at];
-        match what {
-            // Both ends notice.
-            0 | 1 => {
-                link.cut();
-                for incoming in self.links[at].incoming() {
-                    self.receive(at, incoming);
-                }
-            }
-            2 => link.cut_from_hub(),
-            // The page notices, the hub does not.
-            3 => {
-                let (page, socket) = (link.page, link.socket);
-                link.is_held = (true, true);
-                if let Some(tab) = self.tabs.iter().position(|tab| tab.page == page)
-                    && !link.is_abandoned
-                {
-                    link.abandon();
-                    self.tabs[tab].core.closed(self.now, socket, 1006, "");
-                    self.drain(tab, None);
-                }
-            }
-            4 => link.is_held.0 = true,
-            5 => link.is_held.1 = true,
-            _ => link.is_held = (false, false),
-        }
-        self.links.retain(|link| !link.is_over());
-    }
-
-    /// What an app does with its rooms.
-    fn app(&mut self) {
-        let Some(at) = self.pick_tab(|_| true) else { return };
-        let (now, room) = (self.now, self.rooms[self.random.usize(..self.rooms.len())].clone());
-        if !self.tabs[at].listeners.contains_key(&room) {
-            return;
-        }
-        let tab = &mut self.tabs[at];
-        match self.random.u8(..6) {
-            0 => {
-                self.note(format!("tab {at} leaves {room}, and comes back"));
-                if let Some(session) = self.tabs[at].core.session().cloned() {
-                    self.seen.forgets(&session, &room);
-                }
-                let tab = &mut self.tabs[at];
-                tab.promises.retain(|(of, _)| *of != room);
-                let _ = tab.core.unsubscribe(now, &room);
-                tab.calls.retain(|_, of| *of != room);
-                tab.listeners.insert(room.clone(), Listener::default());
-                let call = tab.core.subscribe(now, &room, SubscribeOptions::default());
-                tab.calls.insert(call, room);
-            }
-            1 | 2 => {
-                tab.core.detach(now, &room);
-                self.note(format!("tab {at} listens to {room} no longer"));
-            }
-            3 | 4 => {
-                tab.core.attach(now, &room).unwrap();
-                self.note(format!("tab {at} listens to {room}"));
-            }
-            _ => {
-                tab.core.wake(now);
-                self.note(format!("tab {at} wakes"));
-            }
-        }
-        self.drain(at, None);
-    }
-
-    fn page_fault(&mut self) {
-        match self.random.u8(..8) {
-            0..4 => self.reload(),
-            4 | 5 => self.duplicate(),
-            6 => self.reopen(),
-            _ if self.tabs.len() < MAX_TABS => self.open_tab(),
-            _ => {}
-        }
-    }
-
-    /// How far a tab's page is in each room, or was promised to be.
-    fn places(&self, at: usize) -> BTreeMap<RoomName, Vec<Position>> {
-        let listeners = self.tabs[at].listeners.iter();
-        let place = |listener: &Listener| match &listener.at {
-            Some(at) => vec![at.clone()],
-            None => listener.promise.seen.clone(),
-        };
-        let places = listeners.map(|(room, listener)| (room.clone(), place(listener)));
-        places.filter(|(_, seen)| !seen.is_empty()).collect()
-    }
-
-    fn reload(&mut self) {
-        let Some(at) = self.pick_tab(|_| true) else { return };
-        let is_clean = self.random.u8(..4) > 0;
-        let history = (self.random.u8(..8) == 0).then_some(3);
-        self.note(format!("tab {at} is reloaded, clean {is_clean}, history {history:?}"));
-        self.unload(at, is_clean);
-        let (seen, rooms) = (self.places(at), self.rooms_of(at));
-        let Tab { browser, storage, .. } = &self.tabs[at];
-        let (browser, storage) = (*browser, storage.clone());
-        self.tabs[at] = self.load(browser, storage, &rooms, seen, history);
-        self.drain(at, None);
-    }
-
-    fn duplicate(&mut self) {
-        if self.tabs.len() == MAX_TABS {
-            return;
-        }
-        let Some(at) = self.pick_tab(|tab| tab.storage.is_some()) else { return };
-        self.note(format!("tab {at} is duplicated"));
-        let (seen, rooms) = (self.places(at), self.rooms_of(at));
-        let Tab { browser, storage, .. } = &self.tabs[at];
-        let (browser, storage) = (*browser, storage.clone());
-        let tab = self.load(browser, storage, &rooms, seen, None);
-        self.tabs.push(tab);
-        self.drain(self.tabs.len() - 1, None);
-    }
-
-    /// A browser ends and comes back with one tab, and nothing but its cookie.
-    fn reopen(&mut self) {
-        let browser = self.random.usize(..self.browsers.len());
-        let is_clean = self.random.bool();
-        self.note(format!("browser {browser} is reopened, clean {is_clean}"));
-        while let Some(at) = self.tabs.iter().position(|tab| tab.browser == browser) {
-            self.unload(at, is_clean);
-            self.tabs.remove(at);
-        }
-        self.open_tab_of(browser);
-    }
-
-    fn open_tab(&mut self) {
-        let browser = self.random.usize(..self.browsers.len());
-        self.open_tab_of(browser);
-    }
-
-    fn open_tab_of(&mut self, browser: usize) {
-        let storage = self.random.bool().then(Storage::default);
-        let n = self.random.usize(1..=self.rooms.len());
-        let rooms = self.rooms[..n].to_vec();
-        let history = (self.random.u8(..4) == 0).then_some(2);
-        let tab = self.load(browser, storage, &rooms, BTreeMap::default(), history);
-        self.tabs.push(tab);
-        let at = self.tabs.len() - 1;
-        self.note(format!("tab {at} of browser {browser} is opened, {n} rooms, history {history:?}"));
-        self.drain(at, None);
-    }
-
-    fn rooms_of(&self, at: usize) -> Vec<RoomName> {
-        self.tabs[at].listeners.keys().cloned().collect()
-    }
-
-    fn machine_fault(&mut self) {
-        match self.random.u8(..12) {
-            0..4 => {
-                let fuse = self.random.u32(..12);
-                self.note(format!("the hub has {fuse} calls of its stores to live"));
-                locked(&self.machine).light(fuse);
-            }
-            4..6 => {
-                self.note("the hub is killed");
-                self.crash();
-            }
-            6 => {
-                self.note("the disk is full");
-                locked(&self.machine).is_full = true;
-            }
-            7 | 8 => {
-                self.note("the disk is backed up");
-                let disk = locked(&self.machine).copy();
-                self.backup = Some(disk);
-            }
-            9 => self.restore(),
-            _ => self.jump(),
-        }
-    }
-
-    /// The hub is killed, and starts again on what it left.
-    fn crash(&mut self) {
-        let disk = locked(&self.machine).die();
-        self.restart(disk);
-    }
-
-    fn restart(&mut self, disk: Disk) {
-        self.lose_publishes();
-        self.hub = None;
-        locked(&self.machine).start(disk);
-        self.hub = Some(Hub::start(&self.machine, &self.settings));
-    }
-
-    /// The hub is killed, and starts again on yesterday's copy: of all of it, or of one database.
-    fn restore(&mut self) {
-        let Some(backup) = &self.backup else { return };
-        let (old, log) = (backup.folder.clone(), backup.log.clone());
-        let what = self.random.u8(..4);
-        self.note(format!("the backup is restored, part {what}"));
-        let mut machine = locked(&self.machine);
-        let left = machine.die();
-        let messages = |name: &str| name.starts_with("twine.");
-        let disk = match what {
-            0 => Disk { folder: machine.mix(&left.folder, &old, messages), log: left.log },
-            1 => Disk { folder: machine.mix(&old, &left.folder, messages), log },
-            _ => Disk { folder: machine.mix(&old, &old, messages), log },
-        };
-        drop(machine);
-        self.restart(disk);
-    }
-
-    /// The wall's clock is set.
-    fn jump(&mut self) {
-        if self.n_jumps == MAX_JUMPS {
-            return;
-        }
-        self.n_jumps += 1;
-        let by = self.random.u64(..30 * HOUR);
-        let is_ahead = self.random.bool();
-        self.wall = if is_ahead { self.wall + by } else { self.wall - by };
-        self.note(format!("the wall's clock jumps by {by} ms, ahead {is_ahead}"));
-        self.pass(0);
-    }
-
-    /// A promise that a listener gave is settled.
-    fn settle(&mut self) {
-        let now = self.now;
-        let Some(at) = self.pick_tab(|tab| !tab.promises.is_empty()) else { return };
-        let tab = &mut self.tabs[at];
-        let which = self.random.usize(..tab.promises.len());
-        let (room, position) = tab.promises.remove(which);
-        tab.core.delivered(now, &room, &position);
-        self.drain(at, None);
-    }
-
-    fn pick_tab(&mut self, is_meant: impl Fn(&Tab) -> bool) -> Option<usize> {
+    pub(super) fn pick_tab(&mut self, is_meant: impl Fn(&Tab) -> bool) -> Option<usize> {
         let meant: Vec<_> = (0..self.tabs.len()).filter(|at| is_meant(&self.tabs[*at])).collect();
         self.random.choice(meant)
-    }
-
-    /// Everything goes well from now on: nobody may be left behind.
-    pub(super) fn heal(&mut self) {
-        self.note("all is well from now on");
-        locked(&self.machine).heal();
-        for link in &mut self.links {
-            link.is_held = (false, false);
-        }
-        for at in 0..self.tabs.len() {
-            for room in self.rooms_of(at) {
-                self.tabs[at].core.attach(self.now, &room).unwrap();
-            }
-            self.drain(at, None);
-        }
-        for _ in 0..400 {
-            self.well();
-            if self.is_quiet() {
-                return;
-            }
-        }
-        let log = self.present();
-        for (at, tab) in self.tabs.iter().enumerate() {
-            for (room, listener) in &tab.listeners {
-                let place = (&listener.at, log.head(room));
-                assert!(listener.is_current(&log, room), "tab {at} is stuck in {room}: {place:?}");
-            }
-        }
-        assert!(self.outgoing.is_empty(), "a publish was never acknowledged");
-    }
-
-    fn present(&self) -> Log {
-        let machine = locked(&self.machine);
-        machine.log(machine.boot()).clone()
-    }
-
-    fn is_quiet(&self) -> bool {
-        let machine = locked(&self.machine);
-        let log = machine.log(machine.boot());
-        let is_current =
-            |tab: &Tab| tab.listeners.iter().all(|(room, listener)| listener.is_current(log, room));
-        self.outgoing.is_empty() && self.tabs.iter().all(is_current)
-    }
-
-    /// Everybody has their turn, and a second passes.
-    fn well(&mut self) {
-        self.hear_publishers(false);
-        let now = self.now;
-        for at in 0..self.tabs.len() {
-            if std::mem::take(&mut self.tabs[at].fetches) {
-                self.tabs[at].core.cookie_settled(now);
-            }
-            self.tabs[at].core.timer(now);
-            self.drain(at, None);
-        }
-        while let Some(at) = self.links.iter().position(|link| link.boot.is_none()) {
-            self.open_link(at, Some(0));
-        }
-        for _ in 0..4 {
-            for at in 0..self.links.len() {
-                self.links[at].up(usize::MAX);
-            }
-            if let Some(hub) = &mut self.hub {
-                hub.commit();
-                hub.read();
-                hub.keep();
-                hub.turn_all();
-            }
-            for at in 0..self.links.len() {
-                self.down(at, 256 << 10);
-            }
-        }
-        self.links.retain(|link| !link.is_over());
-        self.pass(1_000);
     }
 }
 

@@ -15,6 +15,8 @@ mod epoch;
 pub(crate) mod history;
 mod log;
 pub(crate) mod memory;
+#[cfg(test)]
+pub(crate) mod observed;
 pub(crate) mod page;
 pub(crate) mod sqlite;
 

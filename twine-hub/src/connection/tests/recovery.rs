@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use twine_protocol::{Lost, Offset, RoomName, Subscribed};
 
 use super::*;
+use crate::store::observed::Observed;
 use crate::store::page::Recovery;
-use crate::store::{Opened, Reader, Record, Segment, StoreError};
+use crate::store::{Opened, Record};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -149,54 +150,6 @@ async fn a_loss_that_is_found_later_comes_as_a_gap_also_after_a_limit() {
     bench.end().await;
 }
 
-/// A reader of the store that counts what it gives out.
-struct Counting {
-    reader: Box<dyn Reader>,
-    bytes: Arc<AtomicUsize>,
-}
-
-impl Reader for Counting {
-    fn knows_epoch(&mut self, epoch: &Epoch) -> Result<bool, StoreError> {
-        self.reader.knows_epoch(epoch)
-    }
-
-    fn segments(&mut self, room: &RoomName) -> Result<Vec<Segment>, StoreError> {
-        self.reader.segments(room)
-    }
-
-    fn records(
-        &mut self,
-        room: &RoomName,
-        epoch: &Epoch,
-        after: Offset,
-        limit: usize,
-        bytes: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        let records = self.reader.records(room, epoch, after, limit, bytes)?;
-        self.bytes.fetch_add(records.iter().map(Record::size).sum(), Ordering::SeqCst);
-        Ok(records)
-    }
-
-    fn nth_last(
-        &mut self,
-        room: &RoomName,
-        n: u32,
-        until: &Position,
-        bytes: usize,
-    ) -> Result<Option<Position>, StoreError> {
-        self.reader.nth_last(room, n, until, bytes)
-    }
-
-    fn next_time(
-        &mut self,
-        room: &RoomName,
-        epoch: &Epoch,
-        after: Offset,
-    ) -> Result<Option<u64>, StoreError> {
-        self.reader.next_time(room, epoch, after)
-    }
-}
-
 /// A hundred thousand messages wait for a client that takes none: the hub reads what the socket has
 /// room for and a page beyond it, and the rest when the client takes it.
 #[tokio::test]
@@ -204,7 +157,11 @@ async fn what_waits_for_a_reader_is_never_all_in_memory() {
     const MESSAGES: u64 = 100_000;
     let opened = store::open(&store::Options { kind: MEMORY, retention: Retention::Forever }).unwrap();
     let bytes = Arc::<AtomicUsize>::default();
-    let reader = Box::new(Counting { reader: opened.reader, bytes: bytes.clone() });
+    let counted = bytes.clone();
+    let count = move |records: &[Record]| {
+        counted.fetch_add(records.iter().map(Record::size).sum(), Ordering::SeqCst);
+    };
+    let reader = Box::new(Observed { reader: opened.reader, observe: count });
     let telemetry = Arc::new(Telemetry::default());
     let opened = Opened { writer: opened.writer, reader };
     let rooms = Rooms::start(opened, Retention::Forever, &keeping(0), telemetry.clone()).unwrap();

@@ -1,63 +1,13 @@
 //! Many who come back at once, and a hub that is busy with them.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 
 use futures_util::future::join_all;
-use twine_protocol::{Offset, RoomName};
+use twine_protocol::Offset;
 
 use super::*;
-use crate::store::{Opened, Reader, Record, Segment, StoreError};
-
-/// A reader of the store that tells of each read, and waits until the gate is dropped.
-struct Gated {
-    reader: Box<dyn Reader>,
-    reads: Sender<()>,
-    gate: Receiver<()>,
-}
-
-impl Reader for Gated {
-    fn knows_epoch(&mut self, epoch: &Epoch) -> Result<bool, StoreError> {
-        self.reader.knows_epoch(epoch)
-    }
-
-    fn segments(&mut self, room: &RoomName) -> Result<Vec<Segment>, StoreError> {
-        self.reader.segments(room)
-    }
-
-    fn records(
-        &mut self,
-        room: &RoomName,
-        epoch: &Epoch,
-        after: Offset,
-        limit: usize,
-        bytes: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        // The test listens to the first only.
-        let _ = self.reads.send(());
-        // Nothing is ever sent: this ends when the gate is dropped.
-        let _ = self.gate.recv();
-        self.reader.records(room, epoch, after, limit, bytes)
-    }
-
-    fn nth_last(
-        &mut self,
-        room: &RoomName,
-        n: u32,
-        until: &Position,
-        bytes: usize,
-    ) -> Result<Option<Position>, StoreError> {
-        self.reader.nth_last(room, n, until, bytes)
-    }
-
-    fn next_time(
-        &mut self,
-        room: &RoomName,
-        epoch: &Epoch,
-        after: Offset,
-    ) -> Result<Option<u64>, StoreError> {
-        self.reader.next_time(room, epoch, after)
-    }
-}
+use crate::store::observed::Observed;
+use crate::store::{Opened, Record};
 
 impl Client {
     /// Says `connect`; false where the client is told to come later.
@@ -97,8 +47,14 @@ async fn who_comes_to_a_busy_hub_comes_later_and_all_are_current_in_the_end() {
     let Opened { writer, reader } =
         store::open(&store::Options { kind: kind.clone(), retention: Retention::Forever }).unwrap();
     let (reads, read) = channel();
-    let (gate, closed) = channel();
-    let opened = Opened { writer, reader: Box::new(Gated { reader, reads, gate: closed }) };
+    let (gate, closed) = channel::<()>();
+    let wait = move |_: &[Record]| {
+        // The test listens to the first only.
+        let _ = reads.send(());
+        // Nothing is ever sent: this ends when the gate is dropped.
+        let _ = closed.recv();
+    };
+    let opened = Opened { writer, reader: Box::new(Observed { reader, observe: wait }) };
     let telemetry = Arc::new(Telemetry::default());
     let nothing_in_memory = rooms::Options { tail_bytes: 0, ..rooms::Options::default() };
     let rooms = Rooms::start(opened, Retention::Forever, &nothing_in_memory, telemetry.clone()).unwrap();

@@ -1,0 +1,89 @@
+//! How a connection ends: told why where it can be told, and forgotten.
+
+use std::time::{Duration, Instant};
+
+use mio::event::Source as _;
+use twine_protocol::{CloseCode, Disconnect, ErrorCode, ErrorFrame, ServerFrame};
+
+use super::shard::Shard;
+use super::state::{Key, Phase};
+use super::websocket;
+use crate::clock;
+use crate::rooms::frames;
+use crate::telemetry::Code;
+
+/// How long a closed connection may take to close its side.
+const LINGER: Duration = Duration::from_secs(2);
+/// A client that is told to go comes back after a random time up to this.
+const MAX_RETRY: Duration = Duration::from_secs(3);
+
+impl Shard {
+    /// Refuses one request; the connection goes on.
+    pub(super) fn refuse(&mut self, key: Key, id: Option<u64>, code: ErrorCode, message: String) {
+        self.count_error(code);
+        self.answer(key, frames::frame(&ServerFrame::Error(ErrorFrame { id, code, message })));
+    }
+
+    /// Ends a connection for an error, and tells it why.
+    pub(super) fn end(&mut self, key: Key, code: ErrorCode, message: &str) {
+        self.refuse(key, None, code, format!("{message}; {}", code.remedy()));
+        self.close(key, code.close_code().map_or(1011, CloseCode::as_u16), code.as_str());
+    }
+
+    /// Sends a close frame and nothing after it; the connection is removed when the client closes
+    /// its side, or soon.
+    pub(super) fn close(&mut self, key: Key, code: u16, reason: &str) {
+        self.leave_all(key);
+        self.answer(key, websocket::close(code, reason));
+        let Some(connection) = self.connection(key) else { return };
+        connection.phase = Phase::Closing { until: clock::now() + LINGER };
+        connection.input = None;
+        if !connection.socket.is_blocked() {
+            connection.socket.finish();
+        }
+        self.look_in(key, LINGER);
+    }
+
+    /// Forgets a connection.
+    pub(super) fn remove(&mut self, key: Key) {
+        self.leave_all(key);
+        if self.connection(key).is_none() {
+            return;
+        }
+        let mut connection = self.connections.remove(key.slot as usize);
+        self.telemetry.connections.dec();
+        // The socket is closed right after, which takes it out of the poll in any case.
+        let _ = connection.socket.stream_mut().deregister(self.poll.registry());
+    }
+
+    fn leave_all(&mut self, key: Key) {
+        let Some(connection) = self.connection(key) else { return };
+        let session = connection.session.take();
+        for subscription in std::mem::take(&mut connection.subscriptions) {
+            self.leave(&subscription);
+        }
+        if let Some(session) = session {
+            self.sessions.detach(session.into_save());
+        }
+    }
+
+    pub(super) fn drain(&mut self, until: Instant) {
+        self.draining = Some(until);
+        let keys: Vec<Key> = self.keys().collect();
+        for key in keys {
+            self.send_away(key, ErrorCode::Draining);
+        }
+    }
+
+    /// Asks a client to come back elsewhere or later, not all at once.
+    pub(super) fn send_away(&mut self, key: Key, code: ErrorCode) {
+        let retry = u64::try_from(MAX_RETRY.mul_f64(fastrand::f64()).as_millis()).unwrap_or_default();
+        self.answer(key, frames::frame(&ServerFrame::Disconnect(Disconnect { code, retry })));
+        let close = code.close_code().unwrap_or(CloseCode::Restart);
+        self.close(key, close.as_u16(), code.as_str());
+    }
+
+    pub(super) fn count_error(&self, code: ErrorCode) {
+        self.telemetry.errors.get_or_create(&Code { code: code.as_str() }).inc();
+    }
+}

@@ -1,0 +1,158 @@
+//! One connection, as its shard knows it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::session::Session;
+use super::socket::Socket;
+use super::subscription::Subscription;
+use super::websocket::Fragments;
+use super::{Caller, Options, Place};
+use crate::clock;
+use crate::telemetry::Telemetry;
+
+/// Rooms that may be opened for one connection at the same time; it is not read meanwhile.
+const MAX_OPENING: usize = 64;
+
+/// A connection, for as long as it lives: slots are used again, generations are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+#[cfg(test)]
+impl Key {
+    pub(crate) fn of_slot(slot: u32) -> Self {
+        Self { slot, generation: 0 }
+    }
+}
+
+/// A connection of this shard.
+pub(super) struct Connection {
+    pub(super) socket: Socket,
+    pub(super) phase: Phase,
+    pub(super) subscriptions: Vec<Subscription>,
+    generation: u32,
+    /// When the client was last heard of.
+    pub(super) heard: Instant,
+    pub(super) next_ping: Instant,
+    /// When it is looked at next, and the number of the alarm that is set for it.
+    pub(super) look_at: Instant,
+    pub(super) alarm: u32,
+    /// Held while it waits for its session, or for the one read of the store that it has under way.
+    pub(super) waits: Option<Waits>,
+    /// Rooms that are being opened for it.
+    pub(super) n_opening: usize,
+    /// Which subscription catches up first next time.
+    turn: usize,
+    /// Whether it is among [`Shard::lagging`](super::shard::Shard::lagging) already.
+    pub(super) is_lagging: bool,
+    /// Whether the poll has told that nothing more comes: then reading goes on to the end.
+    pub(super) is_ending: bool,
+    pub(super) input: Option<Box<Input>>,
+    /// Whether it is not read until it takes some of the answers that wait for it, or knows its session.
+    pub(super) is_paused: bool,
+    /// Who opened it; let go once it has said `connect`, unless permissions ask for it later.
+    pub(super) caller: Option<Box<Caller>>,
+    pub(super) session: Option<Box<Session>>,
+    _place: Place,
+}
+
+/// One of the connections that wait for another thread, counted until dropped. How many there are
+/// says how busy the hub is: what it has to do for those that are there costs the same at any time,
+/// and what it has to do for those that come back goes through here.
+pub(super) struct Waits(Arc<Telemetry>);
+
+impl Waits {
+    pub(super) fn begin(telemetry: &Arc<Telemetry>) -> Self {
+        telemetry.waiting.inc();
+        Self(telemetry.clone())
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.waiting.dec();
+    }
+}
+
+/// The life of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Waits for the `connect` frame.
+    New {
+        /// How long.
+        until: Instant,
+    },
+    /// Has said `connect` and waits for its session.
+    Attaching {
+        /// How long; then it goes on without one.
+        until: Instant,
+    },
+    /// Talks.
+    Open,
+    /// Has been told to close; what it still sends is not read.
+    Closing {
+        /// When it is removed even if it doesn't close its side.
+        until: Instant,
+    },
+}
+
+impl Connection {
+    pub(super) fn new(
+        socket: Socket,
+        place: Place,
+        caller: Caller,
+        generation: u32,
+        options: &Options,
+    ) -> Self {
+        let now = clock::now();
+        // Those who came at the same moment are not all asked at the same moment.
+        let spread = 0.5 + fastrand::f64() / 2.0;
+        Self {
+            socket,
+            phase: Phase::New { until: now + options.connect_timeout },
+            subscriptions: Vec::new(),
+            generation,
+            heard: now,
+            next_ping: now + options.heartbeat.mul_f64(spread),
+            look_at: now,
+            alarm: 0,
+            waits: None,
+            n_opening: 0,
+            turn: 0,
+            is_lagging: false,
+            is_ending: false,
+            input: None,
+            is_paused: false,
+            caller: Some(Box::new(caller)),
+            session: None,
+            _place: place,
+        }
+    }
+
+    /// The subscription that catches up first this time: each in turn.
+    pub(super) fn next_turn(&mut self) -> usize {
+        self.turn = (self.turn + 1) % self.subscriptions.len().max(1);
+        self.turn
+    }
+
+    /// Whether it asks for more than it takes, and has to wait.
+    pub(super) fn is_greedy(&self) -> bool {
+        let is_attaching = matches!(self.phase, Phase::Attaching { .. });
+        self.socket.is_full() || self.n_opening >= MAX_OPENING || is_attaching
+    }
+
+    /// This connection's key, given the slot it lies in.
+    pub(super) fn key(&self, slot: u32) -> Key {
+        Key { slot, generation: self.generation }
+    }
+}
+
+/// What of the client's bytes is not a whole message yet, or has to wait.
+#[derive(Default)]
+pub(super) struct Input {
+    pub(super) rest: Vec<u8>,
+    pub(super) fragments: Fragments,
+}
