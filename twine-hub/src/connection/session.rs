@@ -2,9 +2,10 @@
 //!
 //! It holds what the client has acknowledged, which is not where the subscriptions are: what was
 //! written to a socket may never have arrived. Acknowledgements move its cursors in memory; all
-//! sessions of the shard that have changed are saved in one batch every [`SAVE_EVERY`], and at the end
-//! of the turn where one of them has got a room.
+//! sessions of the shard that have changed are saved in one batch every [`SAVE_EVERY`]. One that would
+//! start later from what is stored of it than from what it is now, is at the end of the turn.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use twine_protocol::{Connect, Connected, ErrorCode, Position, RoomName, ServerFrame, SessionId, Subscribe};
@@ -30,8 +31,6 @@ pub(super) struct Session {
     rooms: Cursors,
     /// Where rooms start that it does not hold.
     inherited: Cursors,
-    /// Whether it is among [`Shard::unsaved`].
-    is_unsaved: bool,
     /// Whether it was asked for a sign of life.
     is_probed: bool,
 }
@@ -48,15 +47,12 @@ impl Session {
         self.held(room).or(inherited)
     }
 
-    /// Takes a room in, or anew, as its latest; beyond `max` the oldest goes. Says whether it is new.
-    fn hold(&mut self, room: RoomName, cursor: Position, max: usize) -> bool {
-        let before = self.rooms.len();
+    /// Takes a room in, or anew, as its latest; beyond `max` the oldest goes.
+    fn hold(&mut self, room: RoomName, cursor: Position, max: usize) {
         self.rooms.retain(|(name, _)| *name != room);
-        let is_new = self.rooms.len() == before;
         self.inherited.retain(|(name, _)| *name != room);
         self.rooms.push((room, cursor));
         self.rooms.drain(..self.rooms.len().saturating_sub(max));
-        is_new
     }
 
     pub(super) fn into_save(self) -> Save {
@@ -65,6 +61,41 @@ impl Session {
 
     fn save(&self) -> Save {
         Save { session: self.id.clone(), ticket: self.ticket, rooms: self.rooms.clone() }
+    }
+}
+
+/// Connections whose sessions have changed since they were saved.
+pub(super) struct Unsaved {
+    soon: BTreeSet<Key>,
+    at_once: BTreeSet<Key>,
+    /// When those are due that are only saved soon.
+    next: Instant,
+}
+
+impl Unsaved {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { soon: BTreeSet::new(), at_once: BTreeSet::new(), next: now + SAVE_EVERY }
+    }
+
+    fn soon(&mut self, key: Key) {
+        if !self.at_once.contains(&key) {
+            self.soon.insert(key);
+        }
+    }
+
+    fn at_once(&mut self, key: Key) {
+        self.soon.remove(&key);
+        self.at_once.insert(key);
+    }
+
+    /// Those to be saved now: what is urgent for one does not have all others saved as well.
+    fn take(&mut self, now: Instant) -> BTreeSet<Key> {
+        let mut due = std::mem::take(&mut self.at_once);
+        if now >= self.next {
+            self.next = now + SAVE_EVERY;
+            due.append(&mut self.soon);
+        }
+        due
     }
 }
 
@@ -121,13 +152,12 @@ impl Shard {
             rooms: rooms.iter().map(|(room, _)| room.clone()).filter(|room| self.may(key, room)).collect(),
         };
         if let Some(connection) = self.connection(key) {
-            let session = Session { id, ticket, rooms, inherited, is_unsaved: false, is_probed: false };
+            let session = Session { id, ticket, rooms, inherited, is_probed: false };
             connection.session = Some(Box::new(session));
         }
         if how == How::Copied {
             // So far a copy is nowhere but here.
-            self.save_soon(key);
-            self.saves_at_once = true;
+            self.unsaved.at_once(key);
         }
         self.open(key, opening);
     }
@@ -188,18 +218,22 @@ impl Shard {
             (_, None) => start,
         };
         let cursor = cursor.clone();
-        let is_new = session.hold(request.room.clone(), cursor, max);
-        self.save_soon(key);
-        // Without the room, whoever adopts the session would start at the head and miss in silence
-        // what was published until then.
-        self.saves_at_once |= is_new;
+        // Where it has no such room yet, or a later cursor, whoever adopts the session from the store
+        // would miss in silence what lies between.
+        let is_urgent = session.held(&request.room).is_none_or(|held| cursor < *held);
+        session.hold(request.room.clone(), cursor, max);
+        if is_urgent {
+            self.unsaved.at_once(key);
+        } else {
+            self.unsaved.soon(key);
+        }
     }
 
     /// The session holds a room no longer.
     pub(super) fn let_go(&mut self, key: Key, room: &RoomName) {
         if let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) {
             session.rooms.retain(|(name, _)| name != room);
-            self.save_soon(key);
+            self.unsaved.soon(key);
         }
     }
 
@@ -207,7 +241,7 @@ impl Shard {
     pub(super) fn acknowledge(&mut self, key: Key, cursors: Vec<(RoomName, Position)>) {
         let epoch = self.epoch.clone();
         let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) else { return };
-        let mut moved = false;
+        let (mut is_ahead, mut is_back) = (false, false);
         for (room, mut cursor) in cursors {
             // Rooms that it does not hold would let a client grow it.
             let Some((_, held)) = session.rooms.iter_mut().find(|(name, _)| *name == room) else { continue };
@@ -215,31 +249,22 @@ impl Shard {
                 // One text for all.
                 cursor.epoch = epoch.clone();
             }
-            moved |= *held != cursor;
+            is_ahead |= *held < cursor;
+            is_back |= cursor < *held;
             *held = cursor;
         }
-        if moved {
-            self.save_soon(key);
+        if is_back {
+            self.unsaved.at_once(key);
+        } else if is_ahead {
+            self.unsaved.soon(key);
         }
     }
 
-    fn save_soon(&mut self, key: Key) {
-        let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) else { return };
-        if !std::mem::replace(&mut session.is_unsaved, true) {
-            self.unsaved.push(key);
-        }
-    }
-
-    /// Saves what has changed, all sessions of the shard in one batch, when it is time.
+    /// Saves the sessions of the shard for which it is time, in one batch.
     pub(super) fn save_sessions(&mut self, now: Instant) {
-        if !std::mem::take(&mut self.saves_at_once) && now < self.next_save {
-            return;
-        }
-        self.next_save = now + SAVE_EVERY;
         let mut saves = Vec::new();
-        for key in std::mem::take(&mut self.unsaved) {
-            if let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) {
-                session.is_unsaved = false;
+        for key in self.unsaved.take(now) {
+            if let Some(session) = self.connection(key).and_then(|c| c.session.as_deref()) {
                 saves.push(session.save());
             }
         }
@@ -303,4 +328,28 @@ struct Opening {
 fn visitor(caller: &Caller) -> Option<Visitor> {
     let Caller { cookie, origin, address } = caller;
     Some(Visitor { cookie: (*cookie)?, origin: origin.clone(), address: *address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_urgent_for_one_is_not_for_all() {
+        let start = Instant::now();
+        let mut unsaved = Unsaved::new(start);
+        let [ahead, new, both] = [1, 2, 3].map(Key::of_slot);
+        unsaved.soon(ahead);
+        unsaved.at_once(new);
+        unsaved.soon(both);
+        unsaved.at_once(both);
+        unsaved.soon(both);
+        assert_eq!(unsaved.take(start), [new, both].into());
+        assert_eq!(unsaved.take(start), [].into(), "once is enough");
+        unsaved.at_once(new);
+        assert_eq!(unsaved.take(start + SAVE_EVERY), [ahead, new].into());
+        unsaved.soon(ahead);
+        assert_eq!(unsaved.take(start + SAVE_EVERY), [].into());
+        assert_eq!(unsaved.take(start + 2 * SAVE_EVERY), [ahead].into());
+    }
 }

@@ -13,6 +13,7 @@ use twine_protocol::{Epoch, ErrorCode, Offset, RoomName, ServerFrame};
 
 use super::fanout::LocalRoom;
 use super::inbox::{Event, Inbox};
+use super::session::Unsaved;
 use super::socket::Socket;
 use super::state::{Connection, Key, Phase, Waits};
 use super::wheel::Wheel;
@@ -62,11 +63,7 @@ pub(super) struct Shard {
     pub(super) later: Vec<Key>,
     /// Connections found broken where they could not be removed.
     pub(super) broken: Vec<Key>,
-    /// Connections whose sessions have changed since they were saved, and when they are next.
-    pub(super) unsaved: Vec<Key>,
-    pub(super) next_save: Instant,
-    /// Whether that is at the end of this turn.
-    pub(super) saves_at_once: bool,
+    pub(super) unsaved: Unsaved,
     next_generation: u32,
     pub(super) next_ticket: u64,
     pub(super) read_failures: Seldom,
@@ -105,9 +102,7 @@ impl Shard {
             lagging: Vec::new(),
             later: Vec::new(),
             broken: Vec::new(),
-            unsaved: Vec::new(),
-            next_save: clock::now(),
-            saves_at_once: false,
+            unsaved: Unsaved::new(clock::now()),
             next_generation: 0,
             next_ticket: 0,
             read_failures: Seldom::default(),

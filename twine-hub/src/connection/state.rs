@@ -15,7 +15,7 @@ use crate::telemetry::Telemetry;
 const MAX_OPENING: usize = 64;
 
 /// A connection, for as long as it lives: slots are used again, generations are not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(super) slot: u32,
     pub(super) generation: u32,

@@ -64,7 +64,8 @@ impl Client {
         loop {
             match self.next().await {
                 Frame::Subscribed(subscribed) => return subscribed,
-                Frame::Ping => {}
+                // What was on its way before.
+                Frame::Ping | Frame::Message(_) => {}
                 other => panic!("not subscribed: {other:?}"),
             }
         }
@@ -73,9 +74,13 @@ impl Client {
     async fn acknowledge(&mut self, room: &str, Position { epoch, offset }: &Position) {
         let cursors = format!(r#"{{"{room}":{{"epoch":"{epoch}","offset":{offset}}}}}"#);
         self.say(&format!(r#"{{"type":"pong","cursors":{cursors}}}"#)).await;
-        // The hub has taken it once it answers what came after it.
+        self.settle().await;
+    }
+
+    /// Has the hub take all that was said before: it answers what is said after it.
+    async fn settle(&mut self) {
         self.say(r#"{"type":"unsubscribe","id":9,"room":"none"}"#).await;
-        while self.error().await.0 != Some(9) {}
+        while !matches!(self.next().await, Frame::Error(error) if error.id == Some(9)) {}
     }
 }
 
@@ -362,11 +367,40 @@ async fn a_room_that_was_just_subscribed_is_in_the_session() {
     assert_eq!(half_open.subscribe("chat").await.offset.get(), 0);
     bench.publish("chat", "1").await;
     // The answer goes out before the session is saved, at the end of the same turn: this comes after.
-    half_open.say(r#"{"type":"unsubscribe","id":2,"room":"none"}"#).await;
-    while !matches!(half_open.next().await, Frame::Error(_)) {}
+    half_open.settle().await;
     let (mut client, connected) = bench.visit(1, ORIGIN, r#""instance":"again""#).await;
     let subscribed = client.subscribe("chat").await;
     assert_eq!((connected.adopted, subscribed.offset.get()), (true, 0));
     assert_eq!(client.data().await, "1");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_cursor_that_moves_back_is_saved_at_once() {
+    let bench = Bench::in_memory(&Options { shards: 1, ..Options::default() });
+    let session = bench.detached("").await;
+    let tab = format!(r#""session":"{session}","instance":"tab""#);
+    let (mut tab, _) = bench.visit(1, ORIGIN, &tab).await;
+    let at = |offset| Position::new(bench.rooms.epoch().as_str(), offset).unwrap();
+    let after = |offset| format!(r#","after":{{"epoch":"{}","offset":{offset}}}"#, bench.rooms.epoch());
+    // A copy has what is stored: nobody is asked for anything later.
+    let stored = async || {
+        let copy = format!(r#""session":"{session}","instance":"copy""#);
+        bench.visit(1, ORIGIN, &copy).await.0.subscribe("chat").await.offset.get()
+    };
+    assert_eq!(stored().await, 2);
+    for (fields, start) in [(format!(r#"{},"history":1"#, after(1)), 1), (after(0), 0)] {
+        assert_eq!(tab.ask("chat", &fields).await.offset.get(), start);
+        tab.settle().await;
+        assert_eq!(stored().await, start, "{fields}");
+    }
+    // With history it does not move forward either; another room has all of the session saved.
+    tab.ask("chat", &format!(r#"{},"history":1"#, after(3))).await;
+    tab.subscribe("news").await;
+    tab.settle().await;
+    assert_eq!(stored().await, 0);
+    tab.acknowledge("chat", &at(4)).await;
+    tab.acknowledge("chat", &at(3)).await;
+    assert_eq!(stored().await, 3);
     bench.end().await;
 }
