@@ -126,12 +126,12 @@ export class Host {
     this.tab.store(session, JSON.parse(pong).cursors ?? {});
   }
 
-  deliver(frame, epoch, recovered) {
+  deliver(frame, epoch, recovered, delivery) {
     const { room, offset, time, id, sender, data } = frame;
     const message = { room, epoch, offset, time, id: id ?? undefined, sender: sender ?? undefined, recovered };
     const pending = this.#rooms.get(room)?.listeners.call([data, message], (error) => this.#report(error, room)) ?? [];
     if (pending.length === 0) return false;
-    Promise.all(pending).then(() => this.#driver.settled(room, epoch, offset));
+    Promise.all(pending).then(() => this.#driver.settled(room, delivery));
     return true;
   }
 

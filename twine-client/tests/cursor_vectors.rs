@@ -71,7 +71,7 @@ impl Client {
                 }
                 Effect::Send(_, ClientFrame::Unsubscribe(unsubscribe)) => self.request = unsubscribe.id,
                 Effect::Deliver(delivery) => {
-                    self.core.delivered(NOW, &delivery.room, &delivery.position);
+                    self.core.delivered(NOW, &delivery.room, delivery.delivery);
                     let delivered = json!({ "deliver": delivery.position, "recovered": delivery.recovered });
                     self.then.push(delivered);
                 }

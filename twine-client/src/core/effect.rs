@@ -36,10 +36,17 @@ pub struct SocketId(pub(super) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub(super) u64);
 
+/// One delivery of a message: the same message may be delivered again, where the app asks for
+/// history. These are counted, and begin anew after 2^32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryId(pub(crate) u32);
+
 /// A message for a room's listeners.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Delivery<P> {
+    /// Which delivery this is, among all of this client.
+    pub delivery: DeliveryId,
     /// The room.
     pub room: RoomName,
     /// Its place in the room's log.

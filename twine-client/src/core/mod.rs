@@ -45,7 +45,7 @@ use twine_protocol::{CloseCode, Connect, Position, RoomName, ServerFrame, Sessio
 
 use backoff::Backoff;
 use connection::Phase;
-pub use effect::{CallId, ClosedReason, Delivery, Effect, Error, Outcome, SocketId, State};
+pub use effect::{CallId, ClosedReason, Delivery, DeliveryId, Effect, Error, Outcome, SocketId, State};
 use room::{Room, Waiting};
 use rooms::Rooms;
 use subscriptions::Leaving;
@@ -89,6 +89,7 @@ pub struct Core<P> {
     next_call: u64,
     next_request: u64,
     next_socket: u64,
+    next_delivery: u32,
     /// Whether what [`Core::take_moved`] tells of has changed.
     moved: bool,
     /// When the first room may need attention; it may be early.
@@ -111,6 +112,7 @@ impl<P> Core<P> {
             next_call: 0,
             next_request: 0,
             next_socket: 0,
+            next_delivery: 0,
             moved: false,
             rooms_due: u64::MAX,
             effects: VecDeque::new(),

@@ -15,7 +15,7 @@
 
 use twine_protocol::{Epoch, EpochChange, Gap, GapReason, Offset, Position, RoomName, Subscribed};
 
-use super::{CallId, limits};
+use super::{CallId, DeliveryId, limits};
 
 /// A room that is subscribed, or listened to, or both.
 #[derive(Debug)]
@@ -81,6 +81,7 @@ pub(super) struct Waiting {
 
 #[derive(Debug)]
 struct Open {
+    delivery: DeliveryId,
     position: Position,
     /// When it stops holding the cursor back; set when its callbacks have returned.
     until: Option<u64>,
@@ -199,8 +200,9 @@ impl Room {
         })
     }
 
-    /// A message: its position, and whether it is from before the subscription.
-    pub(super) fn message(&mut self, offset: Offset) -> Verdict<(Position, bool)> {
+    /// A message, to be delivered as `delivery`: its position, and whether it is from before the
+    /// subscription.
+    pub(super) fn message(&mut self, offset: Offset, delivery: DeliveryId) -> Verdict<(Position, bool)> {
         if self.link != Link::Live {
             return Verdict::Ignore;
         }
@@ -222,7 +224,7 @@ impl Room {
         if self.open.len() >= limits::UNSETTLED_MAX {
             self.open.remove(0);
         }
-        self.open.push(Open { position: position.clone(), until: None });
+        self.open.push(Open { delivery, position: position.clone(), until: None });
         Verdict::Accept((position, recovered))
     }
 
@@ -265,16 +267,16 @@ impl Room {
         Verdict::Accept(())
     }
 
-    /// The listeners of this message are through.
-    pub(super) fn delivered(&mut self, position: &Position) {
-        if let Some(index) = self.open.iter().position(|open| open.position == *position) {
+    /// The listeners are through with this delivery.
+    pub(super) fn delivered(&mut self, delivery: DeliveryId) {
+        if let Some(index) = self.open.iter().position(|open| open.delivery == delivery) {
             self.open.remove(index);
         }
     }
 
-    /// The listeners of this message returned, and one of them gave a promise.
-    pub(super) fn pending(&mut self, now: u64, position: &Position) {
-        if let Some(open) = self.open.iter_mut().find(|open| open.position == *position) {
+    /// The listeners have returned from this delivery, and one of them gave a promise.
+    pub(super) fn pending(&mut self, now: u64, delivery: DeliveryId) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.delivery == delivery) {
             open.until = Some(now.saturating_add(limits::SETTLE_WAIT));
         }
     }

@@ -7,7 +7,7 @@ use twine_protocol::{
 
 use super::connection::Phase;
 use super::room::{Link, Verdict, Waiting};
-use super::{CallId, Core, Delivery, Effect, Error, Outcome, SocketId, SubscribeOptions, limits};
+use super::{CallId, Core, Delivery, DeliveryId, Effect, Error, Outcome, SocketId, SubscribeOptions, limits};
 
 /// An unsubscribe request under way.
 #[derive(Debug)]
@@ -160,27 +160,31 @@ impl<P> Core<P> {
         self.rooms.tidy(name);
     }
 
-    /// The listeners of a message are through with it, and with the promises that they gave.
-    pub fn delivered(&mut self, now: u64, room: &RoomName, position: &Position) {
+    /// The listeners of a room are through with a delivery, and with the promises that they gave. One
+    /// that does not count any more, since the cursor was moved, is ignored.
+    pub fn delivered(&mut self, now: u64, room: &RoomName, delivery: DeliveryId) {
         if let Some(room) = self.rooms.get_mut(room) {
-            room.delivered(position);
+            room.delivered(delivery);
             self.moved(now);
         }
     }
 
-    /// The listeners of a message have returned, and one of them gave a promise: delivery goes on,
+    /// The listeners have returned from a delivery, and one of them gave a promise: delivery goes on,
     /// but the acknowledged cursor stays before this message until [`Core::delivered`], at most
     /// [`limits::SETTLE_WAIT`].
-    pub fn pending(&mut self, now: u64, room: &RoomName, position: &Position) {
+    pub fn pending(&mut self, now: u64, room: &RoomName, delivery: DeliveryId) {
         if let Some(room) = self.rooms.get_mut(room) {
-            room.pending(now, position);
+            room.pending(now, delivery);
         }
     }
 
     pub(super) fn on_message(&mut self, now: u64, message: Message<P>) {
         let Some(room) = self.rooms.get_mut(&message.room) else { return };
-        match room.message(message.offset) {
+        self.next_delivery = self.next_delivery.wrapping_add(1);
+        let delivery = DeliveryId(self.next_delivery);
+        match room.message(message.offset, delivery) {
             Verdict::Accept((position, recovered)) => self.effects.push_back(Effect::Deliver(Delivery {
+                delivery,
                 room: message.room,
                 position,
                 time: message.time,

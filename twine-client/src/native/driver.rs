@@ -8,13 +8,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, Sleep};
 use twine_protocol::json::{DecodeError, decode_server};
-use twine_protocol::{CloseCode, Connect, Data, InstanceId, Position, RoomName};
+use twine_protocol::{CloseCode, Connect, Data, InstanceId, RoomName};
 
 use super::socket::{Incoming, Socket, Way};
 use super::subscription::{Dropped, Ended, Event, Generation, QUEUE_MAX};
 use super::transport::{Happened, Transport};
 use super::{Error, Subscription};
-use crate::core::{CallId, ClosedReason, Config, Core, Effect, Outcome, State, SubscribeOptions};
+use crate::core::{CallId, ClosedReason, Config, Core, DeliveryId, Effect, Outcome, State, SubscribeOptions};
 
 /// What a handle asks for.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ struct Blocked {
     events: mpsc::Sender<Event>,
     event: Event,
     /// For a message: what the core is told when its reader has it.
-    position: Option<Position>,
+    delivery: Option<DeliveryId>,
     since: Instant,
 }
 
@@ -198,8 +198,8 @@ impl Driver {
                 }
                 Effect::Close(_, code) => self.close(code),
                 Effect::Deliver(message) => {
-                    let (room, position) = (message.room.clone(), message.position.clone());
-                    self.hand_over(room, Event::Message(message), Some(position));
+                    let (room, delivery) = (message.room.clone(), message.delivery);
+                    self.hand_over(room, Event::Message(message), Some(delivery));
                 }
                 Effect::Gap(gap) => self.hand_over(gap.room.clone(), Event::Gap(gap), None),
                 Effect::State(state) => self.on_state(state),
@@ -300,17 +300,17 @@ impl Driver {
     }
 
     /// Queues an event for the room's reader, or makes it wait.
-    fn hand_over(&mut self, room: RoomName, event: Event, position: Option<Position>) {
+    fn hand_over(&mut self, room: RoomName, event: Event, delivery: Option<DeliveryId>) {
         let Some(reader) = self.readers.get(&room) else { return };
         match reader.events.try_send(event) {
             Ok(()) => {
-                if let Some(position) = position {
-                    self.core.delivered(self.now(), &room, &position);
+                if let Some(delivery) = delivery {
+                    self.core.delivered(self.now(), &room, delivery);
                 }
             }
             Err(mpsc::error::TrySendError::Full(event)) => {
                 let (events, since) = (reader.events.clone(), Instant::now());
-                self.blocked = Some(Blocked { room, events, event, position, since });
+                self.blocked = Some(Blocked { room, events, event, delivery, since });
             }
             // Its notice is under way.
             Err(mpsc::error::TrySendError::Closed(_)) => {}
@@ -319,8 +319,8 @@ impl Driver {
 
     /// The reader of the waiting event has room, or is gone.
     fn unblock(&mut self) {
-        if let Some(Blocked { room, event, position, .. }) = self.resume() {
-            self.hand_over(room, event, position);
+        if let Some(Blocked { room, event, delivery, .. }) = self.resume() {
+            self.hand_over(room, event, delivery);
         }
     }
 

@@ -33,9 +33,9 @@ extern "C" {
     pub fn fetch_cookie(this: &Host);
 
     /// Hands a `message` frame to its room's listeners. Gives whether one of them returned a
-    /// promise; then `settled` is called when all of those are settled.
+    /// promise; then `settled` is called with the room and `delivery` when all of those are settled.
     #[wasm_bindgen(method)]
-    pub fn deliver(this: &Host, frame: &JsValue, epoch: &str, recovered: bool) -> bool;
+    pub fn deliver(this: &Host, frame: &JsValue, epoch: &str, recovered: bool, delivery: u32) -> bool;
 
     /// What [`super::Driver::save`] would hand to [`Host::store`] has changed.
     #[wasm_bindgen(method)]

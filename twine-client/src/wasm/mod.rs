@@ -21,7 +21,8 @@ use twine_protocol::{ClientFrame, Connect, InstanceId, Pong, Position, RoomName,
 use wasm_bindgen::prelude::*;
 
 use crate::core::{
-    CallId, ClosedReason, Config, Core, Delivery, Effect, Error, Outcome, SocketId, State, SubscribeOptions,
+    CallId, ClosedReason, Config, Core, Delivery, DeliveryId, Effect, Error, Outcome, SocketId, State,
+    SubscribeOptions,
 };
 pub use host::Host;
 
@@ -104,7 +105,8 @@ impl Driver {
 
     /// Takes what an earlier client has stored of a room; what is no position is ignored.
     pub fn restore(&self, room: &str, epoch: &str, offset: f64) {
-        if let Some((room, position)) = place(room, epoch, offset) {
+        let position = host::integer(offset).and_then(|offset| Position::new(epoch, offset).ok());
+        if let (Ok(room), Some(position)) = (RoomName::new(room), position) {
             self.core.borrow_mut().restore(&room, position);
         }
     }
@@ -206,10 +208,10 @@ impl Driver {
         self.run(Core::cookie_settled);
     }
 
-    /// The promises that a message's listeners returned are settled.
-    pub fn settled(&self, room: &str, epoch: &str, offset: f64) {
-        if let Some((room, position)) = place(room, epoch, offset) {
-            self.run(|core, now| core.delivered(now, &room, &position));
+    /// The promises are settled that a room's listeners returned from this [`Host::deliver`].
+    pub fn settled(&self, room: &str, delivery: u32) {
+        if let Ok(room) = RoomName::new(room) {
+            self.run(|core, now| core.delivered(now, &room, DeliveryId(delivery)));
         }
     }
 }
@@ -290,13 +292,13 @@ impl Driver {
     }
 
     fn deliver(&self, delivery: Delivery<JsValue>) {
-        let Delivery { room, position, recovered, data, .. } = delivery;
-        let pending = self.host.deliver(&data, position.epoch.as_str(), recovered);
+        let Delivery { delivery, room, position, recovered, data, .. } = delivery;
+        let pending = self.host.deliver(&data, position.epoch.as_str(), recovered, delivery.0);
         let mut core = self.core.borrow_mut();
         if pending {
-            core.pending(host::now(), &room, &position);
+            core.pending(host::now(), &room, delivery);
         } else {
-            core.delivered(host::now(), &room, &position);
+            core.delivered(host::now(), &room, delivery);
         }
     }
 
@@ -367,11 +369,6 @@ impl Driver {
             self.host.timer(deadline.map(|at| number(at.saturating_sub(host::now()))));
         }
     }
-}
-
-/// A room and a position in it, where both are valid.
-fn place(room: &str, epoch: &str, offset: f64) -> Option<(RoomName, Position)> {
-    Some((RoomName::new(room).ok()?, Position::new(epoch, host::integer(offset)?).ok()?))
 }
 
 /// Times and offsets stay below 2^53: they are exact as JavaScript numbers.

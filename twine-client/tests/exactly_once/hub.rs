@@ -118,14 +118,6 @@ impl Hub {
         self.logs[room].serials[position]
     }
 
-    /// Where the message with this serial is or was.
-    pub(crate) fn position_of(&self, room: &RoomName, serial: Serial) -> Option<Position> {
-        let of = |(position, found): (&Position, &Serial)| {
-            (*found == serial && position.offset > Offset::ZERO).then(|| position.clone())
-        };
-        self.logs[room].serials.iter().find_map(of)
-    }
-
     /// One of the positions that the room ever had.
     pub(crate) fn any_position(&self, room: &RoomName, index: Index) -> Option<Position> {
         let serials = &self.logs.get(room)?.serials;

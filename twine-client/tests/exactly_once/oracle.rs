@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use twine_client::core::DeliveryId;
+
 use crate::hub::Serial;
 
 /// One subscription of a room, from the app's call to its end.
@@ -21,8 +23,8 @@ pub(crate) struct Oracle {
     head_unsure: bool,
     /// The page was reloaded, from a position behind this message: what came after may come once more.
     again: Option<Serial>,
-    /// Messages whose callback gave a promise that is not settled, and since when.
-    pending: Vec<(Serial, u64)>,
+    /// Messages whose callback gave a promise that is not settled: their delivery, and since when.
+    pending: Vec<(Serial, DeliveryId, u64)>,
 }
 
 impl Oracle {
@@ -83,18 +85,18 @@ impl Oracle {
         self.last = serial;
     }
 
-    pub(crate) fn is_pending(&mut self, serial: Serial, now: u64) {
-        self.pending.push((serial, now));
+    pub(crate) fn is_pending(&mut self, serial: Serial, delivery: DeliveryId, now: u64) {
+        self.pending.push((serial, delivery, now));
     }
 
-    pub(crate) fn settles(&mut self) -> Option<Serial> {
-        (!self.pending.is_empty()).then(|| self.pending.remove(0).0)
+    pub(crate) fn settles(&mut self) -> Option<DeliveryId> {
+        (!self.pending.is_empty()).then(|| self.pending.remove(0).1)
     }
 
     /// The client tells the hub that it is through with everything up to there.
     pub(crate) fn acknowledges(&self, serial: Serial, now: u64, hold: u64) {
         assert!(serial <= self.last.max(self.announced), "message {serial} was not delivered yet");
-        for (pending, since) in &self.pending {
+        for (pending, _, since) in &self.pending {
             assert!(serial < *pending || now - since >= hold, "message {pending} is not settled yet");
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::sample::Index;
 use twine_client::core::{
-    CallId, Config, Core, Effect, Error, Outcome, SocketId, State, SubscribeOptions, limits,
+    CallId, Config, Core, DeliveryId, Effect, Error, Outcome, SocketId, State, SubscribeOptions, limits,
 };
 use twine_protocol::{ClientFrame, Disconnect, ErrorCode, Position, RoomName, ServerFrame, Subscribe};
 
@@ -371,7 +371,7 @@ impl World {
                     assert!(self.listening.contains(&delivery.room), "nobody listens");
                     assert_eq!(self.hub.serial_at(&delivery.room, &delivery.position), delivery.data);
                     oracle.sees(delivery.data, delivery.recovered, &log);
-                    self.callback(&delivery.room, &delivery.position, delivery.data);
+                    self.callback(&delivery.room, delivery.delivery, delivery.data);
                 }
                 Effect::Gap(gap) => {
                     if let Some(oracle) = self.oracles.get_mut(&gap.room) {
@@ -406,7 +406,7 @@ impl World {
         }
     }
 
-    fn callback(&mut self, room: &RoomName, position: &Position, serial: Serial) {
+    fn callback(&mut self, room: &RoomName, delivery: DeliveryId, serial: Serial) {
         match self.mood.take() {
             None => {}
             Some(Mood::Detach) => self.detach(room),
@@ -417,14 +417,14 @@ impl World {
             Some(Mood::Unsubscribe) => self.unsubscribe(room),
             Some(Mood::Disconnect) => self.core.disconnect(),
             Some(Mood::Pend) => {
-                self.core.pending(self.now, room, position);
+                self.core.pending(self.now, room, delivery);
                 if let Some(oracle) = self.oracles.get_mut(room) {
-                    oracle.is_pending(serial, self.now);
+                    oracle.is_pending(serial, delivery, self.now);
                 }
                 return;
             }
         }
-        self.core.delivered(self.now, room, position);
+        self.core.delivered(self.now, room, delivery);
     }
 
     fn subscribe(&mut self, room: usize, history: Option<u32>, after: Option<Index>) {
@@ -501,10 +501,8 @@ impl World {
 
     fn settle(&mut self) {
         for (room, oracle) in &mut self.oracles {
-            if let Some(serial) = oracle.settles()
-                && let Some(position) = self.hub.position_of(room, serial)
-            {
-                self.core.delivered(self.now, room, &position);
+            if let Some(delivery) = oracle.settles() {
+                self.core.delivered(self.now, room, delivery);
             }
         }
     }

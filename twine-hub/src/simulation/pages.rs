@@ -26,8 +26,8 @@ impl World {
                 if let Some(session) = self.tabs[at].core.session().cloned() {
                     self.seen.forgets(&session, &room);
                 }
+                // Promises of before may still settle: they count for nothing.
                 let tab = &mut self.tabs[at];
-                tab.promises.retain(|(of, _)| *of != room);
                 let _ = tab.core.unsubscribe(now, &room);
                 tab.calls.retain(|_, of| *of != room);
                 tab.listeners.insert(room.clone(), Listener::default());
@@ -137,8 +137,8 @@ impl World {
         let Some(at) = self.pick_tab(|tab| !tab.promises.is_empty()) else { return };
         let tab = &mut self.tabs[at];
         let which = self.random.usize(..tab.promises.len());
-        let (room, position) = tab.promises.remove(which);
-        tab.core.delivered(now, &room, &position);
+        let (room, delivery) = tab.promises.remove(which);
+        tab.core.delivered(now, &room, delivery);
         self.drain(at, None);
     }
 }

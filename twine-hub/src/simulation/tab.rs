@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use twine_client::core::{CallId, Config, Core, Delivery, Effect, Error, Outcome, SubscribeOptions};
+use twine_client::core::{
+    CallId, Config, Core, Delivery, DeliveryId, Effect, Error, Outcome, SubscribeOptions,
+};
 use twine_protocol::{
     ClientFrame, CloseCode, Connect, Connected, Data, ErrorCode, InstanceId, Position, RoomName, ServerFrame,
     SessionId, json,
@@ -34,8 +36,8 @@ pub(super) struct Tab {
     pub(super) core: Core<Data>,
     pub(super) instance: InstanceId,
     pub(super) listeners: BTreeMap<RoomName, Listener>,
-    /// Messages whose listeners gave a promise that is not settled.
-    pub(super) promises: Vec<(RoomName, Position)>,
+    /// Deliveries whose listeners gave a promise that is not settled.
+    pub(super) promises: Vec<(RoomName, DeliveryId)>,
     pub(super) calls: BTreeMap<CallId, RoomName>,
     /// Whether the cookie is being fetched.
     pub(super) fetches: bool,
@@ -268,7 +270,7 @@ impl World {
     }
 
     fn deliver(&mut self, at: usize, boot: usize, delivery: Delivery<Data>) {
-        let Delivery { room, position, data, .. } = delivery;
+        let Delivery { delivery, room, position, data, .. } = delivery;
         let serial = log::serial(&data);
         self.note(format!("tab {at} sees {serial} of {room} at {position}"));
         let machine = locked(&self.machine);
@@ -279,10 +281,10 @@ impl World {
         let (now, gives_promise) = (self.now, self.random.u8(..) < 20);
         let tab = &mut self.tabs[at];
         if gives_promise {
-            tab.core.pending(now, &room, &position);
-            tab.promises.push((room, position));
+            tab.core.pending(now, &room, delivery);
+            tab.promises.push((room, delivery));
         } else {
-            tab.core.delivered(now, &room, &position);
+            tab.core.delivered(now, &room, delivery);
         }
     }
 }

@@ -7,7 +7,7 @@ fn a_pong_names_the_cursors_that_moved() {
     let (mut bench, socket) = Bench::subscribed(4);
     assert_eq!(acked(&bench.frame(socket, ServerFrame::Ping)), []);
     bench.frame(socket, message(5));
-    bench.core.delivered(bench.now, &room("chat"), &at("e1", 5));
+    bench.through(5);
     assert_eq!(acked(&bench.frame(socket, ServerFrame::Ping)), [at("e1", 5)]);
     assert_eq!(acked(&bench.frame(socket, ServerFrame::Ping)), []);
 }
@@ -18,14 +18,14 @@ fn an_unsettled_callback_holds_the_acknowledged_cursor_back_for_a_while() {
     for offset in 5..=7 {
         bench.frame(socket, message(offset));
     }
-    bench.core.delivered(bench.now, &room("chat"), &at("e1", 5));
-    bench.core.pending(bench.now, &room("chat"), &at("e1", 6));
-    bench.core.delivered(bench.now, &room("chat"), &at("e1", 7));
+    bench.through(5);
+    bench.promise(6);
+    bench.through(7);
     assert_eq!(acked(&bench.frame(socket, ServerFrame::Ping)), [at("e1", 5)]);
-    bench.core.delivered(bench.now, &room("chat"), &at("e1", 6));
+    bench.through(6);
     assert_eq!(acked(&bench.frame(socket, ServerFrame::Ping)), [at("e1", 7)]);
     bench.frame(socket, message(8));
-    bench.core.pending(bench.now, &room("chat"), &at("e1", 8));
+    bench.promise(8);
     assert_eq!(acked(&bench.frame(socket, ServerFrame::Ping)), []);
     bench.now += limits::SETTLE_WAIT;
     assert_eq!(acked(&bench.frame(socket, ServerFrame::Ping)), [at("e1", 8)]);
@@ -70,9 +70,9 @@ fn a_pong_does_both_and_leaves_nothing_to_tell() {
 fn a_promise_that_settles_late_is_told_then() {
     let (mut bench, socket) = Bench::subscribed(4);
     bench.frame(socket, message(5));
-    bench.core.pending(bench.now, &room("chat"), &at("e1", 5));
+    bench.promise(5);
     assert_eq!(bench.tick(limits::ACK_EVERY), []);
-    bench.core.delivered(bench.now, &room("chat"), &at("e1", 5));
+    bench.through(5);
     assert_eq!(acked(&bench.tick(limits::ACK_QUIET)), [at("e1", 5)]);
 }
 
@@ -167,11 +167,29 @@ fn after_a_reconnection_the_hub_is_told_how_far_the_listeners_are_and_no_further
     let (mut bench, socket) = Bench::subscribed(4);
     bench.deliver(socket, 5);
     bench.frame(socket, message(6));
-    bench.core.pending(bench.now, &room("chat"), &at("e1", 6));
+    bench.promise(6);
     let (socket, ask) = reconnected(&mut bench, socket);
     assert_eq!(ask.after, Some(at("e1", 6)));
     bench.frame(socket, subscribed(ask.id, "e1", 6, ("e1", 6), Some(true)));
     assert_eq!(acked(&bench.tick(limits::ACK_QUIET)), [at("e1", 5)]);
-    bench.core.delivered(bench.now, &room("chat"), &at("e1", 6));
+    bench.through(6);
     assert_eq!(acked(&bench.tick(limits::ACK_QUIET)), [at("e1", 6)]);
+}
+
+#[test]
+fn a_promise_of_an_earlier_delivery_does_not_settle_a_later_one_of_the_same_message() {
+    let (mut bench, socket) = Bench::subscribed(4);
+    bench.frame(socket, message(5));
+    bench.promise(5);
+    let early = bench.last_delivery(5);
+    let history = SubscribeOptions { history: Some(1), ..SubscribeOptions::default() };
+    bench.core.subscribe(bench.now, &room("chat"), history);
+    let ask = asked(&bench.effects());
+    bench.frame(socket, subscribed(ask.id, "e1", 4, ("e1", 5), Some(true)));
+    bench.frame(socket, message(5));
+    bench.promise(5);
+    bench.core.delivered(bench.now, &room("chat"), early);
+    assert_eq!(bench.core.settled(bench.now), [(room("chat"), at("e1", 4))]);
+    bench.through(5);
+    assert_eq!(bench.core.settled(bench.now), [(room("chat"), at("e1", 5))]);
 }

@@ -20,11 +20,13 @@ use super::*;
 struct Bench {
     core: Core<u32>,
     now: u64,
+    /// What was handed out as [`Bench::effects`].
+    handed: Vec<(Position, DeliveryId)>,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self { core: Core::new(Config { seed: 1, ..Config::default() }), now: 1_000_000 }
+        Self { core: Core::new(Config { seed: 1, ..Config::default() }), now: 1_000_000, handed: Vec::new() }
     }
 
     /// Connected, with the greeting's effects taken.
@@ -65,7 +67,23 @@ impl Bench {
     fn deliver(&mut self, socket: SocketId, offset: u64) {
         let effects = self.frame(socket, message(offset));
         assert!(matches!(effects[..], [Effect::Deliver(_)]), "{effects:?}");
-        self.core.delivered(self.now, &room("chat"), &at("e1", offset));
+        self.through(offset);
+    }
+
+    /// The listeners are through with the last delivery of a message.
+    fn through(&mut self, offset: u64) {
+        let delivery = self.last_delivery(offset);
+        self.core.delivered(self.now, &room("chat"), delivery);
+    }
+
+    /// The listeners of the last delivery of a message return a promise.
+    fn promise(&mut self, offset: u64) {
+        let delivery = self.last_delivery(offset);
+        self.core.pending(self.now, &room("chat"), delivery);
+    }
+
+    fn last_delivery(&self, offset: u64) -> DeliveryId {
+        self.handed.iter().rev().find(|(position, _)| *position == at("e1", offset)).unwrap().1
     }
 
     /// Time passes; what is due is done.
@@ -87,7 +105,13 @@ impl Bench {
     }
 
     fn effects(&mut self) -> Vec<Effect<u32>> {
-        std::iter::from_fn(|| self.core.poll_effect()).collect()
+        let effects: Vec<_> = std::iter::from_fn(|| self.core.poll_effect()).collect();
+        for effect in &effects {
+            if let Effect::Deliver(delivery) = effect {
+                self.handed.push((delivery.position.clone(), delivery.delivery));
+            }
+        }
+        effects
     }
 
     fn frame(&mut self, socket: SocketId, frame: ServerFrame<u32>) -> Vec<Effect<u32>> {

@@ -90,10 +90,10 @@ fn what_is_to_be_stored_is_before_the_first_callback_that_is_not_through() {
     assert!(!bench.core.take_moved());
     bench.frame(socket, message(5));
     assert_eq!(bench.core.settled(bench.now), [(room("chat"), at("e1", 4))]);
-    bench.core.pending(bench.now, &room("chat"), &at("e1", 5));
+    bench.promise(5);
     bench.deliver(socket, 6);
     assert_eq!(bench.core.settled(bench.now), [(room("chat"), at("e1", 4))]);
-    bench.core.delivered(bench.now, &room("chat"), &at("e1", 5));
+    bench.through(5);
     assert!(bench.core.take_moved());
     assert_eq!(bench.core.settled(bench.now), [(room("chat"), at("e1", 6))]);
     // Also without a connection.
@@ -109,7 +109,7 @@ fn what_is_to_be_stored_is_before_the_first_callback_that_is_not_through() {
 fn a_promise_that_never_settles_holds_back_what_is_stored_for_a_while() {
     let (mut bench, socket) = Bench::subscribed(4);
     bench.frame(socket, message(5));
-    bench.core.pending(bench.now, &room("chat"), &at("e1", 5));
+    bench.promise(5);
     bench.now += limits::SETTLE_WAIT;
     assert_eq!(bench.core.settled(bench.now), [(room("chat"), at("e1", 5))]);
 }

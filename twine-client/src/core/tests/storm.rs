@@ -9,7 +9,8 @@ const LOST: u64 = 1_000_000;
 /// that ends well says `hint` to all.
 fn arrivals(hint: Option<u64>, back: u64) -> Vec<u64> {
     let arrival = |seed| {
-        let mut bench = Bench { core: Core::new(Config { seed, ..Config::default() }), now: LOST };
+        let mut bench =
+            Bench { core: Core::new(Config { seed, ..Config::default() }), now: LOST, ..Bench::new() };
         bench.core.connect(LOST);
         let mut socket = bench.get_online();
         if let Some(retry) = hint {

@@ -1,6 +1,6 @@
 //! What the driver does between sockets. The rest is tested against a real hub, in `tests/native`.
 
-use twine_protocol::{Gap, GapReason};
+use twine_protocol::{Gap, GapReason, Position};
 
 use super::*;
 use crate::native::endpoint::Endpoint;
