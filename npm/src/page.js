@@ -1,7 +1,6 @@
 /** Whether this is a page or a web worker, and not, say, a page's rendering on a server. */
 export function isPage() {
-  const { WorkerGlobalScope, document } = globalThis;
-  return !!document || (!!WorkerGlobalScope && globalThis instanceof WorkerGlobalScope);
+  return !!(globalThis.document ?? globalThis.WorkerGlobalScope);
 }
 
 /**

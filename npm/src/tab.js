@@ -31,11 +31,9 @@ export class Tab {
   /** What the keys of all this hub's clients begin with. */
   #hub;
   #key;
-  /** What whoever forgot last has left at `#hub`. */
+  /** What whoever forgot last had left at `#hub` when this was read: null where nobody had. */
   #mark;
   #save;
-  /** Whether what was left here has been read. */
-  #read;
   #isOpen;
   #isLeaving;
   #timer;
@@ -60,14 +58,13 @@ export class Tab {
     taken.set(this.#storage, keys.add(this.#key));
     this.#isOpen = true;
     // A client that comes back knows better than what it left.
-    if (!this.#read) {
+    if (this.#mark === undefined) {
       attempt(() => {
         this.#mark = this.#storage.getItem(this.#hub);
         const { session, prev, cursors, mark } = JSON.parse(this.#storage.getItem(this.#key));
-        if (mark === this.#mark) Object.assign(this, { session, prev, cursors: new Map(cursors) });
+        if (!this.#isForgotten(mark)) Object.assign(this, { session, prev, cursors: new Map(cursors) });
       });
     }
-    this.#read = true;
     // Without `prev`: a copy of the tab must not take over what this client has.
     this.leave(false);
   }
@@ -97,7 +94,7 @@ export class Tab {
   store(session, cursors) {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    if (!this.#isOpen || this.#isForgotten) return;
+    if (!this.#isOpen || this.#isForgotten(this.#mark)) return;
     const all = [...this.cursors, ...Object.entries(cursors)].slice(-ROOMS);
     const left = JSON.stringify({ mark: this.#mark, session, prev: this.#isLeaving ? this.prev : undefined, cursors: all });
     const remove = () => this.#storage.removeItem(this.#key);
@@ -107,26 +104,29 @@ export class Tab {
   /** Where an earlier client was in a room; told once. */
   take(room) {
     const at = this.cursors.get(room);
-    if (this.cursors.delete(room) && !this.#isForgotten) return at;
+    if (this.cursors.delete(room) && !this.#isForgotten(this.#mark)) return at;
   }
 
-  /** Whether another client, maybe of another page of this tab, has forgotten what this one knows. */
-  get #isForgotten() {
-    return attempt(() => this.#storage.getItem(this.#hub) !== this.#mark);
+  /**
+   * Whether another client, maybe of another page of this tab, has forgotten what is from the time of
+   * `mark`. An app that clears the storage takes the mark along, and has told no client to forget.
+   */
+  #isForgotten(mark) {
+    return attempt(() => (this.#storage.getItem(this.#hub) ?? mark) !== mark);
   }
 
   /** Forgets all that clients of this hub have left in this tab. */
   forget() {
     this.session = this.prev = undefined;
     this.cursors.clear();
+    // By then another client may have forgotten too: the mark that counts is read when this one opens.
+    this.#mark = undefined;
     attempt(() => {
       for (const key of [this.#key, ...Object.keys(this.#storage)]) {
         if (key.startsWith(this.#hub)) this.#storage.removeItem(key);
       }
       // Clients that know of another mark don't write back what is forgotten.
-      const mark = String(Math.random());
-      this.#storage.setItem(this.#hub, mark);
-      this.#mark = mark;
+      this.#storage.setItem(this.#hub, `${Math.random()}`);
     });
   }
 }

@@ -361,3 +361,39 @@ test("what one client of a page has forgotten no other writes back, or goes on f
   assert.equal((await subscribe(next, "chat")).after, undefined);
   next.disconnect();
 });
+
+test("a log-out that clears the whole storage as well does not end the storing", async () => {
+  const storage = new Storage();
+  const twine = await client(storage);
+  await subscribe(twine, "chat");
+  await twine.forget();
+  storage.clear();
+  await twine.connect();
+  await subscribe(twine, "chat", () => {});
+  Line.last.message("chat", 1, "one");
+  // Whoever clears it later costs what was there, and no more.
+  storage.clear();
+  Line.last.message("chat", 2, "two");
+  twine.disconnect();
+  const next = await client(storage);
+  assert.deepEqual(await subscribe(next, "chat"), { after: at(2), stored: true, history: undefined });
+  next.disconnect();
+});
+
+test("two clients of one page that both log out both store what comes after", async () => {
+  const storage = new Storage();
+  const names = ["one", "other"];
+  const clients = await Promise.all(names.map((name) => client(storage, { name })));
+  for (const twine of clients) twine.disconnect();
+  await Promise.all(clients.map((twine) => twine.forget()));
+  for (const twine of clients) {
+    await twine.connect();
+    await subscribe(twine, "chat");
+    twine.disconnect();
+  }
+  for (const name of names) {
+    const next = await client(storage, { name });
+    assert.deepEqual((await subscribe(next, "chat")).after, at(0), name);
+    next.disconnect();
+  }
+});

@@ -50,7 +50,9 @@ export declare class Twine {
    * its client with `autoConnect: false`, and to begin with this.
    *
    * Warning: other tabs that are open keep what they have. Other clients of this tab keep it in memory,
-   * also in pages of the back/forward cache, but store nothing any more.
+   * also in pages of the back/forward cache, but store nothing until they forget as well. One that
+   * forgets later takes along what the others have got since, so have all of a page do it at once:
+   * `await Promise.all(clients.map((twine) => twine.forget()))`.
    */
   forget(): Promise<void>;
 

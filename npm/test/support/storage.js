@@ -24,6 +24,11 @@ export class Storage {
     this.#items.delete(key);
   }
 
+  clear() {
+    this.#check();
+    this.#items.clear();
+  }
+
   /** What is stored, of all clients; without the mark of whoever forgot it. */
   get all() {
     return [...this.#items].filter(([key]) => !key.endsWith(" ")).map(([, text]) => JSON.parse(text));
