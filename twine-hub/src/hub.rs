@@ -114,7 +114,8 @@ impl Builder {
 
     /// Asks this for each room that a client subscribes to, also where its session holds the room
     /// already; what it refuses is answered `forbidden`. It is called on the threads that deliver
-    /// messages and must not block.
+    /// messages and must neither block nor panic: where panics unwind, one ends such a thread with its
+    /// connections, and `/readyz` says so until the hub is started again.
     ///
     /// ```
     /// let builder = twine_hub::Hub::builder()

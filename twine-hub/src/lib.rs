@@ -37,6 +37,7 @@ mod session;
 mod simulation;
 mod store;
 mod telemetry;
+mod threads;
 
 pub use auth::{ApiKey, InvalidKey, InvalidOrigin, KeyFileError, Origin, Subscriber};
 pub use config::Config;

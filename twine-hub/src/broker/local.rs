@@ -15,6 +15,7 @@ use crate::clock;
 use crate::rooms::{NewMessage, Opened, Options, Payload, Registry, Watcher, locked};
 use crate::store::{Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
+use crate::threads;
 
 /// A handle to the committer's thread.
 pub(crate) struct LocalBroker {
@@ -58,9 +59,7 @@ impl LocalBroker {
     /// # Errors
     /// Where the system gives none.
     pub(crate) fn spawn(&self, mut committer: Committer) -> Result<(), StoreError> {
-        let thread = std::thread::Builder::new()
-            .name("twine-committer".into())
-            .spawn(move || while committer.round() {})
+        let thread = threads::spawn("twine-committer", move || while committer.round() {})
             .map_err(|source| StoreError::Thread { source })?;
         *locked(&self.thread) = Some(thread);
         Ok(())
@@ -148,8 +147,7 @@ impl LocalBroker {
     pub(crate) fn close(&self) {
         drop(locked(&self.commands).take());
         let thread = locked(&self.thread).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the committer's thread had panicked");
-        }
+        // One that panicked has said so.
+        let _ = thread.map(JoinHandle::join);
     }
 }

@@ -42,6 +42,7 @@ use crate::rooms::{Rooms, locked};
 use crate::session::{CookieHash, Sessions};
 use crate::store::page::Recovery;
 use crate::telemetry::Telemetry;
+use crate::threads;
 use inbox::{Event, Inbox};
 use shard::{Shard, Surroundings};
 pub(crate) use state::Key;
@@ -125,6 +126,11 @@ struct Shared {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// A shard's thread has panicked: a fault of the hub. Restart it.
+#[derive(Debug, thiserror::Error)]
+#[error("a thread that serves connections has ended; restart the hub")]
+pub(crate) struct ShardEnded;
+
 /// Room for one connection; free again once dropped.
 pub(crate) struct Place(Arc<AtomicUsize>);
 
@@ -167,8 +173,7 @@ impl Connections {
         for n in 0..shards {
             let shard = Shard::new(surroundings.clone(), options.clone())?;
             all.inboxes.push(shard.inbox());
-            let name = format!("twine-shard-{n}");
-            let thread = std::thread::Builder::new().name(name).spawn(move || shard.run())?;
+            let thread = threads::spawn(&format!("twine-shard-{n}"), move || shard.run())?;
             locked(&all.threads).push(thread);
         }
         Ok(Self(Arc::new(all)))
@@ -191,12 +196,19 @@ impl Connections {
 
     /// Tells every client to come back later, closes all within `grace` and ends the threads.
     pub(crate) async fn drain(&self, grace: Duration) {
-        self.0.end(clock::now() + grace);
+        // First, for a thread that ends from now on has no fault.
         let threads = std::mem::take(&mut *locked(&self.0.threads));
-        let join = move || threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
-        if !matches!(tokio::task::spawn_blocking(join).await, Ok(0)) {
-            tracing::error!("a shard's thread had panicked");
-        }
+        self.0.end(clock::now() + grace);
+        let join = move || threads.into_iter().map(JoinHandle::join).for_each(drop);
+        // Those that panicked have said so.
+        let _ = tokio::task::spawn_blocking(join).await;
+    }
+
+    /// Whether every shard's thread is there. The connections of one that is not are closed, and so is
+    /// what is given to it.
+    pub(crate) fn health(&self) -> Result<(), ShardEnded> {
+        let has_ended = locked(&self.0.threads).iter().any(JoinHandle::is_finished);
+        if has_ended { Err(ShardEnded) } else { Ok(()) }
     }
 }
 

@@ -161,11 +161,7 @@ impl Shard {
         }
         self.settle();
         self.save_sessions(now);
-        let is_drained = self.draining.is_some_and(|until| self.connections.is_empty() || now >= until);
-        if is_drained {
-            self.inbox.close();
-        }
-        !is_drained
+        !self.draining.is_some_and(|until| self.connections.is_empty() || now >= until)
     }
 
     /// Brings up to date who fell behind, and removes what broke, until neither makes more of it.
@@ -301,8 +297,10 @@ impl Shard {
     }
 }
 
+/// Drained, or in a panic: connections that come after are closed.
 impl Drop for Shard {
     fn drop(&mut self) {
+        self.inbox.close();
         let open = i64::try_from(self.connections.len()).unwrap_or_default();
         self.telemetry.connections.dec_by(open);
     }

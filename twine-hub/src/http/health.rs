@@ -22,6 +22,7 @@ struct Readiness {
     version: &'static str,
     draining: bool,
     store: Store,
+    connections: Connections,
 }
 
 #[derive(Serialize)]
@@ -32,21 +33,30 @@ struct Store {
     error: Option<String>,
 }
 
+#[derive(Serialize)]
+struct Connections {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
 /// `GET /readyz`: whether the hub takes work, and what it is connected to.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let health = app.rooms.health().and_then(|()| app.sessions.health());
+    let stored = app.rooms.health().and_then(|()| app.sessions.health());
+    let served = app.connections.health();
     let draining = app.stop.is_cancelled();
-    let ready = health.is_ok() && !draining;
+    let ready = stored.is_ok() && served.is_ok() && !draining;
     let store = Store {
         kind: match app.config.store {
             StoreKind::Memory => "memory",
             StoreKind::Sqlite => "sqlite",
         },
-        ok: health.is_ok(),
-        error: health.err().map(|error| error.to_string()),
+        ok: stored.is_ok(),
+        error: stored.err().map(|error| error.to_string()),
     };
+    let connections = Connections { ok: served.is_ok(), error: served.err().map(|error| error.to_string()) };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = Readiness { ready, version: crate::VERSION, draining, store };
+    let body = Readiness { ready, version: crate::VERSION, draining, store, connections };
     (status, [(CACHE_CONTROL, "no-store")], json(&body)).into_response()
 }
 

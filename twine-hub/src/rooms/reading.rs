@@ -13,6 +13,7 @@ use super::{frames, locked};
 use crate::store::history::{self, Part, Range};
 use crate::store::page::{self, Item, Limit, Loss, Page, Recovery, Start};
 use crate::store::{Reader, StoreError};
+use crate::threads;
 
 /// A run of a room's log, asked for by a subscription.
 #[derive(Debug, Clone)]
@@ -87,9 +88,7 @@ impl Reading {
     /// # Errors
     /// Where the system gives none.
     pub(super) fn spawn(&self, serving: Serving) -> Result<(), StoreError> {
-        let thread = std::thread::Builder::new()
-            .name("twine-reader".into())
-            .spawn(move || serving.run())
+        let thread = threads::spawn("twine-reader", move || serving.run())
             .map_err(|source| StoreError::Thread { source })?;
         *locked(&self.thread) = Some(thread);
         Ok(())
@@ -144,9 +143,8 @@ impl Reading {
     pub(super) fn close(&self) {
         drop(locked(&self.requests).take());
         let thread = locked(&self.thread).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that reads the store had panicked");
-        }
+        // One that panicked has said so.
+        let _ = thread.map(JoinHandle::join);
     }
 }
 

@@ -33,6 +33,7 @@ use crate::connection::Key;
 use crate::rooms::locked;
 use crate::store::{Kind, StoreError};
 use crate::telemetry::Telemetry;
+use crate::threads;
 
 /// How sessions are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,9 +208,7 @@ impl Sessions {
     /// Where the system gives no thread.
     fn start(store: Box<dyn Store>, options: Options, telemetry: Arc<Telemetry>) -> Result<Self, StoreError> {
         let (sessions, mut keeping) = Self::new(store, options, telemetry);
-        let thread = std::thread::Builder::new()
-            .name("twine-sessions".into())
-            .spawn(move || while keeping.round() {})
+        let thread = threads::spawn("twine-sessions", move || while keeping.round() {})
             .map_err(|source| StoreError::Thread { source })?;
         *locked(&sessions.0.thread) = Some(thread);
         Ok(sessions)
@@ -283,10 +282,8 @@ impl Sessions {
     pub(crate) async fn close(&self) {
         drop(locked(&self.0.commands).take());
         let thread = locked(&self.0.thread).take();
-        let join = move || thread.is_none_or(|thread| thread.join().is_ok());
-        if !matches!(tokio::task::spawn_blocking(join).await, Ok(true)) {
-            tracing::error!("the keeper's thread had panicked");
-        }
+        // One that panicked has said so.
+        let _ = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
     }
 
     /// Hands a command over. One that a closed keeper doesn't take is dropped, which answers it.

@@ -4,9 +4,10 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use futures_util::StreamExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
 use twine_hub::{Hub, Running, StartError};
 
 use crate::support::{Request, answer, hub, hub_in, hub_with};
@@ -118,12 +119,7 @@ async fn a_stopping_hub_answers_what_it_has_begun_and_tells_its_clients() {
     let hub = hub().await;
     let address = hub.address();
     let (mut subscriber, _) = tokio_tungstenite::connect_async(format!("ws://{address}/ws")).await.unwrap();
-    futures_util::SinkExt::send(
-        &mut subscriber,
-        tokio_tungstenite::tungstenite::Message::text(r#"{"type":"connect"}"#),
-    )
-    .await
-    .unwrap();
+    subscriber.send(Message::text(r#"{"type":"connect"}"#)).await.unwrap();
     subscriber.next().await.unwrap().unwrap();
 
     let bytes = Request::publish(r#"{"room":"chat","data":1}"#).bytes(address);
@@ -164,4 +160,43 @@ async fn a_dropped_hub_leaves_nothing_behind() {
     while TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_thread_that_panics_shows_with_what_to_do_and_the_others_go_on() {
+    let builder = Hub::builder().ephemeral().configure(|config| config.shards = 2);
+    let builder = builder
+        .permissions(|_, room| if room == "bad" { panic!("a test wants a shard to panic") } else { true });
+    let hub = builder.start().await.unwrap();
+    let url = format!("ws://{}/ws", hub.address());
+    // Each shard in turn gets a connection.
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let (mut client, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+        client.send(Message::text(r#"{"type":"connect"}"#)).await.unwrap();
+        client.next().await.unwrap().unwrap();
+        clients.push(client);
+    }
+    let [first, second] = &mut clients[..] else { panic!("two clients") };
+    assert_eq!(Request::get("/readyz").send(&hub).await.status, 200);
+
+    first.send(Message::text(r#"{"type":"subscribe","id":1,"room":"bad"}"#)).await.unwrap();
+    while first.next().await.is_some_and(|frame| frame.is_ok()) {}
+    // The connection ends while the thread unwinds, which takes it a little longer.
+    let shown = loop {
+        let answer = Request::get("/readyz").send(&hub).await;
+        if answer.status == 503 {
+            break answer.json();
+        }
+    };
+    assert_eq!((&shown["ready"], &shown["store"]["ok"]), (&false.into(), &true.into()));
+    let error = shown["connections"]["error"].as_str().unwrap();
+    assert!(error.contains("restart the hub"), "{error}");
+
+    // Whoever comes to the thread that has ended is cut, and may try again.
+    let (mut third, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+    assert!(third.next().await.is_none_or(|frame| frame.is_err()));
+    second.send(Message::text(r#"{"type":"subscribe","id":1,"room":"good"}"#)).await.unwrap();
+    assert!(second.next().await.unwrap().unwrap().to_string().contains("subscribed"));
+    hub.shutdown().await;
 }
