@@ -118,7 +118,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     // A hundred years: far enough, and sums of such times stay far from overflow.
-    let longest = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+    let longest = Duration::from_hours(100 * 366 * 24);
     let duration = Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(milliseconds)?);
     (!duration.is_zero() && duration <= longest).then_some(duration)
 }
@@ -152,13 +152,13 @@ mod tests {
     #[test]
     fn times_name_their_unit() {
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
-        assert_eq!(duration("24h"), Some(Duration::from_secs(86_400)));
-        assert_eq!(duration("7d"), Some(Duration::from_secs(7 * 86_400)));
+        assert_eq!(duration("24h"), Some(Duration::from_hours(24)));
+        assert_eq!(duration("7d"), Some(Duration::from_hours(7 * 24)));
         for bad in ["", "10", "0s", "h", "1 h", "-1s", "1.5h", "10sec", "99999999999d"] {
             assert_eq!(duration(bad), None, "{bad:?}");
         }
         assert_eq!(retention("forever"), Some(Retention::Forever));
-        assert_eq!(retention("1h"), Some(Retention::For(Duration::from_secs(3_600))));
+        assert_eq!(retention("1h"), Some(Retention::For(Duration::from_hours(1))));
     }
 
     #[test]

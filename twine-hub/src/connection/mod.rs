@@ -86,7 +86,7 @@ impl Default for Options {
             max_frame: 64 << 10,
             max_rooms: 1_000,
             max_history: 1_000,
-            recovery: Recovery { max_messages: 100_000, max_age: Duration::from_secs(24 * 60 * 60) },
+            recovery: Recovery { max_messages: 100_000, max_age: Duration::from_hours(24) },
             write_timeout: Duration::from_secs(30),
             max_session_rooms: 256,
         }

@@ -50,8 +50,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             tail_bytes: 256 << 20,
-            tail_age: Duration::from_secs(120),
-            idempotency_window: Duration::from_secs(600),
+            tail_age: Duration::from_mins(2),
+            idempotency_window: Duration::from_mins(10),
             max_pending_bytes: 64 << 20,
         }
     }

@@ -345,7 +345,7 @@ mod tests {
         }
         writer.commit().unwrap();
         let at = |n| Position { epoch: writer.epoch().clone(), offset: Offset::new(n).unwrap() };
-        let recovery = Recovery { max_messages: 10, max_age: std::time::Duration::from_secs(3600) };
+        let recovery = Recovery { max_messages: 10, max_age: std::time::Duration::from_hours(1) };
         let (requests, waiting) = channel();
         let (answers, answered) = channel();
         for start in [Start::Last(90), Start::After(at(20))] {

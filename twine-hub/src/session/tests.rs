@@ -4,7 +4,7 @@ use super::*;
 
 fn options() -> Options {
     Options {
-        lifetime: Duration::from_secs(3600),
+        lifetime: Duration::from_hours(1),
         max_sessions: 10,
         max_per_cookie: 10,
         max_rooms: 10,

@@ -22,7 +22,7 @@ use crate::{Config, connection::Caller};
 
 /// When a world begins, by the wall's clock: in 2023.
 const BEGINNING: u64 = 1_700_000_000_000;
-const RETENTION: Duration = Duration::from_secs(24 * 3_600);
+const RETENTION: Duration = Duration::from_hours(24);
 
 pub(super) struct World {
     seed: u64,

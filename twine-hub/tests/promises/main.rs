@@ -29,7 +29,7 @@ const ROOM: &str = "chat";
 /// A publisher that repeats quickly what a killed hub has not answered.
 fn publisher(hub: &Hub) -> Twine {
     let quickly = RetryPolicy::new(Duration::from_millis(1), Duration::from_millis(50)).unwrap();
-    hub.twine().deadline(Duration::from_secs(300)).retry(quickly).build().unwrap()
+    hub.twine().deadline(Duration::from_mins(5)).retry(quickly).build().unwrap()
 }
 
 async fn subscribe(hub: &Hub, options: SubscribeOptions) -> (Client, Subscription) {

@@ -14,7 +14,7 @@ use crate::readers::{Progress, Sequence, Slow, Staying, Surroundings, come_and_g
 /// How often the hub is killed, where nothing else is asked for.
 const ROUNDS: u32 = 20;
 /// So late that only what hangs is not done by then, on whatever machine.
-const PATIENCE: Duration = Duration::from_secs(1_200);
+const PATIENCE: Duration = Duration::from_mins(20);
 const N_INSISTENT: usize = 4;
 const N_WEAK: usize = 2;
 

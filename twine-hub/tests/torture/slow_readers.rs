@@ -14,7 +14,7 @@ const SIZE: usize = 16 << 10;
 /// Messages of a batch, which stays below what a request may have.
 const BATCH: usize = 32;
 /// So late that only what hangs is not done by then, on whatever machine.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 fn text(number: usize) -> String {
     format!("{number:05}{}", "x".repeat(SIZE))

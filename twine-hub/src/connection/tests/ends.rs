@@ -20,7 +20,7 @@ async fn draining_sends_every_client_away_and_counts_them_out() {
 async fn an_end_behind_more_input_than_a_turn_reads_is_noticed() {
     use std::io::Write as _;
     // One shard takes them in turn: when the second is answered, the first has been taken.
-    let options = Options { heartbeat: Duration::from_secs(3600), shards: 1, ..Options::default() };
+    let options = Options { heartbeat: Duration::from_hours(1), shards: 1, ..Options::default() };
     let bench = Bench::in_memory(&options);
     let mut client = TcpStream::connect(bench.listener.local_addr().unwrap()).unwrap();
     let (socket, _) = bench.listener.accept().unwrap();

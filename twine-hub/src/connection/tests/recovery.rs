@@ -9,7 +9,7 @@ use crate::store::observed::Observed;
 use crate::store::page::Recovery;
 use crate::store::{Opened, Record};
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Options with these limits.
 fn limits(max_messages: u64, max_age: Duration) -> Options {

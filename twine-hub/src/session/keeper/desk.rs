@@ -21,7 +21,7 @@ pub(super) const START: u64 = 1_700_000_000_000;
 
 pub(super) fn options() -> Options {
     Options {
-        lifetime: Duration::from_secs(24 * 3600),
+        lifetime: Duration::from_hours(24),
         max_sessions: 1_000,
         max_per_cookie: 50,
         max_rooms: 256,

@@ -54,7 +54,7 @@ use crate::store::StoreError;
 use crate::telemetry::{self, Telemetry};
 
 /// How often sessions are looked for whose time has come, and how many are removed in one round.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 const EXPIRE_BATCH: usize = 500;
 /// How often a store that failed is tried, where nobody asks for anything.
 const RETRY_EVERY: Duration = Duration::from_secs(1);

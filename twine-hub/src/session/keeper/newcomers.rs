@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// What is counted together.
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 /// Addresses of one minute. Further ones may have nothing stored until it is over: whoever commands
 /// so many must not push the sessions of others out.
 const MAX_ADDRESSES: usize = 65_536;

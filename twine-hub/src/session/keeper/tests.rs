@@ -12,8 +12,8 @@ use crate::store::Kind;
 use crate::telemetry;
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
 
 fn on_each(test: impl Fn(&mut Desk)) {
     Desk::on_each(&options(), test);

@@ -13,9 +13,9 @@ use crate::clock;
 use crate::store::{Record, StoreError, Writer};
 
 /// Ends and names of epochs are kept this long after the last message of theirs may be asked for.
-const SEALS_OUTLIVE: Duration = Duration::from_secs(7 * 24 * 3600);
+const SEALS_OUTLIVE: Duration = Duration::from_hours(7 * 24);
 /// How often old ones are looked for. Where there are any, that reads a row for each room and epoch.
-const SEALS_EVERY: Duration = Duration::from_secs(3600);
+const SEALS_EVERY: Duration = Duration::from_hours(1);
 
 pub(super) struct SqliteWriter {
     pub(super) connection: Connection,
