@@ -89,7 +89,7 @@ async function webDriver(url, method, body) {
   return value;
 }
 
-/** Waits until a program that is starting answers: this one has no other way to say that it is there. */
+/** Waits until a program that is starting answers: this one prints nothing, so that it has to be asked. */
 async function answers(url, program) {
   while (program.exitCode === null) {
     try {

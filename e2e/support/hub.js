@@ -73,7 +73,10 @@ export class Hub {
     return last;
   }
 
-  /** Waits until a room has so many subscribers. */
+  /**
+   * Waits until a room has so many subscribers. The hub tells nobody who comes and goes, and logs it
+   * nowhere: it has to be asked, and nothing depends on how often.
+   */
   async subscribers(room, n) {
     const headers = { Authorization: `Bearer ${this.key}` };
     for (;;) {
