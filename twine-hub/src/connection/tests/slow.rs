@@ -29,20 +29,35 @@ async fn a_reader_that_stops_holds_nobody_up_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stays_stuck_is_closed() {
+async fn a_reader_that_stays_stuck_is_cut_without_a_word_and_goes_on_after_what_it_took() {
+    const MESSAGES: u64 = 400;
     let options = Options { write_timeout: Duration::from_millis(300), ..Options::default() };
     let bench = Bench::in_memory(&options);
     let mut stuck = bench.subscriber("chat").await;
-    let filler = "x".repeat(60_000);
-    for _ in 0..400 {
-        bench.publish("chat", &format!("\"{filler}\"")).await;
-    }
+    let mut cursor = bench.rooms.info(&"chat".parse().unwrap()).await.unwrap().head;
+    bench.publish_many("chat", MESSAGES, &"x".repeat(60_000)).await;
     while bench.telemetry.connections.get() > 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(bench.errors(ErrorCode::TooSlow), 1);
-    // What was on its way is still read, and then the connection is at its end.
-    while let Some(Ok(_)) = stuck.0.next().await {}
+    // What was on its way still arrives, up to the middle of a message or the end of one.
+    while let Some(Ok(frame)) = stuck.0.next().await {
+        assert!(!frame.is_close(), "there was room for {frame:?}");
+        let Frame::Message(message) = json::decode_server(frame.to_text().unwrap()).unwrap() else {
+            continue;
+        };
+        assert_eq!(message.offset, cursor.offset.next());
+        cursor.offset = message.offset;
+    }
+    assert!(cursor.offset.get() < MESSAGES);
+    let mut back = bench.client().await;
+    back.connect().await;
+    back.subscribe_after("chat", &cursor).await;
+    let Frame::Subscribed(told) = back.next().await else { panic!("not subscribed") };
+    assert_eq!((told.offset, told.recovered), (cursor.offset, Some(true)));
+    for offset in cursor.offset.get() + 1..=MESSAGES {
+        assert!(matches!(back.next().await, Frame::Message(message) if message.offset.get() == offset));
+    }
     bench.end().await;
 }
 
