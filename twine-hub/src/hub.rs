@@ -219,8 +219,9 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Connections that the system may hold until the hub accepts them: what comes at once after a
-/// restart. The system's own bound is often 4,096.
-const BACKLOG: u32 = 4_096;
+/// restart. More than any system allows by itself, so that the administrator decides (on Linux
+/// `net.core.somaxconn`); what finds no room tries again after a second.
+const BACKLOG: u32 = 65_535;
 
 fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
     let socket = match address {
