@@ -7,6 +7,8 @@ export class Network {
   #server;
   #target;
   #sockets = new Set();
+  /** Each WebSocket that there is: what keeps from the hub all that it says from then on. */
+  #muzzles = new Set();
   #isCut = false;
   #waiting = [];
 
@@ -34,6 +36,11 @@ export class Network {
     for (const socket of this.#waiting.splice(0)) this.#pass(socket);
   }
 
+  /** The hub hears nothing more of the WebSockets that there are, not even that they end. */
+  mute() {
+    for (const muzzle of this.#muzzles) muzzle();
+  }
+
   async remove() {
     for (const socket of [...this.#sockets, ...this.#waiting]) socket.destroy();
     this.#server.close();
@@ -48,12 +55,19 @@ export class Network {
 
   #pass(near) {
     const far = connect(this.#target, "127.0.0.1");
+    let isMute = false;
+    const muzzle = () => {
+      isMute = true;
+      near.unpipe(far).resume();
+    };
+    near.once("data", (head) => /^upgrade: websocket/im.test(head) && this.#muzzles.add(muzzle));
+    near.once("close", () => this.#muzzles.delete(muzzle));
     for (const [from, to] of [[near, far], [far, near]]) {
       this.#sockets.add(from);
       from.on("error", () => {});
       from.on("close", () => {
         this.#sockets.delete(from);
-        to.destroy();
+        if (!isMute || from === far) to.destroy();
       });
       from.pipe(to);
     }

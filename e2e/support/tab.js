@@ -121,7 +121,12 @@ export class Tab {
       const told = this.#acknowledged.get(room);
       return told?.epoch === epoch && told.offset >= offset;
     };
-    while (!isTold()) await new Promise((resolve) => this.#waiting.add(resolve));
+    await this.#until(isTold);
+  }
+
+  /** Waits until the hub has answered so many of the tab's connections, whether a page took notice or not. */
+  connects(n) {
+    return this.#until(() => this.connections.length >= n);
   }
 
   /** Waits until the tab has stored that it has everything up to this message. */
@@ -138,13 +143,22 @@ export class Tab {
 
   #received(frame) {
     if (frame.type === "connected") this.connections.push(frame);
+    this.#look();
   }
 
   #sent(frame) {
     if (frame.type === "connect") this.greetings.push(frame);
     if (frame.type !== "pong") return;
     for (const [room, position] of Object.entries(frame.cursors ?? {})) this.#acknowledged.set(room, position);
-    for (const look of this.#waiting) look();
+    this.#look();
+  }
+
+  async #until(isSo) {
+    while (!isSo()) await new Promise((resolve) => this.#waiting.add(resolve));
+  }
+
+  #look() {
+    for (const resolve of this.#waiting) resolve();
     this.#waiting.clear();
   }
 }

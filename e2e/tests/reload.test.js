@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { launch } from "../support/browser.js";
 import { Hub } from "../support/hub.js";
+import { Network } from "../support/proxy.js";
 import { ADOPTED, NEW, RESUMED, Tab, apps, how, range } from "../support/tab.js";
 
 let hub, site, browser;
@@ -22,6 +23,11 @@ before(async () => {
       listen("async", {}, (n) => n === 2 && new Promise((resolve) => isFirst || (window.settle = resolve)));`,
     "/late": `watch(new Twine(HUB)); subscribe("late");
       window.attach = () => twine.listenOn("late", (n, message) => take("late", n, message));`,
+    // The second load hears nothing, so that its client never learns that it is connected.
+    "/deaf": `const nth = ledger().filter(({ type }) => type === "load").length;
+      const Deaf = class extends WebSocket { set onmessage(_) {} };
+      const network = new URLSearchParams(location.search).get("network");
+      watch(new Twine(network, nth === 2 ? { WebSocket: Deaf } : {})); listen("deaf");`,
     // The hub by another name, on another site, for which a browser takes no cookie without TLS.
     "/other-site": `watch(new Twine(HUB.replace("127.0.0.1", "hub.test"))); listen("other-site");`,
   });
@@ -82,6 +88,29 @@ test("a reloaded page names the one before it, whose session it takes over while
   assert.deepEqual([first.prev, second.prev, third.prev], [undefined, first.instance, second.instance]);
   const [{ session }] = tab.connections;
   assert.deepEqual([second.session, third.session], [session, session]);
+});
+
+test("a page that is gone before the hub's answer leaves everything to the next, also where it still seems connected", async (t) => {
+  const network = await Network.to(hub.url);
+  t.after(() => network.remove());
+  const tab = await open(t, `/deaf?network=${encodeURIComponent(network.url)}`);
+  await tab.ready("deaf");
+  await hub.publish("deaf", 1);
+  await tab.has(1, "deaf");
+  await tab.page.reload();
+  await tab.connects(2);
+  network.mute();
+  await hub.publish("deaf", 2);
+  await tab.page.reload();
+  await tab.ready("deaf");
+  await hub.publish("deaf", 3);
+  await tab.has(3, "deaf");
+  const [first, second, third] = tab.greetings;
+  assert.deepEqual([second.prev, third.prev], [first.instance, first.instance]);
+  assert.deepEqual(how(tab), [NEW, RESUMED, RESUMED]);
+  const pages = await tab.pages();
+  assert.deepEqual(pages.map((page) => page.got("deaf")), [[1], [], [2, 3]]);
+  fine(tab, pages, "deaf");
 });
 
 test("a page that reloads itself within a callback", async (t) => {
