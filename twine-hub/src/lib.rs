@@ -42,7 +42,7 @@ mod threads;
 pub use auth::{ApiKey, InvalidKey, InvalidOrigin, KeyFileError, Origin, Subscriber};
 pub use config::Config;
 pub use hub::{Builder, Hub, Running, StartError};
-pub use store::StoreError;
+pub use store::{InvalidLocation, StoreError, TableError, TableLocation};
 
 /// The examples of the README, compiled and run.
 #[cfg(doctest)]

@@ -89,7 +89,7 @@ mod tests {
     struct Faulty;
 
     impl Reader for Faulty {
-        fn knows_epoch(&mut self, _: &Epoch) -> Result<bool, StoreError> {
+        fn knows_epoch(&mut self, _: &RoomName, _: &Epoch) -> Result<bool, StoreError> {
             panic!("a test wants the reader to panic")
         }
 

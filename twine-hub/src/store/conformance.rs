@@ -273,7 +273,7 @@ fn the_end_of_a_long_epoch_outlives_its_messages() {
     age(30);
     let mut store = sqlite(&folder);
     store.writer.expire(now - DAY, 500).unwrap();
-    assert!(!store.reader.knows_epoch(&old).unwrap());
+    assert!(!store.reader.knows_epoch(&room("a"), &old).unwrap());
     assert!(store.reader.segments(&room("a")).unwrap().is_empty());
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn read(
 ) -> Result<Part, StoreError> {
     let mut log = Log::load(reader, room, head)?;
     let mut low = match &range.after {
-        Some(after) if log.has(reader, after)? => after.clone(),
+        Some(after) if log.has(reader, room, after)? => after.clone(),
         Some(after) => log.later_than(after),
         None => log.start(),
     };

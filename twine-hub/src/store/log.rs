@@ -51,10 +51,15 @@ impl Log {
 
     /// Whether the log ever was at this position. An epoch in which the room had no message lies in
     /// the crossing to the next that had.
-    pub(super) fn has(&self, reader: &mut dyn Reader, position: &Position) -> Result<bool, StoreError> {
+    pub(super) fn has(
+        &self,
+        reader: &mut dyn Reader,
+        room: &RoomName,
+        position: &Position,
+    ) -> Result<bool, StoreError> {
         Ok(match self.from(&position.epoch).next() {
             Some(segment) if segment.epoch == position.epoch => position.offset <= segment.last,
-            Some(_) => position.offset == Offset::ZERO && reader.knows_epoch(&position.epoch)?,
+            Some(_) => position.offset == Offset::ZERO && reader.knows_epoch(room, &position.epoch)?,
             None => false,
         })
     }

@@ -168,7 +168,7 @@ impl Writer for Shared {
 }
 
 impl Reader for Shared {
-    fn knows_epoch(&mut self, epoch: &Epoch) -> Result<bool, StoreError> {
+    fn knows_epoch(&mut self, _: &RoomName, epoch: &Epoch) -> Result<bool, StoreError> {
         Ok(*epoch == self.epoch)
     }
 

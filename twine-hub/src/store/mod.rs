@@ -11,6 +11,9 @@
 
 #[cfg(test)]
 mod conformance;
+// For fleets, which are being built: nothing opens one yet.
+#[allow(dead_code, unused_imports)]
+pub(crate) mod dynamodb;
 mod epoch;
 pub(crate) mod history;
 mod log;
@@ -22,6 +25,8 @@ pub(crate) mod observed;
 pub(crate) mod packed;
 pub(crate) mod page;
 pub(crate) mod sqlite;
+
+pub use dynamodb::{InvalidLocation, Location as TableLocation, TableError};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -132,8 +137,8 @@ pub(crate) trait Writer: Send {
 
 /// The reading side; as many as there are reading threads.
 pub(crate) trait Reader: Send {
-    /// Whether there was such an epoch.
-    fn knows_epoch(&mut self, epoch: &Epoch) -> Result<bool, StoreError>;
+    /// Whether there was such an epoch of the room; the room need not have had a message in it.
+    fn knows_epoch(&mut self, room: &RoomName, epoch: &Epoch) -> Result<bool, StoreError>;
 
     /// The parts of the room's log that had messages, in order of epochs.
     fn segments(&mut self, room: &RoomName) -> Result<Vec<Segment>, StoreError>;
@@ -269,6 +274,9 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The table of a fleet did not do it.
+    #[error(transparent)]
+    Table(#[from] dynamodb::TableError),
     /// Written by a later version.
     #[error("{} has schema {found}, this version knows {known}; run a newer twine-hub", path.display())]
     Newer {

@@ -11,8 +11,8 @@ pub(crate) struct Observed<F> {
 }
 
 impl<F: FnMut(&[Record]) + Send> Reader for Observed<F> {
-    fn knows_epoch(&mut self, epoch: &Epoch) -> Result<bool, StoreError> {
-        self.reader.knows_epoch(epoch)
+    fn knows_epoch(&mut self, room: &RoomName, epoch: &Epoch) -> Result<bool, StoreError> {
+        self.reader.knows_epoch(room, epoch)
     }
 
     fn segments(&mut self, room: &RoomName) -> Result<Vec<Segment>, StoreError> {

@@ -89,7 +89,7 @@ pub(crate) fn read(
         }
         Start::AfterOrLast(position, n) => (position, Some(last(reader, room, *n, until)?)),
     };
-    let is_known = log.has(reader, cursor)?;
+    let is_known = log.has(reader, room, cursor)?;
     let mut from = if is_known { cursor.clone() } else { log.later_than(cursor) };
     if let Some(recovery) = recovery {
         from = floor(&log, reader, room, from, recovery)?;

@@ -18,7 +18,7 @@ impl SqliteReader {
 }
 
 impl Reader for SqliteReader {
-    fn knows_epoch(&mut self, epoch: &Epoch) -> Result<bool, StoreError> {
+    fn knows_epoch(&mut self, _: &RoomName, epoch: &Epoch) -> Result<bool, StoreError> {
         let action = "looking an epoch up";
         let mut statement = self
             .connection

@@ -1,0 +1,131 @@
+//! One question to DynamoDB: bounded in time and in number, asked again where that may help.
+
+use std::error::Error;
+use std::future::Future;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::TableError;
+
+/// Questions under way at once. Each holds a connection; an answer takes some milliseconds, so that
+/// this many carry tens of thousands a second.
+const MAX_IN_FLIGHT: usize = 128;
+
+/// How long one attempt may take. DynamoDB answers within tens of milliseconds, or it is in trouble,
+/// and another connection may do better.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// The longest wait before the second attempt; it doubles with each further one. The wait is random,
+/// so that hubs that were refused together don't come back together.
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+
+/// The longest wait between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// What DynamoDB answers where the same question may be answered otherwise a moment later.
+const PASSING: [&str; 10] = [
+    "ContinuousBackupsUnavailableException",
+    "InternalServerError",
+    "LimitExceededException",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "ThrottlingException",
+    "TransactionInProgressException",
+    "TransactionConflictException",
+];
+
+/// Why there is no answer that helps.
+pub(super) enum CallError<E> {
+    /// DynamoDB answered, and would answer the same again.
+    Refused(E),
+    /// All else.
+    Failed(TableError),
+}
+
+/// Asks, within bounds.
+pub(super) struct Caller {
+    in_flight: Semaphore,
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Self { in_flight: Semaphore::new(MAX_IN_FLIGHT) }
+    }
+}
+
+impl Caller {
+    /// Sends what `request` makes until there is an answer, or the deadline leaves no time for another
+    /// attempt. Each attempt sends the same, so it must be something that may be done twice.
+    ///
+    /// # Cancel safety
+    /// Where the future is dropped, DynamoDB may have done it all the same.
+    pub(super) async fn call<T, E, F>(
+        &self,
+        action: &'static str,
+        deadline: Instant,
+        request: impl Fn() -> F,
+    ) -> Result<T, CallError<E>>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        let mut attempts = 0;
+        loop {
+            let Ok(permit) = timeout_at(deadline, self.in_flight.acquire()).await else {
+                return Err(CallError::Failed(TableError::Overloaded { action }));
+            };
+            let end = deadline.min(Instant::now() + ATTEMPT);
+            let answer = timeout_at(end, request()).await;
+            drop(permit);
+            attempts += 1;
+            let source: Box<dyn Error + Send + Sync> = match answer {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(SdkError::ServiceError(error))) if !is_passing(error.err(), error.raw()) => {
+                    return Err(CallError::Refused(error.into_err()));
+                }
+                Ok(Err(error @ SdkError::ConstructionFailure(_))) => {
+                    return Err(CallError::Failed(TableError::NotSent { action, source: error.into() }));
+                }
+                Ok(Err(error)) => error.into(),
+                Err(elapsed) => elapsed.into(),
+            };
+            let next = Instant::now() + backoff(attempts);
+            if next >= deadline {
+                return Err(CallError::Failed(TableError::Unavailable { action, attempts, source }));
+            }
+            tracing::debug!(action, attempts, error = %source, "DynamoDB is asked again");
+            sleep_until(next).await;
+        }
+    }
+}
+
+/// Whether an error goes away by itself.
+fn is_passing(error: &impl ProvideErrorMetadata, response: &HttpResponse) -> bool {
+    response.status().is_server_error() || error.code().is_some_and(|code| PASSING.contains(&code))
+}
+
+/// How long to wait after so many attempts.
+fn backoff(attempts: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(16);
+    let longest = MAX_BACKOFF.min(FIRST_BACKOFF.saturating_mul(1 << doublings));
+    longest.mul_f64(fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_stay_bounded() {
+        for attempts in 1..100 {
+            let longest = FIRST_BACKOFF * 2_u32.pow(attempts.min(6) - 1);
+            assert!(backoff(attempts) <= longest.min(MAX_BACKOFF), "{attempts}");
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! A room's fence: which epoch is open, and how those before it ended.
+//!
+//! One item a room, with the sort key `!`. All changes to it are conditional on the epoch it has, so
+//! that of several hubs that open a new epoch one does, and the others learn which:
+//!
+//! ```text
+//!   (none) --advance--> epoch A --advance--> epoch B, closing A --seal--> epoch B, sealed: A
+//! ```
+//!
+//! A writer acknowledges what it wrote only if it reads the fence afterwards and its epoch is open
+//! ([`Table::confirm`]); whoever seals an epoch reads its messages after the fence has advanced. So all
+//! that was acknowledged is in the seal, and what arrives later is in no log.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
+};
+use tokio::time::Instant;
+use twine_protocol::{Epoch, Offset, Position, RoomName};
+
+use super::call::CallError;
+use super::item::{Attributes, number, number_value, offset, string, text};
+use super::offsets::Offsets;
+use super::{Table, TableError};
+use crate::clock;
+use crate::store::Retention;
+use crate::store::packed::Unreadable;
+
+/// The sort key of a room's fence; it comes before those of all messages.
+pub(super) const FENCE: &str = "!";
+
+/// How many ended epochs a room remembers. A cursor of an earlier one is unknown.
+const MAX_SEALS: usize = 64;
+
+/// Bytes of seals that a fence holds, at most: those of the earliest epochs go, but never the last one.
+/// DynamoDB takes 400 KiB, and who reads the fence pays for all of it.
+const MAX_SEALS_BYTES: usize = 128 << 10;
+
+/// How long a fence outlives the messages that are told by it, at least half of it: as long as the
+/// embedded store keeps ends.
+const OUTLIVES: Duration = Duration::from_hours(14 * 24);
+
+/// What a room's log consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fence {
+    /// The epoch that is open: what is assigned belongs to it.
+    pub(crate) epoch: Epoch,
+    /// The epoch before it, as long as it has no seal. Whoever sees it seals it.
+    pub(crate) closing: Option<Epoch>,
+    /// How earlier epochs ended, in their order.
+    pub(crate) seals: Vec<Seal>,
+}
+
+/// How an epoch ended, for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seal {
+    /// Which epoch.
+    pub(crate) epoch: Epoch,
+    /// Its last message, 0 where it had none.
+    pub(crate) last: Offset,
+    /// Offsets below `last` that were assigned, but whose messages were never durable.
+    pub(crate) missing: Offsets,
+}
+
+impl Seal {
+    /// Whether this offset is in the room's log. What is stored at others arrived too late.
+    pub(crate) fn has(&self, offset: Offset) -> bool {
+        offset <= self.last && !self.missing.contains(offset)
+    }
+
+    fn size(&self) -> usize {
+        // The names and marks that DynamoDB counts, and a number's digits.
+        48 + self.epoch.as_str().len() + self.missing.to_string().len()
+    }
+}
+
+impl Fence {
+    /// How `epoch` ended, where it did and is remembered.
+    pub(crate) fn seal_of(&self, epoch: &Epoch) -> Option<&Seal> {
+        self.seals.iter().find(|seal| seal.epoch == *epoch)
+    }
+
+    /// Whether there was such an epoch, as far as it is remembered.
+    pub(crate) fn knows(&self, epoch: &Epoch) -> bool {
+        self.epoch == *epoch || self.closing.as_ref() == Some(epoch) || self.seal_of(epoch).is_some()
+    }
+
+    /// Whether this position is in the room's log. In an epoch that is not sealed yet, any may be.
+    pub(crate) fn has(&self, position: &Position) -> bool {
+        match self.seal_of(&position.epoch) {
+            Some(seal) => seal.has(position.offset),
+            None => self.knows(&position.epoch),
+        }
+    }
+
+    /// The seals with one more, without the earliest where they are too many.
+    fn seals_with(&self, seal: Seal) -> Vec<Seal> {
+        let mut bytes = 0;
+        let mut seals: Vec<Seal> = self.seals.iter().cloned().chain([seal]).rev().collect();
+        let kept = seals.iter().take(MAX_SEALS).take_while(|seal| {
+            bytes += seal.size();
+            bytes <= MAX_SEALS_BYTES
+        });
+        let kept = kept.count().max(1);
+        seals.truncate(kept);
+        seals.reverse();
+        seals
+    }
+
+    fn read(item: &Attributes) -> Result<Self, Unreadable> {
+        let seals = match item.get("seals") {
+            None => Vec::new(),
+            Some(AttributeValue::L(seals)) => seals.iter().map(read_seal).collect::<Result<_, _>>()?,
+            Some(_) => return Err(Unreadable("its seals are no list")),
+        };
+        let closing = item.contains_key("closing").then(|| epoch(item, "closing")).transpose()?;
+        Ok(Self { epoch: epoch(item, "epoch")?, closing, seals })
+    }
+}
+
+fn epoch(item: &Attributes, name: &str) -> Result<Epoch, Unreadable> {
+    Epoch::new(string(item, name)?).map_err(|_| Unreadable("its epoch is none"))
+}
+
+fn read_seal(value: &AttributeValue) -> Result<Seal, Unreadable> {
+    let AttributeValue::M(seal) = value else { return Err(Unreadable("a seal is no map")) };
+    Ok(Seal {
+        epoch: epoch(seal, "epoch")?,
+        last: offset(number(seal, "last")?)?,
+        missing: if seal.contains_key("missing") {
+            string(seal, "missing")?.parse()?
+        } else {
+            Offsets::default()
+        },
+    })
+}
+
+fn seal_value(seal: &Seal) -> AttributeValue {
+    let mut fields = HashMap::from([
+        ("epoch".into(), text(seal.epoch.as_str())),
+        ("last".into(), number_value(seal.last.get())),
+    ]);
+    if !seal.missing.is_empty() {
+        fields.insert("missing".into(), text(seal.missing.to_string()));
+    }
+    AttributeValue::M(fields)
+}
+
+impl Table {
+    /// The room's fence, as it is now; `None` for a room that never had one, or was idle for so long
+    /// that it is forgotten.
+    ///
+    /// # Errors
+    /// [`TableError`]; so do the others here.
+    pub(crate) async fn fence(
+        &self,
+        room: &RoomName,
+        deadline: Instant,
+    ) -> Result<Option<Fence>, TableError> {
+        let item = self.fence_item(room, None, deadline).await?;
+        item.map(|item| self.read_fence(room, &item)).transpose()
+    }
+
+    /// Whether `epoch` is open, asked after something was written in it: only then is that durable. It
+    /// also sees to it that the fence of a room in use does not expire.
+    pub(crate) async fn confirm(
+        &self,
+        room: &RoomName,
+        epoch: &Epoch,
+        deadline: Instant,
+    ) -> Result<bool, TableError> {
+        let Some(item) = self.fence_item(room, Some("epoch, expires"), deadline).await? else {
+            return Ok(false);
+        };
+        let open = string(&item, "epoch").map_err(|reason| self.unreadable(room, FENCE, reason))?;
+        if open != epoch.as_str() {
+            return Ok(false);
+        }
+        if self.is_renewal_due(number(&item, "expires").ok())
+            && let Err(error) = self.renew(room, epoch, deadline).await
+        {
+            // It is tried again with the next message, for days.
+            tracing::warn!(%room, %error, "a room's fence could not be renewed");
+        }
+        Ok(true)
+    }
+
+    /// Opens the epoch `to`, where `from` is open: `None` for a room without a fence. Says what is in
+    /// force then: `to` where this call did it; where another hub was quicker, what that one did; with
+    /// `from` still open where an epoch before it must be sealed first.
+    pub(crate) async fn advance(
+        &self,
+        room: &RoomName,
+        from: Option<&Epoch>,
+        to: &Epoch,
+        deadline: Instant,
+    ) -> Result<Fence, TableError> {
+        if let Some(from) = from {
+            let request = self
+                .update_fence(room)
+                .update_expression("SET epoch = :to, closing = :from")
+                .condition_expression("epoch = :from AND attribute_not_exists(closing)")
+                .expression_attribute_values(":from", text(from.as_str()))
+                .expression_attribute_values(":to", text(to.as_str()));
+            if let Some(fence) = self.change(room, "opening an epoch", deadline, request).await? {
+                return Ok(fence);
+            }
+        }
+        let request = self
+            .update_fence(room)
+            .update_expression("SET epoch = :to")
+            .condition_expression("attribute_not_exists(epoch)")
+            .expression_attribute_values(":to", text(to.as_str()));
+        let fence = self.change(room, "opening a room's first epoch", deadline, request).await?;
+        fence.ok_or_else(|| self.unreadable(room, FENCE, GONE))
+    }
+
+    /// Seals the epoch that `fence` closes, and says what is in force then: with this seal, or with the
+    /// one of a hub that was quicker.
+    pub(crate) async fn seal(
+        &self,
+        room: &RoomName,
+        fence: &Fence,
+        seal: Seal,
+        deadline: Instant,
+    ) -> Result<Fence, TableError> {
+        let closing = text(seal.epoch.as_str());
+        let seals = fence.seals_with(seal).iter().map(seal_value).collect();
+        let request = self
+            .update_fence(room)
+            .update_expression("SET seals = :seals REMOVE closing")
+            .condition_expression("epoch = :epoch AND closing = :closing")
+            .expression_attribute_values(":epoch", text(fence.epoch.as_str()))
+            .expression_attribute_values(":closing", closing)
+            .expression_attribute_values(":seals", AttributeValue::L(seals));
+        let fence = self.change(room, "sealing an epoch", deadline, request).await?;
+        fence.ok_or_else(|| self.unreadable(room, FENCE, GONE))
+    }
+
+    /// Where a room's fence lasts too short a time, or too long, gives it its own.
+    async fn renew(&self, room: &RoomName, epoch: &Epoch, deadline: Instant) -> Result<(), TableError> {
+        let request = self
+            .update_fence(room)
+            .condition_expression("epoch = :epoch")
+            .expression_attribute_values(":epoch", text(epoch.as_str()));
+        let request = match self.fence_expires() {
+            Some(expires) => request
+                .update_expression("SET expires = :expires")
+                .expression_attribute_values(":expires", number_value(expires)),
+            None => request.update_expression("REMOVE expires"),
+        };
+        // Where another hub has opened a new epoch meanwhile, the next message renews it.
+        self.change(room, "renewing a room's fence", deadline, request).await.map(drop)
+    }
+
+    fn update_fence(&self, room: &RoomName) -> UpdateItemFluentBuilder {
+        self.client
+            .update_item()
+            .table_name(&self.name)
+            .key("room", text(room.as_str()))
+            .key("at", text(FENCE))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+    }
+
+    /// Makes a conditional change, and says what is in force then, whether it was made or not.
+    async fn change(
+        &self,
+        room: &RoomName,
+        action: &'static str,
+        deadline: Instant,
+        request: UpdateItemFluentBuilder,
+    ) -> Result<Option<Fence>, TableError> {
+        let item = match self.caller.call(action, deadline, || request.clone().send()).await {
+            Ok(answer) => {
+                self.usage.wrote(answer.consumed_capacity.as_ref());
+                answer.attributes
+            }
+            Err(CallError::Refused(UpdateItemError::ConditionalCheckFailedException(failed))) => failed.item,
+            Err(error) => return Err(self.failed(action, error)),
+        };
+        item.map(|item| self.read_fence(room, &item)).transpose()
+    }
+
+    async fn fence_item(
+        &self,
+        room: &RoomName,
+        attributes: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Option<Attributes>, TableError> {
+        let action = "reading a room's fence";
+        let request = self
+            .client
+            .get_item()
+            .table_name(&self.name)
+            .key("room", text(room.as_str()))
+            .key("at", text(FENCE))
+            .set_projection_expression(attributes.map(str::to_owned))
+            .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match self.caller.call(action, deadline, || request.clone().send()).await {
+            Ok(answer) => {
+                self.usage.read(answer.consumed_capacity.as_ref());
+                Ok(answer.item)
+            }
+            Err(error) => Err(self.failed(action, error)),
+        }
+    }
+
+    fn read_fence(&self, room: &RoomName, item: &Attributes) -> Result<Fence, TableError> {
+        Fence::read(item).map_err(|reason| self.unreadable(room, FENCE, reason))
+    }
+
+    /// When a fence that is written now may be deleted, in seconds since 1970.
+    fn fence_expires(&self) -> Option<u64> {
+        match self.retention {
+            Retention::For(kept) => Some(clock::unix_millis() / 1_000 + (kept + OUTLIVES).as_secs()),
+            Retention::Forever => None,
+        }
+    }
+
+    /// Whether a fence with this expiry needs another.
+    fn is_renewal_due(&self, expires: Option<u64>) -> bool {
+        match (expires, self.fence_expires()) {
+            (Some(expires), Some(wanted)) => expires + OUTLIVES.as_secs() / 2 < wanted,
+            (expires, wanted) => expires != wanted,
+        }
+    }
+}
+
+/// What is said of an item that was there a moment ago.
+const GONE: Unreadable = Unreadable("it was deleted meanwhile");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed(n: u64, missing: &str) -> Seal {
+        Seal {
+            epoch: Epoch::new(&format!("e{n:04}")).unwrap(),
+            last: Offset::new(n).unwrap(),
+            missing: missing.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_fence_says_what_is_in_the_log() {
+        let fence = Fence {
+            epoch: Epoch::new("e0009").unwrap(),
+            closing: Some(Epoch::new("e0008").unwrap()),
+            seals: vec![sealed(5, "2-3"), sealed(7, "")],
+        };
+        let has = |epoch, offset| fence.has(&Position::new(epoch, offset).unwrap());
+        assert!(
+            has("e0005", 1) && !has("e0005", 2) && !has("e0005", 3) && has("e0005", 5) && !has("e0005", 6)
+        );
+        assert!(has("e0008", 99) && has("e0009", 99) && !has("e0006", 1));
+        let item = Attributes::from([
+            ("epoch".into(), text("e0009")),
+            ("closing".into(), text("e0008")),
+            ("seals".into(), AttributeValue::L(fence.seals.iter().map(seal_value).collect())),
+        ]);
+        assert_eq!(Fence::read(&item).unwrap(), fence);
+    }
+
+    #[test]
+    fn seals_are_bounded_in_number_and_in_bytes() {
+        let mut fence = Fence { epoch: Epoch::default(), closing: None, seals: Vec::new() };
+        for n in 1..=200 {
+            fence.seals = fence.seals_with(sealed(n, ""));
+        }
+        let kept: Vec<_> = fence.seals.iter().map(|seal| seal.last.get()).collect();
+        assert_eq!(kept, (137..=200).collect::<Vec<_>>());
+        let far_apart =
+            |n: u64| (n..n + 10_000).step_by(2).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        for n in 201..=204 {
+            fence.seals = fence.seals_with(sealed(n, &far_apart(1_000_000)));
+        }
+        let kept: Vec<_> = fence.seals.iter().map(|seal| seal.last.get()).collect();
+        assert_eq!(kept, [202, 203, 204]);
+        // One that is too large by itself stays: the log is not to be read without it.
+        let huge =
+            (1 << 52..).step_by(2).take(10_000).map(|n: u64| n.to_string()).collect::<Vec<_>>().join(" ");
+        fence.seals = fence.seals_with(sealed(205, &huge));
+        assert_eq!(fence.seals.iter().map(|seal| seal.last.get()).collect::<Vec<_>>(), [205]);
+    }
+}
