@@ -130,7 +130,7 @@ settings! {
     idempotency_window: Duration = "10m", One, one(value::duration), "a time like 10m";
     /// Recent messages kept in memory, all rooms together.
     tail_bytes: usize = "256MiB", One, one(value::size), "a size like 256MiB";
-    /// How long a message stays in memory.
+    /// How long a message stays in memory; never longer than `store_retention` and `recovery_max_age`.
     tail_age: Duration = "2m", One, one(value::duration), "a time like 2m";
     /// Publishes that may wait for the store, in bytes; more are refused.
     max_pending_bytes: usize = "64MiB", One, one(value::size), "a size like 64MiB";
@@ -232,10 +232,14 @@ impl Config {
 
     /// What `rooms` needs to know.
     pub(crate) fn rooms(&self) -> rooms::Options {
+        let kept = match self.store_retention {
+            Retention::For(kept) => kept,
+            Retention::Forever => Duration::MAX,
+        };
         rooms::Options {
             tail_bytes: self.tail_bytes,
-            // What is in memory is recovered from there without a look at its age.
-            tail_age: self.tail_age.min(self.recovery_max_age),
+            // What is in memory is delivered from there without a look at its age.
+            tail_age: self.tail_age.min(self.recovery_max_age).min(kept),
             idempotency_window: self.idempotency_window,
             max_pending_bytes: self.max_pending_bytes,
         }
@@ -305,6 +309,18 @@ mod tests {
             })
             .collect();
         assert_eq!(listed, expected, "write this:\n{}", expected.join("\n"));
+    }
+
+    #[test]
+    fn memory_keeps_nothing_longer_than_the_store_and_recovery_do() {
+        let minutes = Duration::from_mins;
+        let kept = Retention::For(minutes(1));
+        let tail_age = |store_retention, recovery_max_age| {
+            Config { store_retention, recovery_max_age, ..Config::default() }.rooms().tail_age
+        };
+        assert_eq!(tail_age(kept, minutes(9)), minutes(1));
+        assert_eq!(tail_age(Retention::Forever, minutes(1)), minutes(1));
+        assert_eq!(tail_age(Retention::Forever, minutes(9)), minutes(2), "its default");
     }
 
     #[test]
