@@ -168,7 +168,8 @@ pub(crate) trait Holder: Send + Sync {
 /// Why a connection loses its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// Another connection has taken it over: this one is of no use to anybody and ends.
+    /// Another connection has taken it over, or has asked for a sign of life in vain: this one is of no
+    /// use to anybody and ends.
     TakenOver,
     /// It was forgotten, by log-out or a bound. The connection goes on without one.
     Forgotten,

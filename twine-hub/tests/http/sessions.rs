@@ -235,10 +235,10 @@ async fn a_session_id_is_worthless_without_its_cookie_or_from_another_origin() {
 async fn who_logs_out_gets_another_cookie_and_leaves_nothing_behind() {
     let hub = hub().await;
     let cookie = set_cookie(&hub, APP).await;
-    let (mut tab, connected) = Tab::of(&hub, &cookie, json!({})).await;
-    tab.has_acknowledged_half(async |n| publish(&hub, n).await).await;
     let (gone, _) = Tab::of(&hub, &cookie, json!({ "scope": "/other" })).await;
     gone.leave().await;
+    let (mut tab, connected) = Tab::of(&hub, &cookie, json!({})).await;
+    tab.has_acknowledged_half(async |n| publish(&hub, n).await).await;
 
     let forget = Request::new("DELETE", "/set-cookie").header("Origin", APP);
     let answer = forget.header("Cookie", &cookie).send(&hub).await;

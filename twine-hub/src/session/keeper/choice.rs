@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use twine_protocol::{RoomName, SessionId};
 
+use super::Patience;
 use crate::session::store::Session;
 use crate::session::{Claim, Cursors, How, Identity};
 
@@ -21,7 +22,7 @@ impl Known {
 }
 
 /// Sessions that one claim has pinged at most, the latest.
-const MAX_PROBES: usize = 8;
+pub(super) const MAX_PROBES: usize = 8;
 
 /// What is to be done for a claim.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub(super) enum Choice<'a> {
     Take(&'a Session, How),
     /// It gets a copy of this session.
     Copy(&'a Session),
-    /// It gets one of these if their connection is not alive any more.
+    /// It gets nothing before it is known whether the connections of these are alive.
     Probe(Vec<&'a Session>),
     /// It gets a new one.
     New,
@@ -38,7 +39,7 @@ pub(super) enum Choice<'a> {
 
 /// Chooses among the sessions of the claim's cookie. One of them is attached if it has no time of
 /// detaching.
-pub(super) fn choose<'a>(claim: &Claim, known: &'a Known) -> Choice<'a> {
+pub(super) fn choose<'a>(claim: &Claim, known: &'a Known, patience: Patience) -> Choice<'a> {
     // Whoever names a session of somebody else is answered as if there were none.
     let is_own = |session: &&Session| is_of(session, &claim.identity);
     let mut own = known.all().filter(is_own);
@@ -60,14 +61,24 @@ pub(super) fn choose<'a>(claim: &Claim, known: &'a Known) -> Choice<'a> {
     if let Some(session) = own.find(is_again) {
         return Choice::Take(session, How::New);
     }
-    let detached = stored.clone().filter(|session| session.detached.is_some());
-    if let Some(session) = detached.max_by_key(|session| session.detached) {
-        return Choice::Take(session, How::Adopted);
+    // What the connections of this user hold that are gone without a word is as good as detached: their
+    // own session if it is of this scope, and else where rooms start.
+    let mut live: Vec<_> = known.stored.iter().filter(|session| is_live(session, &claim.identity)).collect();
+    if patience == Patience::Waits && !live.is_empty() {
+        // Beyond the bound those go first that are not to be had.
+        live.sort_by_key(|session| session.scope == claim.identity.scope);
+        live.drain(..live.len().saturating_sub(MAX_PROBES));
+        return Choice::Probe(live);
     }
-    // One without rooms is not worth waiting for.
-    let mut live: Vec<_> = stored.collect();
-    live.drain(..live.len().saturating_sub(MAX_PROBES));
-    if live.is_empty() { Choice::New } else { Choice::Probe(live) }
+    let detached = stored.filter(|session| session.detached.is_some());
+    let last = detached.max_by_key(|session| session.detached);
+    last.map_or(Choice::New, |session| Choice::Take(session, How::Adopted))
+}
+
+/// Whether a session is of this user, in whatever scope, and attached. One without rooms is not stored,
+/// and not worth waiting for.
+fn is_live(session: &Session, identity: &Identity) -> bool {
+    session.detached.is_none() && is_of_same_user(session, identity)
 }
 
 /// Whether a session belongs to whom it has to.

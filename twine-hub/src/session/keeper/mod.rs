@@ -256,7 +256,7 @@ impl Keeper {
         let (cookie, cut) = (claim.identity.visitor.cookie, self.cut(now));
         let mut known = self.known(cookie)?;
         known.stored.retain(|session| session.detached.is_none_or(|time| time >= cut));
-        match choice::choose(claim, &known) {
+        match choice::choose(claim, &known, patience) {
             Choice::Take(session, how) => {
                 let Some(rooms) = self.rooms(&session.id)? else {
                     return self.attach(request, patience, now);
@@ -274,11 +274,11 @@ impl Keeper {
                 Some(rooms) => self.begin(request, How::Copied, rooms, &known)?,
                 None => return self.attach(request, patience, now),
             },
-            Choice::Probe(live) if patience == Patience::Waits => {
+            Choice::Probe(live) => {
                 let live = live.into_iter().map(|session| session.id.clone()).collect();
                 self.probe(request, live, now);
             }
-            Choice::Probe(_) | Choice::New => self.begin(request, How::New, Cursors::new(), &known)?,
+            Choice::New => self.begin(request, How::New, Cursors::new(), &known)?,
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use twine_protocol::{InstanceId, SessionId};
 
+use super::choice::MAX_PROBES;
 use super::desk::{Answer, Desk, Forgotten, START, Told, at, claim, cookie, options, room};
 use super::faults::{Faults, FaultyStore};
 use crate::session::store;
@@ -116,6 +117,8 @@ struct Opening {
     user: usize,
     scope: usize,
     answer: Answer,
+    /// Connections of its user that were cut off when it asked.
+    silent: Vec<Ticket>,
 }
 
 struct World {
@@ -209,7 +212,8 @@ impl World {
                 let claim =
                     Claim { session, instance: instance(n), prev: instance(prev), ..identity(user, scope) };
                 let answer = self.desk.ask_numbered(self.n_opened, claim.clone());
-                self.opening.insert(self.n_opened, Opening { claim, user, scope, answer });
+                let silent = if claim.session.is_none() { self.silent(user) } else { vec![] };
+                self.opening.insert(self.n_opened, Opening { claim, user, scope, answer, silent });
                 self.n_opened += 1;
             }
             Op::Save { connection, room: n } => {
@@ -261,6 +265,17 @@ impl World {
             }
             Op::Kill => self.kill(),
         }
+    }
+
+    /// Connections of a user that hold rooms and are cut off; none where so many are not all asked.
+    fn silent(&self, user: usize) -> Vec<Ticket> {
+        let has_rooms = |holding: &&Holding| {
+            let session = self.sessions.get(&holding.attached.session);
+            holding.user == user && session.is_some_and(|session| !session.rooms.is_empty())
+        };
+        let held: Vec<_> = self.holding.iter().filter(has_rooms).collect();
+        let is_asked = |holding: &&&Holding| holding.is_cut && held.len() <= MAX_PROBES;
+        held.iter().filter(is_asked).map(|holding| holding.attached.ticket).collect()
     }
 
     fn save(&mut self, connection: usize) {
@@ -336,6 +351,7 @@ impl World {
                     Told::Answered(n) => {
                         let opening = self.opening.remove(&n).unwrap();
                         if let Some(attached) = opening.answer.take() {
+                            self.check_inherited(&opening, &attached);
                             self.check(opening.claim, opening.user, opening.scope, attached);
                         }
                     }
@@ -363,6 +379,34 @@ impl World {
         match why {
             Lost::Forgotten => drop(self.sessions.remove(&session)),
             Lost::TakenOver => self.expect(&session).detached = Some(self.desk.now.time),
+        }
+    }
+
+    /// Checks that an answer brings the latest that its user's sessions without a connection know, and
+    /// that those count as such whose connections were asked and are cut off.
+    fn check_inherited(&self, opening: &Opening, attached: &Attached) {
+        if !self.is_wide {
+            return;
+        }
+        let Opening { claim, user, silent, .. } = opening;
+        let before = self.sessions.get(&attached.session);
+        // One that asks again is answered at once.
+        let is_again =
+            claim.instance.is_some() && before.is_some_and(|before| before.instance == claim.instance);
+        let held: Vec<_> = self.holding.iter().map(|holding| holding.attached.ticket).collect();
+        assert!(is_again || !silent.iter().any(|ticket| held.contains(ticket)), "who is gone was not asked");
+        let oldest = self.desk.now.time - u64::try_from(self.options.lifetime.as_millis()).unwrap();
+        for (id, session) in &self.sessions {
+            let is_due = session.detached.is_some_and(|time| time >= oldest) && !session.is_old;
+            if session.user != *user || *id == attached.session || !is_due {
+                continue;
+            }
+            for (room, position) in &session.rooms {
+                let mut known = attached.rooms.iter().map(|(own, _)| (own, true)).chain(
+                    attached.inherited.iter().map(|(inherited, latest)| (inherited, latest >= position)),
+                );
+                assert!(known.any(|(of, is_right)| of == room && is_right), "{room} at {position} is lost");
+            }
         }
     }
 

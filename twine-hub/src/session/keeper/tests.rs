@@ -157,6 +157,7 @@ fn a_browser_without_a_session_adopts_the_one_detached_last() {
         // A second browser at the same time gets another one, however fast.
         let (one, two) = (desk.ask_attach(claim(1, "e")), desk.ask_attach(claim(1, "f")));
         desk.round();
+        desk.alive(&adopted);
         let (one, two) = (one.take().unwrap(), two.take().unwrap());
         assert_is(&one, How::Adopted, &last.session, &rooms(&[("chat", 9)]));
         assert_eq!((two.how, two.rooms), (How::Adopted, rooms(&[("chat", 7)])));
@@ -177,7 +178,9 @@ fn an_answer_that_was_lost_is_given_again() {
         let other = desk.detached(claim(1, "other").anew(), rooms(&[("chat", 8)]));
         let again = desk.attach(claim(1, "b"));
         assert_is(&again, How::Adopted, &before.session, &chat);
-        assert_eq!(desk.attach(claim(1, "c")).session, other.session);
+        let next = desk.start_attach(claim(1, "c"));
+        desk.alive(&again);
+        assert_eq!(next.take().unwrap().session, other.session);
 
         let new = desk.attach(claim(2, "a"));
         let again = desk.attach(claim(2, "a"));
@@ -220,6 +223,36 @@ fn a_silent_connection_counts_as_gone() {
         desk.later(Duration::from_millis(1));
         assert_is(&answer.take().unwrap(), How::Adopted, &silent.session, &rooms(&[("chat", 7)]));
         assert_eq!(desk.told(), [Told::Lost(silent.ticket, Lost::TakenOver)]);
+    });
+}
+
+/// It went unnoticed: a page of another scope began at the head of what the silent one had held.
+#[test]
+fn what_a_silent_connection_of_another_scope_held_is_inherited() {
+    on_each(|desk| {
+        let elsewhere = |instance: &str| {
+            let mut claim = claim(1, instance);
+            claim.identity.scope = "/inbox".into();
+            claim
+        };
+        let silent = desk.stored(elsewhere("a"), rooms(&[("mail", 7)]));
+        let live = desk.stored(elsewhere("b").anew(), rooms(&[("mail", 99)]));
+        let mine = desk.detached(claim(1, "c").anew(), rooms(&[("chat", 8)]));
+        let (adopts, new) = (desk.ask_attach(claim(1, "d")), desk.ask_attach(claim(1, "e")));
+        desk.round();
+        assert_eq!(desk.told(), [&silent, &live, &silent, &live].map(|asked| Told::Probed(asked.ticket)));
+        desk.alive(&live);
+        assert!(!adopts.is_there() && !new.is_there());
+        desk.later(2 * SECOND);
+        let (adopted, new) = (adopts.take().unwrap(), new.take().unwrap());
+        assert_is(&adopted, How::Adopted, &mine.session, &rooms(&[("chat", 8)]));
+        assert_eq!((new.how, &new.rooms), (How::New, &vec![]));
+        for attached in [&adopted, &new] {
+            assert_eq!(attached.inherited, rooms(&[("mail", 7)]));
+        }
+        // It is to come back by itself, if it is there after all.
+        assert_eq!(desk.told(), [Told::Lost(silent.ticket, Lost::TakenOver)]);
+        assert_eq!(desk.attach(elsewhere("a").naming(&silent)).how, How::Resumed);
     });
 }
 
