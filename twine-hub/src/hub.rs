@@ -4,14 +4,15 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::accept::bind;
 use crate::auth::{self, ApiKey, ApiKeys, KeyFileError, Origins, Permissions, Subscriber};
 use crate::config::{Config, Conflict, StoreKind};
 use crate::connection::Connections;
 use crate::http::{self, App, Limits, Tasks};
+use crate::load::{Sampler, agent};
 use crate::rooms::Rooms;
 use crate::seldom::Seldom;
 use crate::session::Sessions;
@@ -37,6 +38,7 @@ pub struct Builder {
 #[must_use = "dropping a hub ends it"]
 pub struct Running {
     address: SocketAddr,
+    agent_address: Option<SocketAddr>,
     keys: Vec<ApiKey>,
     app: Arc<App>,
 }
@@ -138,16 +140,14 @@ impl Builder {
         if let Some(conflict) = config.conflicts().into_iter().next() {
             return Err(conflict.into());
         }
-        let listen_error = |source| StartError::Listen { address: config.listen, source };
-        let listener = match listener {
+        let agent = config.agent_listen.map(listen).transpose()?;
+        let agent_address = agent.as_ref().map(|(_, address)| *address);
+        let (listener, address) = match listener {
             Some(listener) => {
-                listener.set_nonblocking(true).map_err(listen_error)?;
-                tokio::net::TcpListener::from_std(listener)
+                take(listener).map_err(|source| StartError::Listen { address: config.listen, source })?
             }
-            None => bind(config.listen),
-        }
-        .map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
+            None => listen(config.listen)?,
+        };
 
         let telemetry = Arc::new(Telemetry::default());
         // A database that was not closed well is repaired when it is opened, and that may take a while.
@@ -184,8 +184,13 @@ impl Builder {
             }
         };
 
-        let stop = CancellationToken::new();
+        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let tasks = Tasks::default();
+        let (sampler, load) = Sampler::new(connections.clone(), telemetry.clone(), config.memory_limit);
+        let until_draining = draining.clone();
+        tasks.spawn(async move {
+            until_draining.run_until_cancelled(sampler.run()).await;
+        });
         let limits = Limits {
             connections: config.max_http_connections,
             header_timeout: config.header_timeout,
@@ -200,14 +205,38 @@ impl Builder {
             connections,
             telemetry,
             tasks: tasks.clone(),
+            load,
+            draining,
             stop: stop.clone(),
             refused_pages: Seldom::default(),
         });
+        if let Some((listener, address)) = agent {
+            info!(%address, "the agent listens");
+            let (asked, stop) = (app.clone(), stop.clone());
+            let serving = agent::serve(listener, tasks.clone(), move || http::word(&asked));
+            tasks.spawn(async move {
+                stop.run_until_cancelled(serving).await;
+            });
+        }
         tasks.spawn(http::serve(listener, http::router(app.clone()), limits, tasks.clone(), stop));
         advise(&app.config, address);
         info!(%address, store = ?app.config.store, version = crate::VERSION, "listening");
-        Ok(Running { address, keys, app })
+        Ok(Running { address, agent_address, keys, app })
     }
+}
+
+/// Takes a listener that is bound already.
+fn take(listener: TcpListener) -> std::io::Result<(tokio::net::TcpListener, SocketAddr)> {
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok((tokio::net::TcpListener::from_std(listener)?, address))
+}
+
+/// Listens at an address; says at which, where its port was 0.
+fn listen(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), StartError> {
+    let listen = |address| bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (bound, listener) = listen(address).map_err(|source| StartError::Listen { address, source })?;
+    Ok((listener, bound))
 }
 
 /// Opens a store where waiting for a disk holds nobody up.
@@ -216,22 +245,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StartError> {
     let opened = tokio::task::spawn_blocking(open).await;
     Ok(opened.map_err(|panicked| StartError::System(std::io::Error::other(panicked)))??)
-}
-
-/// Connections that the system may hold until the hub accepts them: what comes at once after a
-/// restart. More than any system allows by itself, so that the administrator decides (on Linux
-/// `net.core.somaxconn`); what finds no room tries again after a second.
-const BACKLOG: u32 = 65_535;
-
-fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // A restart must not wait until the last connections of the hub before are forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 /// Says what an operator may have overlooked.
@@ -274,6 +287,11 @@ impl Running {
         self.address
     }
 
+    /// Where the hub answers HAProxy's agent checks; `None` without `agent_listen`.
+    pub fn agent_address(&self) -> Option<SocketAddr> {
+        self.agent_address
+    }
+
     /// The hub's address as a URL, for clients on this machine: `http://127.0.0.1:7070`.
     pub fn url(&self) -> String {
         format!("http://{}", reachable(self.address))
@@ -290,10 +308,11 @@ impl Running {
     /// told to come back and their connections end; requests under way are answered; the store
     /// finishes and closes. What is not done within `shutdown_grace` is ended by force.
     pub async fn shutdown(self) {
-        let App { config, rooms, sessions, connections, tasks, stop, .. } = &*self.app;
+        let App { config, rooms, sessions, connections, tasks, draining, stop, .. } = &*self.app;
         let grace = config.shutdown_grace;
         let deadline = tokio::time::Instant::now() + grace;
         info!(phase = "stop accepting", "shutting down");
+        draining.cancel();
         stop.cancel();
         info!(phase = "drain connections", ?grace, "shutting down");
         connections.drain(grace).await;
@@ -318,6 +337,7 @@ impl fmt::Debug for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.app.draining.cancel();
         self.app.stop.cancel();
         self.app.tasks.end();
     }

@@ -20,6 +20,7 @@
 #[cfg(not(unix))]
 compile_error!("the hub needs a Unix: its key file has a mode, and it stops on SIGTERM");
 
+mod accept;
 mod assets;
 mod auth;
 mod broker;
@@ -30,6 +31,7 @@ pub mod config;
 mod connection;
 mod http;
 mod hub;
+mod load;
 mod rooms;
 mod seldom;
 mod session;

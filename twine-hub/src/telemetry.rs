@@ -1,13 +1,18 @@
 //! What the hub counts: every metric, defined here and listed in `docs/OPERATIONS.md`.
 
+mod histogram;
+
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+pub(crate) use self::histogram::{Counts, Histogram};
 
 /// Every metric of the hub; one for all its parts.
 #[derive(Debug)]
@@ -26,7 +31,7 @@ pub(crate) struct Telemetry {
     pub(crate) delivered: Counter,
     /// Refusals and failures by error code.
     pub(crate) errors: Family<Code, Counter>,
-    /// Seconds from a publish's arrival to its frame's last write in a fan-out pass.
+    /// Time from a publish's arrival to its frame's last write in a fan-out pass.
     pub(crate) publish_to_socket: Histogram,
     /// Sessions that a connection holds.
     pub(crate) sessions: Gauge,
@@ -34,6 +39,10 @@ pub(crate) struct Telemetry {
     pub(crate) session_attaches: Family<How, Counter>,
     /// Sessions that a bound has cost, by which.
     pub(crate) sessions_dropped: Family<Bound, Counter>,
+    /// How full the hub is, 1 being as full as it may get.
+    pub(crate) load: Gauge<f64, AtomicU64>,
+    /// The same of each thing that makes it full.
+    pub(crate) load_parts: Family<Part, Gauge<f64, AtomicU64>>,
     registry: Registry,
 }
 
@@ -47,6 +56,12 @@ pub(crate) struct How {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Bound {
     pub(crate) bound: &'static str,
+}
+
+/// The label of [`Telemetry::load_parts`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Part {
+    pub(crate) part: &'static str,
 }
 
 /// The label of [`Telemetry::errors`].
@@ -65,11 +80,12 @@ impl Default for Telemetry {
             published: Counter::default(),
             delivered: Counter::default(),
             errors: Family::default(),
-            // From 50 microseconds to 6.5 seconds.
-            publish_to_socket: Histogram::new(exponential_buckets(0.000_05, 2.0, 18)),
+            publish_to_socket: Histogram::default(),
             sessions: Gauge::default(),
             session_attaches: Family::default(),
             sessions_dropped: Family::default(),
+            load: Gauge::default(),
+            load_parts: Family::default(),
             registry: Registry::with_prefix("twine"),
         };
         telemetry.register();
@@ -113,6 +129,12 @@ impl Telemetry {
             "Sessions that a bound has cost, by which",
             self.sessions_dropped.clone(),
         );
+        registry.register("load_ratio", "How full the hub is: the greatest of its parts", self.load.clone());
+        registry.register(
+            "load_part_ratio",
+            "How full the hub is by one thing that makes it so",
+            self.load_parts.clone(),
+        );
         registry.register("build", "What is running", Info::new([("version", crate::VERSION)]));
     }
 
@@ -135,6 +157,7 @@ mod tests {
         telemetry.errors.get_or_create(&Code { code: "bad_room" }).inc();
         telemetry.session_attaches.get_or_create(&How { how: "new" }).inc();
         telemetry.sessions_dropped.get_or_create(&Bound { bound: "hub" }).inc();
+        telemetry.load_parts.get_or_create(&Part { part: "cpu" }).set(0.5);
         let text = telemetry.open_metrics();
         let mut expected = Vec::new();
         for line in text.lines() {
@@ -151,6 +174,7 @@ mod tests {
                         ("counter", "twine_session_attaches") => ("_total", "`how`"),
                         ("counter", "twine_sessions_dropped") => ("_total", "`bound`"),
                         ("counter", _) => ("_total", ""),
+                        ("gauge", "twine_load_part_ratio") => ("", "`part`"),
                         ("info", _) => ("_info", "`version`"),
                         _ => ("", ""),
                     };

@@ -114,6 +114,8 @@ codes! {
     NotFound = "not_found", 404, None, false, "see PROTOCOL.md for the paths";
     /// The address does not take this method.
     MethodNotAllowed = "method_not_allowed", 405, None, false, "see the `Allow` header";
+    /// The hub's role is another than this request asks for.
+    WrongRole = "wrong_role", 421, None, false, "ask a hub whose `role` does this";
     /// The request is no WebSocket handshake.
     UpgradeRequired = "upgrade_required", 426, None, false, "connect with a WebSocket client";
     /// The hub holds as many connections as it may, or as many wait for it.

@@ -344,6 +344,30 @@ mod tests {
     }
 
     #[test]
+    fn a_hub_alone_has_every_role_and_says_so() {
+        for role in ["publish", "edge"] {
+            let problems = with(&[("role", role)], &[], "").unwrap_err().to_string();
+            assert!(
+                problems.contains(&format!("`role` is `{role}`")) && problems.contains("broker"),
+                "{problems}"
+            );
+        }
+        assert!(with(&[], &[("TWINE_ROLE", "all")], "").is_ok());
+        let problems = with(&[], &[], "role = \"edges\"").unwrap_err().to_string();
+        assert!(problems.contains("it takes all, publish or edge"), "{problems}");
+    }
+
+    #[test]
+    fn clients_are_not_told_to_go_after_the_end() {
+        let problems = with(&[], &[], "drain_window = \"9s\"").unwrap_err().to_string();
+        assert!(
+            problems.contains("`drain_window` (9s)") && problems.contains("`shutdown_grace` (8s)"),
+            "{problems}"
+        );
+        assert!(with(&[], &[], "drain_window = \"8s\"").is_ok());
+    }
+
+    #[test]
     fn an_idempotency_window_beyond_the_retention_is_refused_and_both_are_named() {
         for file in ["store_retention = \"5m\"", "idempotency_window = \"25h\""] {
             let problems = with(&[], &[], file).unwrap_err().to_string();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{self, LogFormat, Refused, StoreKind, list, one, optional, optional_list, parsed};
+use super::value::{self, LogFormat, Refused, Role, StoreKind, list, one, optional, optional_list, parsed};
 use crate::auth::{ApiKey, Origin};
 use crate::store::page::Recovery;
 use crate::store::{self, Retention};
@@ -107,6 +107,11 @@ settings! {
     /// Where the hub listens. Port 0 takes a free one.
     listen: SocketAddr = "127.0.0.1:7070", One, one(parsed),
         "an IP address and a port, like 127.0.0.1:7070 or [::]:7070";
+    /// Where the hub tells HAProxy how much it can take (`agent-check`). Without it, nowhere.
+    agent_listen: Option<SocketAddr> = none, One, optional(parsed),
+        "an IP address and a port, like 10.0.0.7:7071";
+    /// What this hub does: `publish` takes publishes, `edge` holds connections, `all` does both.
+    role: Role = "all", One, one(value::role), "all, publish or edge";
     /// The folder that the hub keeps its files in; made if missing.
     data_dir: PathBuf = "./twine-data", One, one(value::path), "a folder";
     /// Keys that backends publish with. Without any, one is made and kept in `data_dir`/api-key.
@@ -176,8 +181,12 @@ settings! {
     header_timeout: Duration = "30s", One, one(value::duration), "a time like 30s";
     /// How long the body of a request may take.
     request_timeout: Duration = "30s", One, one(value::duration), "a time like 30s";
-    /// How long a stopping hub waits for requests and connections to end.
+    /// Time over which the clients of a stopping hub are told to go, each at a random moment of it; `0s` tells all at once.
+    drain_window: Duration = "0s", One, one(value::duration_or_none), "a time like 5s; 0s for none";
+    /// How long a stopping hub waits for requests and connections to end, `drain_window` included.
     shutdown_grace: Duration = "8s", One, one(value::duration), "a time like 8s";
+    /// Memory that this hub may use, for `/load`. Without it, what the container or the machine has.
+    memory_limit: Option<usize> = none, One, optional(value::size), "a size like 2GiB";
     /// Threads that own connections; 0 stands for one a core.
     shards: usize = "0", One, one(parsed), "a number; 0 for one a core";
     /// What is logged: a level, or levels by module.
@@ -212,6 +221,26 @@ pub enum Conflict {
         /// The setting `store_retention`.
         retention: Duration,
     },
+    /// A hub that is the only one has to do everything.
+    #[error(
+        "`role` is `{}`, and nobody does the rest: with a broker of its own a hub is the only one; set `role` to \
+         `all`, or have several hubs share a broker",
+        role.as_str()
+    )]
+    RoleAlone {
+        /// The setting `role`.
+        role: Role,
+    },
+    /// Clients would be told to go when the hub has ended.
+    #[error(
+        "`drain_window` ({window:?}) is longer than `shutdown_grace` ({grace:?}): lower it, or raise `shutdown_grace`"
+    )]
+    DrainBeyondGrace {
+        /// The setting `drain_window`.
+        window: Duration,
+        /// The setting `shutdown_grace`.
+        grace: Duration,
+    },
 }
 
 impl Config {
@@ -226,6 +255,14 @@ impl Config {
             && window > retention
         {
             conflicts.push(Conflict::WindowBeyondRetention { window, retention });
+        }
+        // There is no other broker than a hub's own yet.
+        if self.role != Role::All {
+            conflicts.push(Conflict::RoleAlone { role: self.role });
+        }
+        let &Self { drain_window: window, shutdown_grace: grace, .. } = self;
+        if window > grace {
+            conflicts.push(Conflict::DrainBeyondGrace { window, grace });
         }
         conflicts
     }

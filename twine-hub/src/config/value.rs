@@ -15,6 +15,29 @@ pub enum StoreKind {
     Sqlite,
 }
 
+/// What a hub does of a fleet's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// It takes publishes and holds connections.
+    All,
+    /// It takes publishes.
+    Publish,
+    /// It holds connections.
+    Edge,
+}
+
+impl Role {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Publish => "publish",
+            Self::Edge => "edge",
+        }
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -75,6 +98,10 @@ pub(super) fn store_kind(text: &str) -> Option<StoreKind> {
     }
 }
 
+pub(super) fn role(text: &str) -> Option<Role> {
+    [Role::All, Role::Publish, Role::Edge].into_iter().find(|role| role.as_str() == text)
+}
+
 pub(super) fn log_format(text: &str) -> Option<LogFormat> {
     match text {
         "text" => Some(LogFormat::Text),
@@ -123,6 +150,11 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (!duration.is_zero() && duration <= longest).then_some(duration)
 }
 
+/// A time that may also be none: `0s`.
+pub(super) fn duration_or_none(text: &str) -> Option<Duration> {
+    if text == "0s" { Some(Duration::ZERO) } else { duration(text) }
+}
+
 /// How long a store keeps messages.
 pub(super) fn retention(text: &str) -> Option<Retention> {
     if text == "forever" { Some(Retention::Forever) } else { duration(text).map(Retention::For) }
@@ -157,6 +189,9 @@ mod tests {
         for bad in ["", "10", "0s", "h", "1 h", "-1s", "1.5h", "10sec", "99999999999d"] {
             assert_eq!(duration(bad), None, "{bad:?}");
         }
+        assert_eq!(duration_or_none("0s"), Some(Duration::ZERO));
+        assert_eq!(duration_or_none("1s"), Some(Duration::from_secs(1)));
+        assert_eq!(duration_or_none("0"), None);
         assert_eq!(retention("forever"), Some(Retention::Forever));
         assert_eq!(retention("1h"), Some(Retention::For(Duration::from_hours(1))));
     }

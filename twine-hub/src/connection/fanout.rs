@@ -194,7 +194,7 @@ impl Shard {
                     for entry in &entries {
                         self.telemetry
                             .publish_to_socket
-                            .observe(now.saturating_duration_since(entry.arrived).as_secs_f64());
+                            .observe(now.saturating_duration_since(entry.arrived));
                     }
                 }
                 TailRead::Store => {

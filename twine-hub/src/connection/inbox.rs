@@ -7,6 +7,7 @@ use std::time::Instant;
 use mio::Waker;
 use twine_protocol::Offset;
 
+use super::knock::Knock;
 use super::state::Key;
 use super::{Handover, Place};
 use crate::rooms::{Room, Steps, Watch, locked};
@@ -29,12 +30,14 @@ pub(super) enum Event {
     Lose { connection: Key, ticket: Ticket, why: Lost },
     /// Somebody wants to know whether this connection is still there.
     Probe { connection: Key, ticket: Ticket },
+    /// Somebody wants to know how late the shard is.
+    Knock(Arc<Knock>),
     /// Close all connections, by force at `until`, and end.
     Drain { until: Instant },
 }
 
 /// A shard's mailbox. What can send to it bounds it: a room in memory has told at most once that it
-/// moved ([`crate::rooms::Watcher`]), a connection has one read, a few rooms and one session under way.
+/// moved ([`crate::rooms::Watcher`]), a connection has one read, a few rooms and one session under way, and there is one knock at a time.
 pub(super) struct Inbox {
     /// `None` once the shard has ended.
     events: Mutex<Option<Vec<Event>>>,

@@ -18,6 +18,7 @@ mod ending;
 mod fanout;
 mod inbox;
 mod input;
+mod knock;
 mod session;
 mod shard;
 mod socket;
@@ -44,6 +45,8 @@ use crate::store::page::Recovery;
 use crate::telemetry::Telemetry;
 use crate::threads;
 use inbox::{Event, Inbox};
+use knock::Knock;
+pub(crate) use knock::Knocks;
 use shard::{Shard, Surroundings};
 pub(crate) use state::Key;
 
@@ -184,6 +187,26 @@ impl Connections {
         let before = self.0.open.fetch_add(1, Ordering::Relaxed);
         let place = Place(self.0.open.clone());
         (before < self.0.max).then_some(place)
+    }
+
+    /// Connections that are open, and those whose upgrade is being answered.
+    pub(crate) fn n_open(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections that may be open at once.
+    pub(crate) fn max(&self) -> usize {
+        self.0.max
+    }
+
+    /// Knocks at every shard's door, to see how late they are.
+    pub(crate) fn knock(&self) -> Knocks {
+        let knocks = self.0.inboxes.iter().map(|inbox| {
+            let knock = Arc::new(Knock::new());
+            inbox.push(Event::Knock(knock.clone()));
+            knock
+        });
+        Knocks(knocks.collect())
     }
 
     /// Gives the socket to a shard, each in turn.

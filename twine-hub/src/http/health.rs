@@ -10,6 +10,9 @@ use serde::Serialize;
 
 use super::{App, json};
 use crate::config::StoreKind;
+use crate::load::Parts;
+use crate::load::agent::Word;
+use crate::store::StoreError;
 
 /// `GET /healthz`: the process answers.
 pub(super) async fn live() -> impl IntoResponse {
@@ -20,6 +23,7 @@ pub(super) async fn live() -> impl IntoResponse {
 struct Readiness {
     ready: bool,
     version: &'static str,
+    role: &'static str,
     draining: bool,
     store: Store,
     connections: Connections,
@@ -42,9 +46,9 @@ struct Connections {
 
 /// `GET /readyz`: whether the hub takes work, and what it is connected to.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let stored = app.rooms.health().and_then(|()| app.sessions.health());
+    let stored = stored(&app);
     let served = app.connections.health();
-    let draining = app.stop.is_cancelled();
+    let draining = app.draining.is_cancelled();
     let ready = stored.is_ok() && served.is_ok() && !draining;
     let store = Store {
         kind: match app.config.store {
@@ -56,8 +60,43 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     };
     let connections = Connections { ok: served.is_ok(), error: served.err().map(|error| error.to_string()) };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = Readiness { ready, version: crate::VERSION, draining, store, connections };
+    let role = app.config.role.as_str();
+    let body = Readiness { ready, version: crate::VERSION, role, draining, store, connections };
     (status, [(CACHE_CONTROL, "no-store")], json(&body)).into_response()
+}
+
+/// Whether messages and sessions can be kept.
+fn stored(app: &App) -> Result<(), Arc<StoreError>> {
+    app.rooms.health().and_then(|()| app.sessions.health())
+}
+
+/// What a load balancer's agent is told.
+pub(crate) fn word(app: &App) -> Word {
+    if app.draining.is_cancelled() {
+        return Word::Drain;
+    }
+    let stored = stored(app).map_err(|error| error.to_string());
+    let served = || app.connections.health().map_err(|error| error.to_string());
+    match stored.and_then(|()| served()) {
+        Ok(()) => Word::Up(app.load.parts().weight()),
+        Err(why) => Word::Down(why),
+    }
+}
+
+#[derive(Serialize)]
+struct Fullness {
+    load: u8,
+    role: &'static str,
+    draining: bool,
+    parts: Parts,
+}
+
+/// `GET /load`: how full the hub is, and of what.
+pub(super) async fn load(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let parts = app.load.parts();
+    let draining = app.draining.is_cancelled();
+    let body = Fullness { load: parts.load(), role: app.config.role.as_str(), draining, parts };
+    ([(CACHE_CONTROL, "no-store")], json(&body))
 }
 
 /// `GET /metrics`: OpenMetrics text.
@@ -82,7 +121,7 @@ mod tests {
     use crate::config::Config;
     use crate::http::router;
     use crate::rooms::Rooms;
-    use crate::store::{self, Opened, Reader, Record, Retention, Segment, StoreError};
+    use crate::store::{self, Opened, Reader, Record, Retention, Segment};
     use crate::telemetry::Telemetry;
 
     /// A reader with a fault.
@@ -177,6 +216,7 @@ mod tests {
         let key = ApiKey::random().unwrap();
         let app = App::of(rooms, config, telemetry, &key);
         assert_eq!(get(&app, "/readyz", &key).await.0, StatusCode::OK);
+        assert!(matches!(word(&app), Word::Up(1..)));
         crate::session::tests::end_by_panic(&app.sessions);
         let shown = loop {
             let (status, body) = get(&app, "/readyz", &key).await;
@@ -188,5 +228,8 @@ mod tests {
         assert_eq!((&shown["ready"], &shown["store"]["ok"]), (&false.into(), &false.into()));
         let error = shown["store"]["error"].as_str().unwrap();
         assert!(error.contains("restart the hub"), "{error}");
+        assert!(matches!(word(&app), Word::Down(why) if why == error));
+        app.draining.cancel();
+        assert_eq!(word(&app), Word::Drain);
     }
 }

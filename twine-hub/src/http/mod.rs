@@ -11,6 +11,7 @@ mod health;
 mod page;
 mod problem;
 mod publish;
+mod role;
 mod rooms;
 mod server;
 mod stall;
@@ -34,10 +35,12 @@ use self::problem::{Refusal, Refused};
 use crate::auth::{ApiKeys, KeyRefusal, Origins};
 use crate::config::Config;
 use crate::connection::Connections;
+use crate::load::Load;
 use crate::rooms::Rooms;
 use crate::session::Sessions;
 use crate::telemetry::{Code, Telemetry};
 
+pub(crate) use self::health::word;
 pub(crate) use self::server::{Limits, Tasks, serve};
 
 /// What requests work with.
@@ -50,7 +53,10 @@ pub(crate) struct App {
     pub(crate) keys: ApiKeys,
     pub(crate) origins: Origins,
     pub(crate) tasks: Tasks,
-    /// Cancelled when the hub begins to stop.
+    pub(crate) load: Load,
+    /// Cancelled when the hub begins to stop: it is no longer ready, and takes no new WebSocket.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled when its listeners close.
     pub(crate) stop: CancellationToken,
     /// Says that a page was refused.
     pub(crate) refused_pages: crate::seldom::Seldom,
@@ -68,6 +74,8 @@ impl App {
             keys: ApiKeys::new([key]),
             origins: Origins::new(None, None),
             tasks: Tasks::default(),
+            load: Load::default(),
+            draining: CancellationToken::new(),
             stop: CancellationToken::new(),
             refused_pages: crate::seldom::Seldom::default(),
             rooms,
@@ -80,9 +88,16 @@ impl App {
 
 /// Every path of the hub.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let api = Router::new()
+    let publishing = Router::new()
         .route("/api/publish", post(publish::one))
         .route("/api/publish/batch", post(publish::batch))
+        .route_layer(middleware::from_fn_with_state(app.clone(), role::check_publishes));
+    let connecting = Router::new()
+        .route("/ws", get(ws::open))
+        .route("/set-cookie", get(cookie::set).delete(cookie::forget).options(cookie::preflight))
+        .route_layer(middleware::from_fn_with_state(app.clone(), role::check_clients));
+    let api = Router::new()
+        .merge(publishing)
         .route("/api/rooms", get(rooms::list))
         .route("/api/rooms/{room}", get(rooms::info))
         .route("/api/rooms/{room}/messages", get(rooms::history))
@@ -91,11 +106,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(api)
         .route("/", get(about))
-        .route("/ws", get(ws::open))
+        .merge(connecting)
         .route("/twine.js", get(client::script))
-        .route("/set-cookie", get(cookie::set).delete(cookie::forget).options(cookie::preflight))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
+        .route("/load", get(health::load))
         .route("/metrics", get(health::metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -108,7 +123,7 @@ async fn about() -> Response {
     json(&serde_json::json!({
         "name": "twine-hub",
         "version": crate::VERSION,
-        "paths": ["/ws", "/set-cookie", "/api/publish", "/api/rooms", "/twine.js", "/healthz", "/readyz", "/metrics"],
+        "paths": ["/ws", "/set-cookie", "/api/publish", "/api/rooms", "/twine.js", "/healthz", "/readyz", "/load", "/metrics"],
     }))
 }
 
@@ -119,7 +134,11 @@ async fn check_key(State(app): State<Arc<App>>, request: Request, next: Next) ->
         Err(KeyRefusal::Missing) => Refusal::new(ErrorCode::KeyMissing, "the request shows no API key"),
         Err(KeyRefusal::Invalid) => Refusal::new(ErrorCode::KeyInvalid, "the API key is none of this hub's"),
     };
-    let App { config, .. } = &*app;
+    refuse(&app.config, request, refusal).await
+}
+
+/// Refuses a request whose body nobody has looked at: it is read, so that the answer arrives.
+async fn refuse(config: &Config, request: Request, refusal: Refusal) -> Response {
     body::discard(request, config.max_body, Instant::now() + config.request_timeout).await;
     refusal.into_response()
 }

@@ -15,14 +15,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::stall::Impatient;
+use crate::accept::Acceptor;
 
 /// The head of a request, and what is read ahead, in bytes at most.
 const MAX_READ_BUFFER: usize = 64 << 10;
@@ -30,8 +31,6 @@ const MAX_READ_BUFFER: usize = 64 << 10;
 const MAX_HEADER_LIST: u32 = 32 << 10;
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
-/// Waits after a failed accept, for example where no file descriptor is left.
-const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// Who is at the other end; in every request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -92,40 +91,15 @@ pub(crate) async fn serve(
     tasks: Tasks,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+    let mut acceptor = Acceptor::new(listener, limits.connections);
     let builder = Arc::new(builder(limits, tasks.clone()));
-    let mut backoff = ACCEPT_BACKOFF.0;
-    loop {
-        let accepted = async {
-            // A place first: what has none waits in the kernel's queue. It is never closed.
-            let place = places.clone().acquire_owned().await.ok()?;
-            Some((place, listener.accept().await))
-        };
-        let Some(Some((place, accepted))) = stop.run_until_cancelled(accepted).await else { return };
-        match accepted {
-            Ok((socket, peer)) => {
-                backoff = ACCEPT_BACKOFF.0;
-                let (builder, router, stop) = (builder.clone(), router.clone(), stop.clone());
-                tasks.spawn(async move {
-                    connection(socket, peer, router, &builder, limits, stop).await;
-                    drop(place);
-                });
-            }
-            Err(error) if is_about_one_connection(&error) => {}
-            Err(error) => {
-                warn!(error = %error, wait = ?backoff, "no connection can be accepted");
-                if stop.run_until_cancelled(tokio::time::sleep(backoff)).await.is_none() {
-                    return;
-                }
-                backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
-            }
-        }
+    while let Some((place, socket, peer)) = stop.run_until_cancelled(acceptor.next()).await {
+        let (builder, router, stop) = (builder.clone(), router.clone(), stop.clone());
+        tasks.spawn(async move {
+            connection(socket, peer, router, &builder, limits, stop).await;
+            drop(place);
+        });
     }
-}
-
-fn is_about_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 fn builder(limits: Limits, tasks: Tasks) -> auto::Builder<Tasks> {

@@ -38,7 +38,7 @@ pub(super) async fn open(
     }
     let accept = accept_key(request.version(), request.headers())?;
     page.check(&app)?;
-    if app.stop.is_cancelled() {
+    if app.draining.is_cancelled() {
         return Err(Refusal::new(ErrorCode::Draining, "the hub is shutting down"));
     }
     // Absent where a proxy or a test drives the router without hyper below it.

@@ -4,6 +4,7 @@
 
 mod cookies;
 mod life;
+mod load;
 mod origins;
 mod publishing;
 mod reading;

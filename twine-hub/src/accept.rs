@@ -1,0 +1,82 @@
+//! Accepting connections, no more than a number at a time, also where the system gives none.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::warn;
+
+/// Waits after a failed accept, for example where no file descriptor is left.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// Connections that the system may hold until the hub accepts them: what comes at once after a
+/// restart. More than any system allows by itself, so that the administrator decides (on Linux
+/// `net.core.somaxconn`); what finds no room tries again after a second.
+const BACKLOG: u32 = 65_535;
+
+/// A listener with places for its connections.
+pub(crate) struct Acceptor {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    backoff: Duration,
+}
+
+/// A connection's place; free again once dropped.
+pub(crate) type Place = OwnedSemaphorePermit;
+
+/// Listens at an address.
+///
+/// # Errors
+/// Where it is in use, not of this machine, or needs privileges.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restart must not wait until the last connections of the hub before are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl Acceptor {
+    /// Accepts as long as fewer than `max` connections hold their places.
+    pub(crate) fn new(listener: TcpListener, max: usize) -> Self {
+        let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        Self { listener, places, backoff: BACKOFF.0 }
+    }
+
+    /// The next connection, once there is a place for it. Where none can be accepted it waits, longer
+    /// each time, and tries again.
+    ///
+    /// # Cancel safety
+    /// A connection that was accepted is returned; nothing else is lost.
+    pub(crate) async fn next(&mut self) -> (Place, TcpStream, SocketAddr) {
+        loop {
+            // A place first: what has none waits in the system's queue.
+            let Ok(place) = self.places.clone().acquire_owned().await else {
+                // The semaphore is never closed.
+                return std::future::pending().await;
+            };
+            match self.listener.accept().await {
+                Ok((socket, peer)) => {
+                    self.backoff = BACKOFF.0;
+                    return (place, socket, peer);
+                }
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(error) => {
+                    warn!(%error, wait = ?self.backoff, "no connection can be accepted");
+                    tokio::time::sleep(self.backoff).await;
+                    self.backoff = (self.backoff * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+}
+
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
