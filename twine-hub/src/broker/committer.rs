@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use twine_protocol::api::Published;
-use twine_protocol::{Offset, Position, RoomName};
+use twine_protocol::{Position, RoomName};
 
 use super::PublishError;
 use crate::clock;
-use crate::rooms::{NewMessage, Opened, Options, Registry, Room, RoomEntry, Tails, Watcher, frames, locked};
+use crate::rooms::{Delivery, NewMessage, Opened, Options, Room, Watcher, locked};
 use crate::store::{Record, Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
 
@@ -76,8 +76,7 @@ impl Drop for Pending {
 pub(crate) struct Committer {
     waiting: Receiver<Command>,
     writer: Box<dyn Writer>,
-    registry: Arc<Registry>,
-    tails: Tails,
+    delivery: Delivery,
     retention: Retention,
     window: Duration,
     telemetry: Arc<Telemetry>,
@@ -121,7 +120,7 @@ impl Health {
 /// What a transaction will add to one room.
 struct Addition {
     room: Arc<Room>,
-    head: Offset,
+    head: Position,
     records: Vec<(Record, Instant)>,
 }
 
@@ -130,18 +129,17 @@ impl Committer {
     pub(super) fn new(
         waiting: Receiver<Command>,
         writer: Box<dyn Writer>,
-        registry: Arc<Registry>,
+        delivery: Delivery,
         retention: Retention,
         options: &Options,
         telemetry: Arc<Telemetry>,
         health: Health,
     ) -> Self {
         Self {
-            tails: Tails::new(registry.clone(), options.tail_bytes, options.tail_age),
             last_time: writer.last_time(),
             waiting,
             writer,
-            registry,
+            delivery,
             retention,
             window: options.idempotency_window,
             telemetry,
@@ -165,7 +163,7 @@ impl Committer {
             let Some(command) = first.take().or_else(|| self.waiting.try_recv().ok()) else { break };
             match command {
                 Command::Open { name, watcher, opened } => opened(self.open(&name, watcher)),
-                Command::Release { name } => self.registry.drop_if_idle(&name),
+                Command::Release { name } => self.delivery.drop_if_idle(&name),
                 Command::Publish(publish) => {
                     messages += publish.messages.len();
                     bytes += publish.pending.bytes;
@@ -186,13 +184,15 @@ impl Committer {
 
     /// The room in memory; taken there from the store if need be.
     fn room(&mut self, name: &RoomName) -> Result<Arc<Room>, StoreError> {
-        match self.registry.get(name) {
-            Some(room) => Ok(room),
-            None => Ok(self.registry.insert(name.clone(), self.writer.head(name)?)),
+        if let Some(room) = self.delivery.get(name) {
+            return Ok(room);
         }
+        let offset = self.writer.head(name)?;
+        let head = Position { epoch: self.writer.epoch().clone(), offset };
+        Ok(self.delivery.insert(name.clone(), head))
     }
 
-    fn open(&mut self, name: &RoomName, watcher: Watcher) -> Result<(Arc<Room>, Offset), Arc<StoreError>> {
+    fn open(&mut self, name: &RoomName, watcher: Watcher) -> Result<(Arc<Room>, Position), Arc<StoreError>> {
         let room = self.room(name).map_err(Arc::new)?;
         let head = room.watch(watcher);
         Ok((room, head))
@@ -207,14 +207,17 @@ impl Committer {
         self.note_health(report);
         match result {
             Ok(answers) => {
-                self.deliver(additions.into_values());
+                for Addition { room, records, .. } in additions.into_values() {
+                    self.telemetry.published.inc_by(records.len() as u64);
+                    self.delivery.append(&room, records);
+                }
                 for (publish, published) in group.into_iter().zip(answers) {
                     publish.answer(Ok(published));
                 }
             }
             Err(error) => {
                 for name in additions.keys() {
-                    self.registry.drop_if_idle(name);
+                    self.delivery.drop_if_idle(name);
                 }
                 for publish in group {
                     publish.answer(Err(PublishError::Store(error.clone())));
@@ -265,27 +268,14 @@ impl Committer {
             let head = room.head();
             additions.insert(name.clone(), Addition { room, head, records: Vec::new() });
         }
-        let epoch = self.registry.epoch.clone();
         let Some(addition) = additions.get_mut(&name) else { return Err(StoreError::Closed) };
-        addition.head = addition.head.next();
-        let record = Record { offset: addition.head, time, id, sender, data };
+        let head = &mut addition.head;
+        head.offset = head.offset.next();
+        let Position { epoch, offset } = head.clone();
+        let record = Record { offset, time, id, sender, data };
         self.writer.append(&name, &record)?;
         addition.records.push((record, arrived));
-        Ok(Published { room: name, epoch, offset: addition.head, duplicate: false })
-    }
-
-    /// Hands what is committed to the rooms.
-    fn deliver(&mut self, additions: impl Iterator<Item = Addition>) {
-        let now = clock::now();
-        for Addition { room, records, .. } in additions {
-            self.telemetry.published.inc_by(records.len() as u64);
-            let entries = records.into_iter().map(|(record, arrived)| {
-                let frame = frames::message(room.name(), &record);
-                self.tails.added(&room, frame.len(), now);
-                RoomEntry { frame, arrived }
-            });
-            room.append(entries.collect::<Vec<_>>());
-        }
+        Ok(Published { room: name, epoch, offset, duplicate: false })
     }
 
     /// Milliseconds since 1970 that never go back.
@@ -295,7 +285,7 @@ impl Committer {
     }
 
     fn next_chore(&self) -> Instant {
-        let others = [self.next_probe, self.tails.next_trim()];
+        let others = [self.next_probe, self.delivery.next_trim()];
         others.into_iter().flatten().fold(self.next_expiry, Instant::min)
     }
 
@@ -303,7 +293,7 @@ impl Committer {
     /// failed.
     fn chores(&mut self) {
         let now = clock::now();
-        self.tails.trim(now);
+        self.delivery.trim(now);
         if self.next_probe.is_some_and(|due| due <= now) {
             let report = self.writer.probe().map_err(Arc::new);
             self.note_health(report);
@@ -331,6 +321,20 @@ impl Committer {
     fn note_health(&mut self, report: Result<(), Arc<StoreError>>) {
         self.next_probe = report.is_err().then(|| clock::now() + PROBE_EVERY);
         self.health.set(report);
+    }
+}
+
+#[cfg(test)]
+impl Committer {
+    /// Opens the store again, and all rooms cross into the epoch that this begins: what a fleet does
+    /// while its hubs run.
+    pub(crate) fn reopen(&mut self, open: impl FnOnce() -> Box<dyn Writer>) {
+        // The one before is closed first: it holds the store's folder.
+        self.writer = crate::store::memory::open(0).writer;
+        self.writer = open();
+        for room in self.delivery.rooms() {
+            self.delivery.cross(&room, self.writer.epoch().clone());
+        }
     }
 }
 

@@ -7,12 +7,12 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 use twine_protocol::api::Published;
-use twine_protocol::{Data, RoomName};
+use twine_protocol::{Data, Epoch, Position, RoomName};
 
 use super::PublishError;
 use super::committer::{Command, Committer, Health, Pending, Publish};
 use crate::clock;
-use crate::rooms::{NewMessage, Opened, Options, Payload, Registry, Watcher, locked};
+use crate::rooms::{Delivery, NewMessage, Opened, Options, Payload, Reading, Watcher, locked};
 use crate::store::{Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
 use crate::threads;
@@ -24,6 +24,9 @@ pub(crate) struct LocalBroker {
     max_pending_bytes: usize,
     health: Health,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// For the heads of rooms that are not in memory: the thread that writes has better to do.
+    reading: Arc<Reading>,
+    epoch: Epoch,
 }
 
 /// Bytes that a message counts for while it waits.
@@ -32,37 +35,48 @@ fn weight(data: &Data) -> usize {
 }
 
 impl LocalBroker {
-    /// A handle, and what has to be run for it: by [`LocalBroker::spawn`] on a thread.
+    /// Starts the committer's thread.
+    ///
+    /// # Errors
+    /// Where the system gives none.
+    pub(crate) fn start(
+        writer: Box<dyn Writer>,
+        delivery: Delivery,
+        reading: Arc<Reading>,
+        retention: Retention,
+        options: &Options,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, StoreError> {
+        let (broker, mut committer) = Self::new(writer, delivery, reading, retention, options, telemetry);
+        let thread = threads::spawn("twine-committer", move || while committer.round() {})
+            .map_err(|source| StoreError::Thread { source })?;
+        *locked(&broker.thread) = Some(thread);
+        Ok(broker)
+    }
+
+    /// A handle, and what has to be run for it.
     pub(crate) fn new(
         writer: Box<dyn Writer>,
-        registry: Arc<Registry>,
+        delivery: Delivery,
+        reading: Arc<Reading>,
         retention: Retention,
         options: &Options,
         telemetry: Arc<Telemetry>,
     ) -> (Self, Committer) {
         let (commands, waiting) = channel();
-        let health = Health::default();
+        let (health, epoch) = (Health::default(), writer.epoch().clone());
         let committer =
-            Committer::new(waiting, writer, registry, retention, options, telemetry, health.clone());
+            Committer::new(waiting, writer, delivery, retention, options, telemetry, health.clone());
         let broker = Self {
             commands: Mutex::new(Some(commands)),
             pending_bytes: Arc::default(),
             max_pending_bytes: options.max_pending_bytes,
             health,
             thread: Mutex::default(),
+            reading,
+            epoch,
         };
         (broker, committer)
-    }
-
-    /// Runs the committer on a thread of its own.
-    ///
-    /// # Errors
-    /// Where the system gives none.
-    pub(crate) fn spawn(&self, mut committer: Committer) -> Result<(), StoreError> {
-        let thread = threads::spawn("twine-committer", move || while committer.round() {})
-            .map_err(|source| StoreError::Thread { source })?;
-        *locked(&self.thread) = Some(thread);
-        Ok(())
     }
 
     /// Commits the messages, all or none, and delivers them.
@@ -117,6 +131,13 @@ impl LocalBroker {
     pub(crate) fn release(&self, name: RoomName) {
         // A broker that is closed has no rooms to release.
         drop(self.send(Command::Release { name }));
+    }
+
+    /// The head of a room that is not in memory.
+    pub(crate) async fn head(&self, name: &RoomName) -> Result<Position, Arc<StoreError>> {
+        let epoch = self.epoch.clone();
+        let offset = self.reading.head(name.clone(), epoch.clone()).await?;
+        Ok(Position { epoch, offset })
     }
 
     /// Hands a command over, or back when the broker is closed.

@@ -1,18 +1,96 @@
-//! Who orders messages and commits them, before anyone sees one.
+//! Who orders messages and commits them, before anyone sees one, and owns the rooms.
+//!
+//! What a broker promises, whichever it is:
+//! - a publish is answered once it is durable, and delivered before or soon after, never before it is
+//!   durable; one that failed may be repeated with the same id;
+//! - a room's messages are delivered in the order of their positions, without holes;
+//! - it alone changes rooms, through the one [`Delivery`](crate::rooms::Delivery) that it was given.
 
 mod committer;
 mod local;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
 pub(crate) use committer::Committer;
 pub(crate) use local::LocalBroker;
 
 use std::sync::Arc;
 
-use twine_protocol::ErrorCode;
+use twine_protocol::api::Published;
+use twine_protocol::{ErrorCode, Position, RoomName};
 
+use crate::rooms::{NewMessage, Opened, Payload, Refreshed, Room, Watcher};
 use crate::store::StoreError;
+
+/// The broker of a hub.
+pub(crate) enum Broker {
+    /// The hub is alone, and its store embedded.
+    Local(LocalBroker),
+}
+
+impl Broker {
+    /// Commits the messages, all or none, and delivers them.
+    pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
+        match self {
+            Self::Local(local) => local.publish(messages).await,
+        }
+    }
+
+    /// The same for one message to each of these rooms.
+    pub(crate) async fn publish_to_each(
+        &self,
+        rooms: Vec<RoomName>,
+        message: Payload,
+    ) -> Result<Vec<Published>, PublishError> {
+        match self {
+            Self::Local(local) => local.publish_to_each(rooms, message).await,
+        }
+    }
+
+    /// Takes the room into memory and watches it there.
+    pub(crate) fn open_and_watch(&self, name: RoomName, watcher: Watcher, opened: Opened) {
+        match self {
+            Self::Local(local) => local.open_and_watch(name, watcher, opened),
+        }
+    }
+
+    /// Lets the room leave memory, if nothing holds it there.
+    pub(crate) fn release(&self, name: RoomName) {
+        match self {
+            Self::Local(local) => local.release(name),
+        }
+    }
+
+    /// Brings a room in memory up to what was committed anywhere before this call, then calls `done`.
+    pub(crate) fn refresh(&self, _room: &Arc<Room>, done: Refreshed) {
+        match self {
+            // Nobody else commits, and what this broker has it delivers.
+            Self::Local(_) => done(Ok(())),
+        }
+    }
+
+    /// The head of a room that is not in memory.
+    pub(crate) async fn head(&self, name: &RoomName) -> Result<Position, Arc<StoreError>> {
+        match self {
+            Self::Local(local) => local.head(name).await,
+        }
+    }
+
+    /// Whether messages can be committed, as far as is known.
+    pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
+        match self {
+            Self::Local(local) => local.health(),
+        }
+    }
+
+    /// Commits what waits, refuses what comes, ends its threads. Blocks until they have ended.
+    pub(crate) fn close(&self) {
+        match self {
+            Self::Local(local) => local.close(),
+        }
+    }
+}
 
 /// Why nothing was published. A publisher may retry with the same id.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -2,13 +2,14 @@
 //!
 //! The live subscriptions of a room share one cursor, the shard's: they are a list of slots, and a
 //! pass over it writes the new frames to each. Whoever can't take them leaves the list with a
-//! cursor of its own ([`super::subscription`]) and comes back when it has caught up.
+//! cursor of its own ([`super::subscription`]) and comes back when it has caught up. So do all where
+//! the room goes on in another epoch: the rest of the one before is in the store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use twine_protocol::{Offset, RoomName};
+use twine_protocol::{Offset, Position, RoomName};
 
 use super::inbox::Event;
 use super::shard::Shard;
@@ -41,7 +42,7 @@ pub(super) struct LocalRoom {
 pub(super) struct OpenRoom {
     pub(super) room: Arc<Room>,
     /// What all live subscriptions have been sent.
-    pub(super) cursor: Offset,
+    pub(super) cursor: Position,
     /// The connections' slots.
     live: Vec<u32>,
 }
@@ -80,7 +81,7 @@ impl Shard {
     }
 
     /// A room came into memory, watched from now on.
-    pub(super) fn opened(&mut self, slot: u32, result: Result<(Arc<Room>, Offset), Arc<StoreError>>) {
+    pub(super) fn opened(&mut self, slot: u32, result: Result<(Arc<Room>, Position), Arc<StoreError>>) {
         let Some(local) = self.local_rooms.get_mut(slot as usize) else { return };
         let waiting = std::mem::take(&mut local.waiting);
         let opener = local.opener.take();
@@ -182,12 +183,12 @@ impl Shard {
     pub(super) fn advance(&mut self, slot: u32) {
         for _ in 0..ROUNDS_A_TURN {
             let Some(open) = self.open_room(slot) else { return };
-            let cursor = open.cursor;
-            match open.room.read(cursor, Offset::MAX, ROUND_BYTES) {
+            let cursor = open.cursor.clone();
+            match open.room.read(&cursor, Offset::MAX, ROUND_BYTES) {
                 TailRead::Entries(entries) if entries.is_empty() => return,
                 TailRead::Entries(entries) => {
                     let frames: Vec<Bytes> = entries.iter().map(|entry| entry.frame.clone()).collect();
-                    if self.pass(slot, cursor, &frames) == 0 {
+                    if self.pass(slot, &cursor, &frames) == 0 {
                         continue;
                     }
                     let now = clock::now();
@@ -198,11 +199,11 @@ impl Shard {
                     }
                 }
                 TailRead::Store => {
-                    // Memory's bound took messages away before this shard came to send them: all
-                    // its subscriptions go on from the store.
+                    // The room has gone on in another epoch, or memory's bound took messages away
+                    // before this shard came to send them: all its subscriptions go on from the store.
                     open.cursor = open.room.head();
                     for connection in std::mem::take(&mut open.live) {
-                        self.fall_behind(connection, slot, cursor);
+                        self.fall_behind(connection, slot, cursor.clone());
                     }
                 }
             }
@@ -211,7 +212,7 @@ impl Shard {
     }
 
     /// Writes the frames after `cursor` to every live subscription; says how many it wrote in all.
-    fn pass(&mut self, slot: u32, cursor: Offset, frames: &[Bytes]) -> u64 {
+    fn pass(&mut self, slot: u32, cursor: &Position, frames: &[Bytes]) -> u64 {
         let Some(open) = self.open_room(slot) else { return 0 };
         let mut live = std::mem::take(&mut open.live);
         let mut delivered = 0;
@@ -246,8 +247,7 @@ impl Shard {
     }
 
     /// Gives a subscription that was live a cursor of its own.
-    fn fall_behind(&mut self, connection: u32, slot: u32, cursor: Offset) {
-        let cursor = self.position(cursor);
+    fn fall_behind(&mut self, connection: u32, slot: u32, cursor: Position) {
         let Some(key) = self.key_of(connection) else { return };
         if let Some(subscription) = self.subscription(key, slot) {
             subscription.fall_behind(cursor);
@@ -261,7 +261,8 @@ impl Shard {
     }
 }
 
-/// The offset that many messages further on.
-pub(super) fn plus(offset: Offset, n: usize) -> Offset {
-    Offset::new(offset.get().saturating_add(n as u64)).unwrap_or(Offset::MAX)
+/// The position that many messages further on in its epoch.
+pub(super) fn plus(position: &Position, n: usize) -> Position {
+    let offset = Offset::new(position.offset.get().saturating_add(n as u64)).unwrap_or(Offset::MAX);
+    Position { epoch: position.epoch.clone(), offset }
 }

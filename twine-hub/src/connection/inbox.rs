@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use mio::Waker;
-use twine_protocol::Offset;
+use twine_protocol::Position;
 
 use super::knock::Knock;
 use super::state::Key;
@@ -21,9 +21,11 @@ pub(super) enum Event {
     /// The room in this slot has moved its head.
     Moved(u32),
     /// The room for this slot is in memory and watched, its head at that moment; or it can't be.
-    Opened { room: u32, result: Result<(Arc<Room>, Offset), Arc<StoreError>> },
+    Opened { room: u32, result: Result<(Arc<Room>, Position), Arc<StoreError>> },
     /// What a subscription asked the store for.
     Steps { connection: Key, room: u32, ticket: u64, result: Result<Steps, Arc<StoreError>> },
+    /// A room has now what was committed when a subscription showed a later position than it had.
+    Refreshed { connection: Key, room: u32, ticket: u64, result: Result<(), Arc<StoreError>> },
     /// The session of a connection that said `connect`; none can be had where there is no result.
     Attached { connection: Key, result: Option<Attached> },
     /// A connection's session is no longer its own.

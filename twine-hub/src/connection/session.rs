@@ -238,17 +238,21 @@ impl Shard {
     }
 
     /// Takes what a client says that it has received.
-    pub(super) fn acknowledge(&mut self, key: Key, cursors: Vec<(RoomName, Position)>) {
-        let epoch = self.epoch.clone();
+    pub(super) fn acknowledge(&mut self, key: Key, mut cursors: Vec<(RoomName, Position)>) {
+        for (room, cursor) in &mut cursors {
+            // One text for all.
+            let slot = self.names.get(room).copied();
+            if let Some(open) = slot.and_then(|slot| self.open_room(slot))
+                && open.cursor.epoch == cursor.epoch
+            {
+                cursor.epoch = open.cursor.epoch.clone();
+            }
+        }
         let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) else { return };
         let (mut is_ahead, mut is_back) = (false, false);
-        for (room, mut cursor) in cursors {
+        for (room, cursor) in cursors {
             // Rooms that it does not hold would let a client grow it.
             let Some((_, held)) = session.rooms.iter_mut().find(|(name, _)| *name == room) else { continue };
-            if cursor.epoch == epoch {
-                // One text for all.
-                cursor.epoch = epoch.clone();
-            }
             is_ahead |= *held < cursor;
             is_back |= cursor < *held;
             *held = cursor;

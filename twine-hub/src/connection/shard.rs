@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mio::event::Source as _;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
-use twine_protocol::{Epoch, ErrorCode, Offset, RoomName, ServerFrame};
+use twine_protocol::{ErrorCode, RoomName, ServerFrame};
 
 use super::fanout::LocalRoom;
 use super::inbox::{Event, Inbox};
@@ -50,7 +50,6 @@ pub(super) struct Shard {
     pub(super) rooms: Rooms,
     pub(super) sessions: Sessions,
     pub(super) permissions: Option<Permissions>,
-    pub(super) epoch: Epoch,
     pub(super) options: Options,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) connections: Slab<Connection>,
@@ -90,7 +89,6 @@ impl Shard {
             watch: inbox.clone(),
             holder: inbox.clone(),
             inbox,
-            epoch: rooms.epoch().clone(),
             rooms,
             sessions,
             permissions,
@@ -194,6 +192,9 @@ impl Shard {
             Event::Moved(room) => self.moved(room),
             Event::Opened { room, result } => self.opened(room, result),
             Event::Steps { connection, room, ticket, result } => self.steps(connection, room, ticket, result),
+            Event::Refreshed { connection, room, ticket, result } => {
+                self.refreshed(connection, room, ticket, result);
+            }
             Event::Attached { connection, result } => self.attached(connection, result),
             Event::Lose { connection, ticket, why } => self.lose_session(connection, ticket, why),
             Event::Probe { connection, ticket } => self.probe(connection, ticket),
@@ -290,11 +291,6 @@ impl Shard {
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         let all = self.connections.iter();
         all.map(|(slot, connection)| connection.key(u32::try_from(slot).unwrap_or(u32::MAX)))
-    }
-
-    /// The position of the present epoch with this offset.
-    pub(super) fn position(&self, offset: Offset) -> twine_protocol::Position {
-        twine_protocol::Position { epoch: self.epoch.clone(), offset }
     }
 }
 

@@ -40,7 +40,8 @@ pub(super) struct Connection {
     /// When it is looked at next, and the number of the alarm that is set for it.
     pub(super) look_at: Instant,
     pub(super) alarm: u32,
-    /// Held while it waits for its session, or for the one read of the store that it has under way.
+    /// Held while it waits for its session, or for the one read of the store, or other question about a
+    /// room, that it has under way.
     pub(super) waits: Option<Waits>,
     /// Rooms that are being opened for it.
     pub(super) n_opening: usize,

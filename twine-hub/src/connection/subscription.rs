@@ -8,7 +8,10 @@
 //! Whatever a cursor moves over, it moves in [`Shard::catch_up`] or in a pass of
 //! [`super::fanout`]: recovery, history and slow readers are the same operation.
 //!
-//! A connection has at most one read of the store under way, whatever it asks for.
+//! A cursor later than the room's head is held against what the broker can find out first: only what
+//! is unknown after that is answered as unknown.
+//!
+//! A connection has at most one read of the store, or one such question, under way, whatever it asks for.
 
 use std::sync::Arc;
 
@@ -36,8 +39,10 @@ pub(super) struct Subscription {
     /// The room's slot in this shard.
     pub(super) room: u32,
     pub(super) state: State,
-    /// The read of the store under way for it, if one is.
+    /// The read of the store under way for it, or its room's refresh, if one is.
     ticket: Option<u64>,
+    /// Whether its room was refreshed for it: what it shows that is later still was never there.
+    is_fresh: bool,
     /// Its last read failed: it waits for the connection's next look at the clock.
     failed: bool,
 }
@@ -59,6 +64,8 @@ enum Moved {
     On,
     /// What comes next is in the store.
     NeedsStore(Start),
+    /// It shows a position later than the room's head: others may know more.
+    NeedsRefresh,
 }
 
 impl Subscription {
@@ -100,7 +107,8 @@ impl Shard {
         let room = self.enter(&request.room, key);
         let state = State::Opening(Box::new(request));
         if let Some(connection) = self.connection(key) {
-            connection.subscriptions.push(Subscription { room, state, ticket: None, failed: false });
+            let new = Subscription { room, state, ticket: None, is_fresh: false, failed: false };
+            connection.subscriptions.push(new);
         }
         match self.local_rooms.get_mut(room as usize) {
             Some(local) if local.open.is_none() => local.waiting.push(key),
@@ -152,10 +160,10 @@ impl Shard {
 
     /// Answers a subscribe for what is subscribed already.
     fn repeat(&mut self, key: Key, room: u32, request: &Subscribe) {
-        let Some(head) = self.open_room(room).map(|open| open.cursor) else { return };
+        let Some(head) = self.open_room(room).map(|open| open.cursor.clone()) else { return };
         let cursor = match self.subscription(key, room).map(|subscription| &subscription.state) {
             Some(State::Behind(cursor)) => (**cursor).clone(),
-            _ => self.position(head),
+            _ => head,
         };
         self.answer_subscribe(key, room, request, cursor, None);
     }
@@ -210,9 +218,13 @@ impl Shard {
                 match self.move_on(key, room, at) {
                     Moved::Settled => break,
                     Moved::On => reads += 1,
-                    Moved::NeedsStore(_) if is_reading => break,
+                    Moved::NeedsStore(_) | Moved::NeedsRefresh if is_reading => break,
                     Moved::NeedsStore(start) => {
                         self.ask(key, room, start);
+                        break;
+                    }
+                    Moved::NeedsRefresh => {
+                        self.refresh(key, room);
                         break;
                     }
                 }
@@ -227,8 +239,8 @@ impl Shard {
         match &subscription.state {
             State::Live { .. } => Moved::Settled,
             State::Opening(request) => {
-                let request = request.clone();
-                self.begin(key, room, &request)
+                let (request, is_fresh) = (request.clone(), subscription.is_fresh);
+                self.begin(key, room, &request, is_fresh)
             }
             State::Behind(cursor) => {
                 let cursor = (**cursor).clone();
@@ -238,24 +250,28 @@ impl Shard {
     }
 
     /// Finds the cursor of a subscription whose room is in memory, and answers it.
-    fn begin(&mut self, key: Key, room: u32, request: &Subscribe) -> Moved {
+    fn begin(&mut self, key: Key, room: u32, request: &Subscribe, is_fresh: bool) -> Moved {
         // What is new goes to the live ones first, so that the shard's cursor is the head.
         self.advance(room);
         let Some(open) = self.open_room(room) else { return Moved::Settled };
-        let (head, kept) = (open.cursor, open.room.kept(open.cursor));
-        let unsent = head.next()..=open.room.head();
-        if request.after.as_ref().is_some_and(|at| at.epoch == self.epoch && unsent.contains(&at.offset)) {
-            // It has had more from elsewhere than this shard has come to send. That is no loss.
-            self.later.push(key);
-            return Moved::Settled;
+        let (head, kept) = (open.cursor.clone(), open.room.kept(&open.cursor));
+        if let Some(after) = request.after.as_ref().filter(|after| **after > head) {
+            if *after <= open.room.head() {
+                // It has had more from elsewhere than this shard has come to send. That is no loss.
+                self.later.push(key);
+                return Moved::Settled;
+            }
+            if !is_fresh {
+                return Moved::NeedsRefresh;
+            }
         }
         let start = match (request.after.clone(), request.history) {
-            (None, None) => Start::After(self.position(head)),
+            (None, None) => Start::After(head.clone()),
             (Some(after), None) => Start::After(after),
             (None, Some(n)) => Start::Last(n),
             (Some(after), Some(n)) => Start::AfterOrLast(after, n),
         };
-        let Some(cursor) = self.in_memory(&start, head, kept) else { return Moved::NeedsStore(start) };
+        let Some(cursor) = self.in_memory(&start, &head, kept) else { return Moved::NeedsStore(start) };
         self.hold(key, request, &cursor, false);
         self.answer_subscribe(key, room, request, cursor.clone(), None);
         self.set_cursor(key, room, cursor);
@@ -264,21 +280,22 @@ impl Shard {
 
     /// The cursor of `start`, where everything after it is in memory, and is not more than may be
     /// recovered.
-    fn in_memory(&self, start: &Start, head: Offset, kept: u64) -> Option<Position> {
-        let first = head.get().saturating_sub(kept);
+    fn in_memory(&self, start: &Start, head: &Position, kept: u64) -> Option<Position> {
+        let end = head.offset.get();
+        let first = end.saturating_sub(kept);
         let after = |position: &Position| {
-            let fits = position.epoch == self.epoch
-                && (first..=head.get()).contains(&position.offset.get())
-                && head.get() - position.offset.get() <= self.options.recovery.max_messages;
+            let fits = position.epoch == head.epoch
+                && (first..=end).contains(&position.offset.get())
+                && end - position.offset.get() <= self.options.recovery.max_messages;
             fits.then_some(position.offset)
         };
-        let last = |n: u32| (u64::from(n) <= kept).then(|| head.get() - u64::from(n));
+        let last = |n: u32| (u64::from(n) <= kept).then(|| end - u64::from(n));
         let offset = match start {
             Start::After(position) => after(position)?,
             Start::Last(n) => Offset::new(last(*n)?).ok()?,
             Start::AfterOrLast(position, n) => after(position)?.min(Offset::new(last(*n)?).ok()?),
         };
-        Some(self.position(offset))
+        Some(Position { epoch: head.epoch.clone(), offset })
     }
 
     fn answer_subscribe(
@@ -289,7 +306,7 @@ impl Shard {
         cursor: Position,
         loss: Option<Loss>,
     ) {
-        let Some(head) = self.open_room(room).map(|open| open.cursor) else { return };
+        let Some(head) = self.open_room(room).map(|open| open.cursor.clone()) else { return };
         let recovered = request.after.is_some().then_some(loss.is_none());
         let told = loss.filter(|_| request.after.is_some());
         let (missing, reason) = told.map(|loss| (loss.lost, loss.reason)).unzip();
@@ -298,7 +315,7 @@ impl Shard {
             room: request.room.clone(),
             epoch: cursor.epoch,
             offset: cursor.offset,
-            head: self.position(head),
+            head,
             recovered,
             reason,
             lost: missing,
@@ -308,14 +325,17 @@ impl Shard {
 
     /// Moves a cursor that is behind: among the live ones, or over what memory has.
     fn advance_one(&mut self, key: Key, room: u32, cursor: Position) -> Moved {
-        let is_current = cursor.epoch == self.epoch;
         let Some(open) = self.open_room(room) else { return Moved::Settled };
-        if is_current && cursor.offset == open.cursor {
+        if cursor == open.cursor {
             self.join_live(key, room);
             return Moved::Settled;
         }
-        let read =
-            if is_current { open.room.read(cursor.offset, open.cursor, PAGE.bytes) } else { TailRead::Store };
+        let is_current = cursor.epoch == open.cursor.epoch;
+        let read = if is_current {
+            open.room.read(&cursor, open.cursor.offset, PAGE.bytes)
+        } else {
+            TailRead::Store
+        };
         let TailRead::Entries(entries) = read else { return Moved::NeedsStore(Start::After(cursor)) };
         let frames: Vec<Bytes> = entries.into_iter().map(|entry| entry.frame).collect();
         let sent = self.write(key, &frames);
@@ -323,43 +343,77 @@ impl Shard {
         if sent == 0 {
             return Moved::Settled;
         }
-        let cursor = self.position(plus(cursor.offset, sent));
+        let cursor = plus(&cursor, sent);
         self.set_cursor(key, room, cursor);
         Moved::On
     }
 
     /// Asks the store for the page at `start`.
     fn ask(&mut self, key: Key, room: u32, start: Start) {
-        self.next_ticket += 1;
-        let ticket = self.next_ticket;
         let Some(local) = self.local_rooms.get(room as usize) else { return };
         let Some(open) = &local.open else { return };
-        let until = self.position(open.cursor);
+        let until = open.cursor.clone();
         let mut request = PageRequest { room: local.name.clone(), start, until, limit: PAGE, recovery: None };
         let recovery = self.options.recovery.clone();
         if let Some(subscription) = self.subscription(key, room) {
-            subscription.ticket = Some(ticket);
             // What was promised when it was answered is kept, however long it takes.
             request.recovery = matches!(subscription.state, State::Opening(_)).then_some(recovery);
         }
-        self.wait(key);
+        let ticket = self.wait_for_room(key, room);
         let inbox = self.inbox();
         let done = Box::new(move |result| inbox.push(Event::Steps { connection: key, room, ticket, result }));
         self.rooms.read(request, done);
     }
 
+    /// Asks for what others have committed to a room.
+    fn refresh(&mut self, key: Key, room: u32) {
+        let Some(watched) = self.open_room(room).map(|open| open.room.clone()) else { return };
+        let ticket = self.wait_for_room(key, room);
+        let inbox = self.inbox();
+        let done =
+            Box::new(move |result| inbox.push(Event::Refreshed { connection: key, room, ticket, result }));
+        self.rooms.refresh(&watched, done);
+    }
+
+    /// A room has all that there was when it was asked for.
+    pub(super) fn refreshed(
+        &mut self,
+        key: Key,
+        room: u32,
+        ticket: u64,
+        result: Result<(), Arc<StoreError>>,
+    ) {
+        let Some(subscription) = self.waits_no_longer(key, room, ticket) else { return };
+        match result {
+            Ok(()) => subscription.is_fresh = true,
+            Err(error) => self.fail(key, room, &error),
+        }
+    }
+
+    /// A subscription waits for another thread, and its connection with it. Says under which ticket.
+    fn wait_for_room(&mut self, key: Key, room: u32) -> u64 {
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        if let Some(subscription) = self.subscription(key, room) {
+            subscription.ticket = Some(ticket);
+        }
+        self.wait(key);
+        ticket
+    }
+
+    /// The subscription that has waited for this, unless it has started anew since.
+    fn waits_no_longer(&mut self, key: Key, room: u32, ticket: u64) -> Option<&mut Subscription> {
+        self.connection(key)?.waits = None;
+        // Whatever comes of it, others may wait for their turn.
+        self.lag(key);
+        let subscription = self.subscription(key, room).filter(|waits| waits.ticket == Some(ticket))?;
+        subscription.ticket = None;
+        Some(subscription)
+    }
+
     /// A page that was asked for has come.
     pub(super) fn steps(&mut self, key: Key, room: u32, ticket: u64, result: Result<Steps, Arc<StoreError>>) {
-        let Some(connection) = self.connection(key) else { return };
-        connection.waits = None;
-        // Whatever comes of it, others may wait for their turn to read.
-        self.lag(key);
-        let Some(subscription) = self.subscription(key, room) else { return };
-        if subscription.ticket != Some(ticket) {
-            // It has started anew since.
-            return;
-        }
-        subscription.ticket = None;
+        let Some(subscription) = self.waits_no_longer(key, room, ticket) else { return };
         let opening = match &subscription.state {
             State::Opening(request) => Some(request.clone()),
             _ => None,

@@ -1,6 +1,7 @@
 //! Connections over real sockets, below HTTP: what each frame is answered, and that no client's
 //! doing is another's undoing.
 
+mod crossing;
 mod cursors;
 mod ends;
 mod frames;
@@ -107,6 +108,10 @@ impl Bench {
         client.say(&format!(r#"{{"type":"subscribe","id":1,"room":"{room}"}}"#)).await;
         assert!(matches!(client.next().await, Frame::Subscribed(s) if s.recovered.is_none()));
         client
+    }
+
+    async fn epoch(&self, room: &str) -> Epoch {
+        self.rooms.info(&room.parse().unwrap()).await.unwrap().head.epoch
     }
 
     async fn publish(&self, room: &str, data: &str) -> Position {

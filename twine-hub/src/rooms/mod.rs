@@ -1,12 +1,16 @@
 //! Rooms: the recent end of each log in memory, who watches it, and the registry of all.
 //!
-//! A room is in memory while somebody watches it or its recent messages are kept. Only the
-//! committer's thread ([`crate::broker`]) makes rooms, adds to them and drops them; whoever wants
-//! to watch one that is not in memory asks it to open the room ([`Rooms::watch`]). So a head is
-//! never read from the store while a message is on its way into the same room.
+//! A room is in memory while somebody watches it or its recent messages are kept. Only their owner,
+//! the [`Broker`], makes rooms, adds to them and drops them ([`Delivery`]); whoever wants to watch one
+//! that is not in memory asks it to open the room ([`Rooms::watch`]). So a head is never read from
+//! the store while a message is on its way into the same room.
+//!
+//! Each room is in an epoch of its own, and may go on in a later one while it is watched. Its tail
+//! begins anew then: what is left of the epoch before comes from the store.
 //!
 //! Lock order: registry, then room. Neither is held while anything waits.
 
+mod delivery;
 pub(crate) mod frames;
 mod reading;
 mod room;
@@ -18,13 +22,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use twine_protocol::api::{History, Published, RoomInfo, RoomList, StoredMessage};
-use twine_protocol::{Data, Epoch, MessageId, Offset, Position, RoomName};
+use twine_protocol::{Data, MessageId, Position, RoomName};
 
-pub(crate) use reading::{PageRequest, Serving, Step, Steps};
-pub(crate) use room::{Entry as RoomEntry, Room, TailRead, Watch, Watcher};
-pub(crate) use tail::Tails;
+pub(crate) use delivery::Delivery;
+#[cfg(test)]
+pub(crate) use reading::Serving;
+pub(crate) use reading::{PageRequest, Reading, Step, Steps};
+pub(crate) use room::{Room, TailRead, Watch, Watcher};
 
-use crate::broker::{Committer, LocalBroker, PublishError};
+#[cfg(test)]
+use crate::broker::Committer;
+use crate::broker::{Broker, LocalBroker, PublishError};
 use crate::store::history::{Part, Range};
 use crate::store::page::Limit;
 use crate::store::{self, Retention, StoreError};
@@ -87,38 +95,36 @@ pub(crate) struct Rooms(Arc<Shared>);
 
 struct Shared {
     registry: Arc<Registry>,
-    broker: LocalBroker,
-    reading: reading::Reading,
+    broker: Broker,
+    reading: Arc<Reading>,
 }
 
 /// The rooms in memory, by name.
 pub(crate) struct Registry {
-    /// The present epoch: with an embedded store, one for all rooms and the life of the process.
-    pub(crate) epoch: Epoch,
     rooms: RwLock<BTreeMap<RoomName, Arc<Room>>>,
     telemetry: Arc<Telemetry>,
 }
 
 impl Registry {
-    pub(crate) fn new(epoch: Epoch, telemetry: Arc<Telemetry>) -> Self {
-        Self { epoch, rooms: RwLock::default(), telemetry }
+    fn new(telemetry: Arc<Telemetry>) -> Self {
+        Self { rooms: RwLock::default(), telemetry }
     }
 
     /// The room, if it is in memory.
-    pub(crate) fn get(&self, name: &RoomName) -> Option<Arc<Room>> {
+    fn get(&self, name: &RoomName) -> Option<Arc<Room>> {
         self.rooms.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// Puts a room in memory. Only the committer's thread may.
-    pub(crate) fn insert(&self, name: RoomName, head: Offset) -> Arc<Room> {
+    /// Puts a room in memory. Only the rooms' owner may.
+    fn insert(&self, name: RoomName, head: Position) -> Arc<Room> {
         let room = Arc::new(Room::new(name.clone(), head));
         self.rooms.write().unwrap_or_else(PoisonError::into_inner).insert(name, room.clone());
         self.telemetry.rooms.inc();
         room
     }
 
-    /// Drops the room from memory if nothing holds it there. Only the committer's thread may.
-    pub(crate) fn drop_if_idle(&self, name: &RoomName) {
+    /// Drops the room from memory if nothing holds it there. Only the rooms' owner may.
+    fn drop_if_idle(&self, name: &RoomName) {
         let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
         // Under the registry's lock nobody begins to watch it meanwhile.
         if rooms.get(name).is_some_and(|room| room.is_idle()) {
@@ -127,18 +133,18 @@ impl Registry {
         }
     }
 
+    #[cfg(test)]
+    fn all(&self) -> Vec<Arc<Room>> {
+        self.rooms.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Begins to watch a room that is in memory, and tells its head.
-    fn watch(&self, name: &RoomName, watcher: Watcher) -> Result<(Arc<Room>, Offset), Watcher> {
+    fn watch(&self, name: &RoomName, watcher: Watcher) -> Result<(Arc<Room>, Position), Watcher> {
         let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
         match rooms.get(name) {
             Some(room) => Ok((room.clone(), room.watch(watcher))),
             None => Err(watcher),
         }
-    }
-
-    fn info(&self, name: RoomName, room: Option<&Room>) -> RoomInfo {
-        let (offset, subscribers) = room.map_or((Offset::ZERO, 0), |room| (room.head(), room.subscribers()));
-        RoomInfo { room: name, head: Position { epoch: self.epoch.clone(), offset }, subscribers }
     }
 }
 
@@ -155,7 +161,7 @@ impl Rooms {
         Self::start(store::open(store)?, store.retention, options, telemetry)
     }
 
-    /// Starts the threads that write and read a store.
+    /// Starts the threads that write and read an embedded store.
     ///
     /// # Errors
     /// Where there is no thread to be had.
@@ -165,29 +171,34 @@ impl Rooms {
         options: &Options,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StoreError> {
-        let (rooms, committer, serving) = Self::new(opened, retention, options, telemetry);
-        rooms.0.reading.spawn(serving)?;
-        rooms.0.broker.spawn(committer)?;
-        Ok(rooms)
+        let reading = Arc::new(Reading::start(vec![opened.reader])?);
+        let delivery = Delivery::new(options, telemetry.clone());
+        let registry = delivery.registry();
+        let broker =
+            LocalBroker::start(opened.writer, delivery, reading.clone(), retention, options, telemetry)?;
+        Ok(Self::over(registry, Broker::Local(broker), reading))
     }
 
-    /// A handle, and what has to be run for it.
-    pub(crate) fn new(
+    /// A handle, and what has to be run for it, step by step.
+    #[cfg(test)]
+    pub(crate) fn by_hand(
         opened: store::Opened,
         retention: Retention,
         options: &Options,
         telemetry: Arc<Telemetry>,
     ) -> (Self, Committer, Serving) {
-        let registry = Arc::new(Registry::new(opened.writer.epoch().clone(), telemetry.clone()));
-        let (reading, serving) = reading::Reading::new(opened.reader);
+        let (reading, mut serving) = Reading::new(vec![opened.reader]);
+        let (reading, serving) = (Arc::new(reading), serving.remove(0));
+        let delivery = Delivery::new(options, telemetry.clone());
+        let registry = delivery.registry();
         let (broker, committer) =
-            LocalBroker::new(opened.writer, registry.clone(), retention, options, telemetry);
-        (Self(Arc::new(Shared { registry, broker, reading })), committer, serving)
+            LocalBroker::new(opened.writer, delivery, reading.clone(), retention, options, telemetry);
+        (Self::over(registry, Broker::Local(broker), reading), committer, serving)
     }
 
-    /// The present epoch of every room.
-    pub(crate) fn epoch(&self) -> &Epoch {
-        &self.0.registry.epoch
+    /// The rooms that `broker` owns.
+    pub(crate) fn over(registry: Arc<Registry>, broker: Broker, reading: Arc<Reading>) -> Self {
+        Self(Arc::new(Shared { registry, broker, reading }))
     }
 
     /// Stores messages, all or none, and delivers them. Returns when they are durable.
@@ -211,7 +222,7 @@ impl Rooms {
     }
 
     /// Begins to watch a room. `opened` is called with it and its head, at once where the room is
-    /// in memory, else by the committer's thread soon.
+    /// in memory, else by the broker soon.
     pub(crate) fn watch(&self, name: &RoomName, watcher: Watcher, opened: Opened) {
         match self.0.registry.watch(name, watcher) {
             Ok(room) => opened(Ok(room)),
@@ -225,6 +236,13 @@ impl Rooms {
         if room.is_idle() {
             self.0.broker.release(room.name().clone());
         }
+    }
+
+    /// Finds out whether there is more of a room that somebody watches than its head says: some
+    /// subscriber shows a position later than that. `done` is called once the room has all that was
+    /// committed before this call; from the caller's own thread where the head is always the last.
+    pub(crate) fn refresh(&self, room: &Arc<Room>, done: Refreshed) {
+        self.0.broker.refresh(room, done);
     }
 
     /// Reads what the tail in memory doesn't have; `done` is called by a reading thread.
@@ -273,8 +291,7 @@ impl Rooms {
         let registry = &self.0.registry;
         let all = registry.rooms.read().unwrap_or_else(PoisonError::into_inner);
         let mut later = all.range::<RoomName, _>((after.map_or(Unbounded, Excluded), Unbounded));
-        let rooms: Vec<_> =
-            later.by_ref().take(limit).map(|(name, room)| registry.info(name.clone(), Some(room))).collect();
+        let rooms: Vec<_> = later.by_ref().take(limit).map(|(_, room)| room.info()).collect();
         let next = later.next().and(rooms.last()).map(|last| last.room.clone());
         RoomList { rooms, next }
     }
@@ -284,23 +301,19 @@ impl Rooms {
     /// # Errors
     /// Where the store can't be read.
     pub(crate) async fn info(&self, name: &RoomName) -> Result<RoomInfo, Arc<StoreError>> {
-        let registry = &self.0.registry;
-        let room = registry.get(name);
-        let mut info = registry.info(name.clone(), room.as_deref());
-        if room.is_none() {
-            info.head = self.head(name).await?;
+        if let Some(room) = self.0.registry.get(name) {
+            return Ok(room.info());
         }
-        Ok(info)
+        let head = self.0.broker.head(name).await?;
+        Ok(RoomInfo { room: name.clone(), head, subscribers: 0 })
     }
 
     /// The room's last position.
     async fn head(&self, name: &RoomName) -> Result<Position, Arc<StoreError>> {
-        let registry = &self.0.registry;
-        let offset = match registry.get(name) {
-            Some(room) => room.head(),
-            None => self.0.reading.head(name.clone(), registry.epoch.clone()).await?,
-        };
-        Ok(Position { epoch: registry.epoch.clone(), offset })
+        match self.0.registry.get(name) {
+            Some(room) => Ok(room.head()),
+            None => self.0.broker.head(name).await,
+        }
     }
 
     /// Whether the store took the last write, and the threads that write and read it are there.
@@ -323,7 +336,10 @@ impl Rooms {
 }
 
 /// What [`Rooms::watch`] calls with the room and its head.
-pub(crate) type Opened = Box<dyn FnOnce(Result<(Arc<Room>, Offset), Arc<StoreError>>) + Send>;
+pub(crate) type Opened = Box<dyn FnOnce(Result<(Arc<Room>, Position), Arc<StoreError>>) + Send>;
+
+/// What [`Rooms::refresh`] calls.
+pub(crate) type Refreshed = Box<dyn FnOnce(Result<(), Arc<StoreError>>) + Send>;
 
 /// Takes a lock whose sections all leave the data whole, so that a panic elsewhere spoils nothing.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

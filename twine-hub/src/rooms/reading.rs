@@ -1,5 +1,10 @@
-//! The thread that reads the store, so that no connection waits for a disk.
+//! The threads that read the store, so that no connection waits for a disk.
+//!
+//! A room is always read by the same thread, so that those who wait for the same part of it share
+//! one read. How many threads there are is the store's to say: one that waits for a network does more
+//! at once.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -68,30 +73,39 @@ enum Request {
 /// thread has ended, is answered by that.
 struct Asker<T>(Option<Done<T>>);
 
-/// A handle to the reading thread. What may ask bounds what waits: a connection has one read under
+/// A handle to the reading threads. What may ask bounds what waits: a connection has one read under
 /// way, an HTTP request two after each other.
-pub(super) struct Reading {
-    requests: Mutex<Option<Sender<Request>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+pub(crate) struct Reading {
+    /// One for each thread; `None` once closed.
+    requests: Mutex<Option<Vec<Sender<Request>>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    hasher: RandomState,
 }
 
 impl Reading {
-    /// A handle, and what has to be run for it: by [`Reading::spawn`] on a thread.
-    pub(super) fn new(reader: Box<dyn Reader>) -> (Self, Serving) {
-        let (requests, waiting) = channel();
-        let reading = Self { requests: Mutex::new(Some(requests)), thread: Mutex::default() };
-        (reading, Serving { reader, shared: SharedPages::default(), waiting })
+    /// A handle, and what has to be run for it: each of these on a thread of its own.
+    pub(super) fn new(readers: Vec<Box<dyn Reader>>) -> (Self, Vec<Serving>) {
+        let serve = |reader| {
+            let (requests, waiting) = channel();
+            (requests, Serving { reader, shared: SharedPages::default(), waiting })
+        };
+        let (requests, serving) = readers.into_iter().map(serve).unzip();
+        let requests = Mutex::new(Some(requests));
+        (Self { requests, threads: Mutex::default(), hasher: RandomState::new() }, serving)
     }
 
-    /// Serves on a thread of its own.
+    /// Reads with each of these on a thread of its own.
     ///
     /// # Errors
     /// Where the system gives none.
-    pub(super) fn spawn(&self, serving: Serving) -> Result<(), StoreError> {
-        let thread = threads::spawn("twine-reader", move || serving.run())
-            .map_err(|source| StoreError::Thread { source })?;
-        *locked(&self.thread) = Some(thread);
-        Ok(())
+    pub(crate) fn start(readers: Vec<Box<dyn Reader>>) -> Result<Self, StoreError> {
+        let (reading, all) = Self::new(readers);
+        for (n, serving) in all.into_iter().enumerate() {
+            let thread = threads::spawn(&format!("twine-reader-{n}"), move || serving.run())
+                .map_err(|source| StoreError::Thread { source })?;
+            locked(&reading.threads).push(thread);
+        }
+        Ok(reading)
     }
 
     pub(super) fn read(
@@ -114,7 +128,8 @@ impl Reading {
         part.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Ended)))
     }
 
-    pub(super) async fn head(&self, room: RoomName, epoch: Epoch) -> Result<Offset, Arc<StoreError>> {
+    /// The offset of the room's last message in an epoch.
+    pub(crate) async fn head(&self, room: RoomName, epoch: Epoch) -> Result<Offset, Arc<StoreError>> {
         let (asker, head) = waiting();
         self.submit(Request::Head { room, epoch, asker });
         head.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Ended)))
@@ -122,8 +137,14 @@ impl Reading {
 
     fn submit(&self, request: Request) {
         let refused = match &*locked(&self.requests) {
-            // What the thread takes no more is dropped, and so answered.
-            Some(requests) => requests.send(request).err().map(drop).and(None),
+            Some(all) => {
+                let turn = self.hasher.hash_one(request.room()) % (all.len().max(1) as u64);
+                // What the thread takes no more is dropped, and so answered.
+                if let Some(thread) = usize::try_from(turn).ok().and_then(|turn| all.get(turn)) {
+                    drop(thread.send(request));
+                }
+                None
+            }
             None => Some(request),
         };
         if let Some(request) = refused {
@@ -131,24 +152,31 @@ impl Reading {
         }
     }
 
-    /// Whether the thread is there.
+    /// Whether the threads are there.
     pub(super) fn health(&self) -> Result<(), Arc<StoreError>> {
-        match &*locked(&self.thread) {
-            Some(thread) if thread.is_finished() => Err(Arc::new(StoreError::Ended)),
-            _ => Ok(()),
-        }
+        let is_whole = !locked(&self.threads).iter().any(JoinHandle::is_finished);
+        if is_whole { Ok(()) } else { Err(Arc::new(StoreError::Ended)) }
     }
 
-    /// Answers what waits, then ends the thread.
+    /// Answers what waits, then ends the threads.
     pub(super) fn close(&self) {
         drop(locked(&self.requests).take());
-        let thread = locked(&self.thread).take();
-        // One that panicked has said so.
-        let _ = thread.map(JoinHandle::join);
+        for thread in std::mem::take(&mut *locked(&self.threads)) {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
     }
 }
 
 impl Request {
+    fn room(&self) -> &RoomName {
+        match self {
+            Self::Steps { request: PageRequest { room, .. }, .. }
+            | Self::History { room, .. }
+            | Self::Head { room, .. } => room,
+        }
+    }
+
     fn refuse(self) {
         let error = Arc::new(StoreError::Closed);
         match self {
@@ -186,7 +214,7 @@ fn waiting<T: Send + 'static>() -> (Asker<T>, oneshot::Receiver<Result<T, Arc<St
     (Asker::new(move |answer| drop(sender.send(answer))), receiver)
 }
 
-/// What the thread owns: it answers requests, one after the other.
+/// What a thread owns: it answers requests, one after the other.
 pub(crate) struct Serving {
     reader: Box<dyn Reader>,
     shared: SharedPages,

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
-use twine_protocol::{Offset, RoomName};
+use twine_protocol::api::RoomInfo;
+use twine_protocol::{Epoch, Offset, Position, RoomName};
 
 use super::locked;
 
@@ -18,9 +19,12 @@ pub(crate) struct Room {
 }
 
 struct State {
-    head: Offset,
-    /// The last messages, up to the head, without holes.
+    head: Position,
+    /// The last messages of the head's epoch, up to the head, without holes.
     tail: VecDeque<Entry>,
+    /// Messages of earlier epochs that [`Tails`](super::tail::Tails) has in its order and the tail no
+    /// longer.
+    n_left_behind: usize,
     watchers: Vec<Watcher>,
 }
 
@@ -33,9 +37,9 @@ pub(crate) struct Entry {
     pub(crate) arrived: Instant,
 }
 
-/// Whoever wants to hear that a room has more. Must return quickly: the committer calls it.
+/// Whoever wants to hear that a room has more. Must return quickly: the owner of the rooms calls it.
 pub(crate) trait Watch: Send + Sync {
-    /// The room that the watcher calls `room` has moved its head.
+    /// The room that the watcher calls `room` has moved its head, perhaps into another epoch.
     fn moved(&self, room: u32);
 }
 
@@ -52,13 +56,13 @@ pub(crate) struct Watcher {
 pub(crate) enum TailRead {
     /// These entries follow; none where the offset is the last one.
     Entries(Vec<Entry>),
-    /// The tail does not reach back that far: ask the store.
+    /// The tail does not reach back that far, or has another epoch: ask the store.
     Store,
 }
 
 impl Room {
-    pub(super) fn new(name: RoomName, head: Offset) -> Self {
-        let state = State { head, tail: VecDeque::new(), watchers: Vec::new() };
+    pub(super) fn new(name: RoomName, head: Position) -> Self {
+        let state = State { head, tail: VecDeque::new(), n_left_behind: 0, watchers: Vec::new() };
         Self { name, state: Mutex::new(state), subscribers: AtomicU64::new(0) }
     }
 
@@ -66,9 +70,9 @@ impl Room {
         &self.name
     }
 
-    /// The offset of the last message.
-    pub(crate) fn head(&self) -> Offset {
-        locked(&self.state).head
+    /// The position of the last message.
+    pub(crate) fn head(&self) -> Position {
+        locked(&self.state).head.clone()
     }
 
     /// Subscriptions of all connections of this hub.
@@ -84,11 +88,15 @@ impl Room {
         self.subscribers.fetch_sub(1, Ordering::Relaxed);
     }
 
+    pub(super) fn info(&self) -> RoomInfo {
+        RoomInfo { room: self.name.clone(), head: self.head(), subscribers: self.subscribers() }
+    }
+
     /// From now on `watcher` hears of each move of the head that is returned.
-    pub(crate) fn watch(&self, watcher: Watcher) -> Offset {
+    pub(crate) fn watch(&self, watcher: Watcher) -> Position {
         let mut state = locked(&self.state);
         state.watchers.push(watcher);
-        state.head
+        state.head.clone()
     }
 
     /// `watch` is not told any more.
@@ -98,22 +106,34 @@ impl Room {
     }
 
     /// Adds committed messages, the first of them the one after the head, and tells the watchers.
-    pub(crate) fn append(&self, entries: impl IntoIterator<Item = Entry>) {
+    pub(super) fn append(&self, entries: impl IntoIterator<Item = Entry>) {
         let mut state = locked(&self.state);
         for entry in entries {
-            state.head = state.head.next();
+            state.head.offset = state.head.offset.next();
             state.tail.push_back(entry);
         }
-        for watcher in &state.watchers {
-            if !watcher.is_told.swap(true, Ordering::SeqCst) {
-                watcher.watch.moved(watcher.room);
-            }
-        }
+        state.tell();
     }
 
-    /// Forgets the oldest message in memory and says how many bytes it had.
-    pub(crate) fn drop_oldest(&self) -> usize {
+    /// Goes on in a later epoch, at its beginning, and tells the watchers. The messages in memory are
+    /// of the one before and are forgotten: says how many bytes they had.
+    pub(super) fn cross(&self, epoch: Epoch) -> usize {
         let mut state = locked(&self.state);
+        state.head = Position { epoch, offset: Offset::ZERO };
+        let left = std::mem::take(&mut state.tail);
+        state.n_left_behind += left.len();
+        state.tell();
+        left.iter().map(|entry| entry.frame.len()).sum()
+    }
+
+    /// Forgets the oldest message that was added and says how many bytes are free for it: none where
+    /// it was left behind in an earlier epoch.
+    pub(super) fn drop_oldest(&self) -> usize {
+        let mut state = locked(&self.state);
+        if let Some(left) = state.n_left_behind.checked_sub(1) {
+            state.n_left_behind = left;
+            return 0;
+        }
         let dropped = state.tail.pop_front();
         if state.tail.is_empty() {
             state.tail.shrink_to_fit();
@@ -128,20 +148,29 @@ impl Room {
     }
 
     /// How many messages the tail holds up to and with `until`.
-    pub(crate) fn kept(&self, until: Offset) -> u64 {
+    pub(crate) fn kept(&self, until: &Position) -> u64 {
         let state = locked(&self.state);
-        (state.tail.len() as u64).saturating_sub(state.head.get() - until.get().min(state.head.get()))
+        if state.head.epoch != until.epoch {
+            return 0;
+        }
+        let head = state.head.offset;
+        (state.tail.len() as u64).saturating_sub(head.get() - until.offset.min(head).get())
     }
 
-    /// What comes after `after`, up to `until`, at most `bytes` of it but at least one entry.
-    pub(crate) fn read(&self, after: Offset, until: Offset, bytes: usize) -> TailRead {
+    /// What comes after `after` in its epoch, up to `until`, at most `bytes` of it but at least one
+    /// entry.
+    pub(crate) fn read(&self, after: &Position, until: Offset, bytes: usize) -> TailRead {
         let state = locked(&self.state);
-        let until = until.min(state.head);
-        let wanted = until.get().saturating_sub(after.get());
+        // Clones of one epoch share its text: as a rule this compares two addresses.
+        if state.head.epoch != after.epoch {
+            return TailRead::Store;
+        }
+        let (after, head) = (after.offset, state.head.offset);
+        let wanted = until.min(head).get().saturating_sub(after.get());
         if wanted == 0 {
             return TailRead::Entries(Vec::new());
         }
-        let behind_head = state.head.get() - after.get();
+        let behind_head = head.get() - after.get();
         let Some(first) = usize::try_from(behind_head).ok().and_then(|n| state.tail.len().checked_sub(n))
         else {
             return TailRead::Store;
@@ -154,6 +183,17 @@ impl Room {
         };
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         TailRead::Entries(state.tail.range(first..).take(wanted).take_while(within).cloned().collect())
+    }
+}
+
+impl State {
+    /// Tells the watchers that the head has moved.
+    fn tell(&self) {
+        for watcher in &self.watchers {
+            if !watcher.is_told.swap(true, Ordering::SeqCst) {
+                watcher.watch.moved(watcher.room);
+            }
+        }
     }
 }
 
@@ -183,7 +223,11 @@ mod tests {
         }
     }
 
-    fn at(offset: u64) -> Offset {
+    fn at(offset: u64) -> Position {
+        Position::new("1", offset).unwrap()
+    }
+
+    fn offset(offset: u64) -> Offset {
         Offset::new(offset).unwrap()
     }
 
@@ -192,21 +236,21 @@ mod tests {
         let room = Room::new("chat".parse().unwrap(), at(10));
         room.append([entry("11"), entry("12"), entry("13")]);
         assert_eq!(room.head(), at(13));
-        assert_eq!(texts(room.read(at(10), at(13), 1000)).unwrap(), ["11", "12", "13"]);
-        assert_eq!(texts(room.read(at(11), at(12), 1000)).unwrap(), ["12"]);
-        assert_eq!(texts(room.read(at(13), at(13), 1000)).unwrap(), [""; 0]);
-        assert_eq!(texts(room.read(at(10), at(13), 1)).unwrap(), ["11"], "at least one, however large");
-        assert!(texts(room.read(at(9), at(13), 1000)).is_none());
+        assert_eq!(texts(room.read(&at(10), offset(13), 1000)).unwrap(), ["11", "12", "13"]);
+        assert_eq!(texts(room.read(&at(11), offset(12), 1000)).unwrap(), ["12"]);
+        assert_eq!(texts(room.read(&at(13), offset(13), 1000)).unwrap(), [""; 0]);
+        assert_eq!(texts(room.read(&at(10), offset(13), 1)).unwrap(), ["11"], "at least one, however large");
+        assert!(texts(room.read(&at(9), offset(13), 1000)).is_none());
         assert_eq!(room.drop_oldest(), 2);
-        assert!(texts(room.read(at(10), at(13), 1000)).is_none());
-        assert_eq!((room.kept(at(13)), room.kept(at(12)), room.kept(at(10))), (2, 1, 0));
+        assert!(texts(room.read(&at(10), offset(13), 1000)).is_none());
+        assert_eq!((room.kept(&at(13)), room.kept(&at(12)), room.kept(&at(10))), (2, 1, 0));
     }
 
     #[test]
     fn a_watcher_is_told_once_until_it_looks_and_never_after_it_stops_watching() {
         let counter = Arc::new(Counter(AtomicU64::new(0)));
         let watch: Arc<dyn Watch> = counter.clone();
-        let room = Room::new("chat".parse().unwrap(), Offset::ZERO);
+        let room = Room::new("chat".parse().unwrap(), at(0));
         let is_told = Arc::new(AtomicBool::new(false));
         room.watch(Watcher { watch: watch.clone(), room: 7, is_told: is_told.clone() });
         room.append([entry("1"), entry("2")]);
@@ -221,5 +265,24 @@ mod tests {
         is_told.store(false, Ordering::SeqCst);
         room.append([entry("5")]);
         assert_eq!(counter.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_room_that_crosses_keeps_nothing_of_the_epoch_before_and_tells_once() {
+        let counter = Arc::new(Counter(AtomicU64::new(0)));
+        let room = Room::new("chat".parse().unwrap(), at(10));
+        room.append([entry("11"), entry("twelve")]);
+        let is_told = Arc::default();
+        room.watch(Watcher { watch: counter.clone(), room: 7, is_told });
+        assert_eq!(room.cross(Epoch::new("2").unwrap()), 8);
+        room.append([entry("1")]);
+        assert_eq!(counter.0.load(Ordering::Relaxed), 1);
+        assert_eq!(room.head(), Position::new("2", 1).unwrap());
+        assert!(texts(room.read(&at(11), offset(12), 1000)).is_none());
+        assert!(texts(room.read(&at(12), Offset::MAX, 1000)).is_none(), "its end is known to the store");
+        assert_eq!(room.kept(&at(12)), 0);
+        let start = Position::new("2", 0).unwrap();
+        assert_eq!(texts(room.read(&start, Offset::MAX, 1000)).unwrap(), ["1"]);
+        assert_eq!([(); 4].map(|()| room.drop_oldest()), [0, 0, 1, 0], "the oldest were left behind");
     }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::{Registry, Room};
 
-/// Every message in memory, oldest first. The committer's thread owns it.
-pub(crate) struct Tails {
+/// Every message in memory, oldest first, and those left behind when a room crossed into a new epoch.
+pub(super) struct Tails {
     registry: Arc<Registry>,
     max_bytes: usize,
     max_age: Duration,
@@ -16,18 +16,24 @@ pub(crate) struct Tails {
 }
 
 impl Tails {
-    pub(crate) fn new(registry: Arc<Registry>, max_bytes: usize, max_age: Duration) -> Self {
+    pub(super) fn new(registry: Arc<Registry>, max_bytes: usize, max_age: Duration) -> Self {
         Self { registry, max_bytes, max_age, bytes: 0, order: VecDeque::new() }
     }
 
     /// Counts a message that `room` keeps from now on.
-    pub(crate) fn added(&mut self, room: &Arc<Room>, bytes: usize, now: Instant) {
+    pub(super) fn added(&mut self, room: &Arc<Room>, bytes: usize, now: Instant) {
         self.bytes += bytes;
         self.order.push_back((room.clone(), now));
     }
 
+    /// These bytes of messages are not in memory any more, for their room has gone on in another epoch.
+    /// Their places in the order count for nothing until it is their turn.
+    pub(super) fn left_behind(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+    }
+
     /// Forgets what is over the bounds. Rooms that nothing holds any more leave memory.
-    pub(crate) fn trim(&mut self, now: Instant) {
+    pub(super) fn trim(&mut self, now: Instant) {
         while let Some((room, kept_since)) = self.order.front() {
             if self.bytes <= self.max_bytes && now.duration_since(*kept_since) < self.max_age {
                 break;
@@ -41,7 +47,7 @@ impl Tails {
     }
 
     /// When [`Tails::trim`] has something to do next.
-    pub(crate) fn next_trim(&self) -> Option<Instant> {
+    pub(super) fn next_trim(&self) -> Option<Instant> {
         self.order.front().map(|(_, kept_since)| *kept_since + self.max_age)
     }
 }

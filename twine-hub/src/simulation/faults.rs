@@ -45,7 +45,7 @@ impl World {
     }
 
     pub(super) fn machine_fault(&mut self) {
-        match self.random.u8(..12) {
+        match self.random.u8(..15) {
             0..4 => {
                 let fuse = self.random.u32(..12);
                 self.note(format!("the hub has {fuse} calls of its stores to live"));
@@ -65,8 +65,16 @@ impl World {
                 self.backup = Some(disk);
             }
             9 => self.restore(),
+            10..13 => self.cross(),
             _ => self.jump(),
         }
+    }
+
+    /// The rooms go on in a new epoch, as they do in a fleet that has lost their order.
+    fn cross(&mut self) {
+        let Some(hub) = &mut self.hub else { return };
+        hub.cross(&self.machine);
+        self.note("all rooms cross into a new epoch");
     }
 
     /// The hub is killed, and starts again on what it left.

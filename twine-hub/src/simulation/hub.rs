@@ -34,6 +34,7 @@ pub(super) struct Hub {
     serving: Serving,
     keeping: Keeping,
     shards: Vec<ShardByHand>,
+    retention: Retention,
 }
 
 impl Hub {
@@ -49,13 +50,24 @@ impl Hub {
         let telemetry = Arc::new(Telemetry::default());
         let writer = Box::new(Witness::new(writer, machine.clone()));
         let (rooms, committer, serving) =
-            Rooms::new(Opened { writer, reader }, settings.retention, &settings.rooms, telemetry.clone());
+            Rooms::by_hand(Opened { writer, reader }, settings.retention, &settings.rooms, telemetry.clone());
         let store = session::store::open(&kind, clock::unix_millis()).unwrap();
         let store = Box::new(Mortal::new(store, machine.clone()));
         let (sessions, keeping) = Sessions::new(store, settings.sessions.clone(), telemetry.clone());
         let shard = || ShardByHand::new(&rooms, &sessions, settings.connections.clone(), telemetry.clone());
         let shards = (0..settings.connections.shards).map(|_| shard()).collect();
-        Self { rooms, committer, serving, keeping, shards }
+        Self { rooms, committer, serving, keeping, shards, retention: settings.retention }
+    }
+
+    /// All rooms go on in a new epoch, while they are watched.
+    pub(super) fn cross(&mut self, machine: &Shared) {
+        let kind = Kind::Sqlite { data_dir: locked(machine).folder().to_owned() };
+        let options = store::Options { kind, retention: self.retention };
+        self.committer.reopen(|| {
+            let writer = store::open(&options).unwrap().writer;
+            locked(machine).present().begins(writer.epoch());
+            Box::new(Witness::new(writer, machine.clone()))
+        });
     }
 
     pub(super) fn publish(&self, messages: Vec<NewMessage>) -> Publishing {

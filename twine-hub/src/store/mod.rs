@@ -169,7 +169,7 @@ pub(crate) trait Reader: Send {
     -> Result<Option<u64>, StoreError>;
 }
 
-/// A store, opened.
+/// An embedded store, opened.
 pub(crate) struct Opened {
     pub(crate) writer: Box<dyn Writer>,
     pub(crate) reader: Box<dyn Reader>,

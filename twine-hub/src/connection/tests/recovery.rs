@@ -297,7 +297,7 @@ async fn who_is_ahead_of_a_busy_shard_is_told_no_loss_and_gets_nothing_twice() {
     assert!(answer(&mut live).contains("subscribed"));
     // More than a shard sends in one turn.
     bench.publish_many("c", 200, &"x".repeat(60_000)).await;
-    let epoch = bench.rooms.epoch();
+    let epoch = bench.epoch("c").await;
     let after =
         format!(r#"{{"type":"subscribe","id":2,"room":"c","after":{{"epoch":"{epoch}","offset":200}}}}"#);
     let mut ahead = visit(&[connect, after]);

@@ -211,7 +211,7 @@ async fn a_page_that_knows_its_cursor_goes_on_there_whatever_others_have_seen() 
     for (session, offset) in [(&*session, 1), (&*session, 3), ("gone", 1)] {
         let reloaded = format!(r#""session":"{session}","instance":"i_2","prev":"i_1""#);
         let (mut client, _) = bench.visit(1, ORIGIN, &reloaded).await;
-        let epoch = bench.rooms.epoch();
+        let epoch = bench.epoch("chat").await;
         let after = format!(r#","after":{{"epoch":"{epoch}","offset":{offset}}},"stored":true"#);
         assert_eq!(client.ask("chat", &after).await.offset.get(), offset);
         for n in offset + 1..=4 {
@@ -329,7 +329,7 @@ async fn who_is_forgotten_goes_on_as_a_stranger() {
 async fn another_page_goes_on_from_its_own_storage_whatever_the_session_has_had_since() {
     let bench = Bench::in_memory(&Options::default());
     let session = bench.detached(r#""instance":"tab""#).await;
-    let epoch = bench.rooms.epoch().clone();
+    let epoch = bench.epoch("chat").await;
     let stored = format!(r#","after":{{"epoch":"{epoch}","offset":1}},"stored":true"#);
     // One that resumes it while the tab is away, and one that gets a copy while it is there.
     for instance in ["twin", "tab"] {
@@ -348,7 +348,7 @@ async fn another_page_goes_on_from_its_own_storage_whatever_the_session_has_had_
 async fn only_acknowledgements_move_a_room_of_the_session_forward() {
     let bench = Bench::in_memory(&Options::default());
     let session = bench.detached("").await;
-    let epoch = bench.rooms.epoch().clone();
+    let epoch = bench.epoch("chat").await;
     // Its listeners may not be through with what it has had.
     let (mut client, _) = bench.visit(1, ORIGIN, &format!(r#""session":"{session}""#)).await;
     let after = format!(r#","after":{{"epoch":"{epoch}","offset":4}}"#);
@@ -381,8 +381,9 @@ async fn a_cursor_that_moves_back_is_saved_at_once() {
     let session = bench.detached("").await;
     let tab = format!(r#""session":"{session}","instance":"tab""#);
     let (mut tab, _) = bench.visit(1, ORIGIN, &tab).await;
-    let at = |offset| Position::new(bench.rooms.epoch().as_str(), offset).unwrap();
-    let after = |offset| format!(r#","after":{{"epoch":"{}","offset":{offset}}}"#, bench.rooms.epoch());
+    let epoch = bench.epoch("chat").await;
+    let at = |offset| Position::new(epoch.as_str(), offset).unwrap();
+    let after = |offset| format!(r#","after":{{"epoch":"{epoch}","offset":{offset}}}"#);
     // A copy has what is stored: nobody is asked for anything later.
     let stored = async || {
         let copy = format!(r#""session":"{session}","instance":"copy""#);

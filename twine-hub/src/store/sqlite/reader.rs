@@ -18,6 +18,7 @@ impl SqliteReader {
 }
 
 impl Reader for SqliteReader {
+    // Here one epoch is all rooms'.
     fn knows_epoch(&mut self, _: &RoomName, epoch: &Epoch) -> Result<bool, StoreError> {
         let action = "looking an epoch up";
         let mut statement = self
