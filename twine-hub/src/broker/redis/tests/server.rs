@@ -1,0 +1,154 @@
+//! Real servers, started as children on free ports and killed at the end, also of a test that panics.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Longer than anything takes on a loaded machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A `redis-server` or `redis-sentinel`.
+pub(super) struct Server {
+    pub(super) port: u16,
+    dir: TempDir,
+    program: &'static str,
+    args: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// A server that keeps nothing.
+    pub(super) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    pub(super) fn with(args: &[&str]) -> Self {
+        let port = free_port();
+        let mut all: Vec<String> =
+            ["--bind", "127.0.0.1", "--save", "", "--daemonize", "no"].map(str::to_owned).to_vec();
+        all.extend(["--port".to_owned(), port.to_string()]);
+        all.extend(args.iter().map(|&arg| arg.to_owned()));
+        Self::run("redis-server", port, all, tempfile::tempdir().unwrap())
+    }
+
+    /// A member of a cluster that does not exist yet.
+    pub(super) fn cluster_node() -> Self {
+        let bus = free_port().to_string();
+        Self::with(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"])
+    }
+
+    /// A sentinel that alone decides.
+    pub(super) fn sentinel(master: &Self, name: &str) -> Self {
+        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
+        let config = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor {name} 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 5000\n",
+            master.port
+        );
+        let path = dir.path().join("sentinel.conf");
+        std::fs::write(&path, config).unwrap();
+        let args = vec![path.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
+        Self::run("redis-server", port, args, dir)
+    }
+
+    fn run(program: &'static str, port: u16, args: Vec<String>, dir: TempDir) -> Self {
+        let mut server = Self { port, dir, program, args, child: None };
+        server.restart();
+        server
+    }
+
+    /// Starts it again, with what is on its disk.
+    pub(super) fn restart(&mut self) {
+        let log = File::create(self.dir.path().join("log")).unwrap();
+        let child = Command::new(self.program)
+            .args(&self.args)
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("redis-server is installed (scripts/setup)");
+        self.child = Some(child);
+        let give_up = Instant::now() + PATIENCE;
+        while self.try_admin(&["PING"]).is_err() {
+            assert!(Instant::now() < give_up, "redis does not start: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// `kill -9`.
+    pub(super) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _gone = child.kill();
+            child.wait().unwrap();
+        }
+    }
+
+    pub(super) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(super) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Asks the server over a connection of its own.
+    pub(super) fn admin<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        redis::from_redis_value(self.try_admin(command).unwrap()).unwrap()
+    }
+
+    fn try_admin(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_connection_with_timeout(PATIENCE)?;
+        redis::cmd(command[0]).arg(&command[1..]).query(&mut connection)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Three masters that share the slots.
+pub(super) fn cluster() -> Vec<Server> {
+    let nodes: Vec<_> = (0..3).map(|_| Server::cluster_node()).collect();
+    let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+    let created = Command::new("redis-cli")
+        .args(["--cluster", "create"])
+        .args(addresses)
+        .args(["--cluster-replicas", "0", "--cluster-yes"])
+        .stdout(Stdio::null())
+        .status()
+        .expect("redis-cli is installed (scripts/setup)");
+    assert!(created.success());
+    let give_up = Instant::now() + PATIENCE;
+    for node in &nodes {
+        while !node.admin::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok") {
+            assert!(Instant::now() < give_up, "the cluster does not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    nodes
+}
