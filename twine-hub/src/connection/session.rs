@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use twine_protocol::{Connect, Connected, ErrorCode, Position, RoomName, ServerFrame, SessionId, Subscribe};
 
 use super::Caller;
+use super::inbox::Event;
 use super::shard::Shard;
-use super::state::{Key, Phase};
+use super::state::{Key, Phase, Waits};
 use crate::auth::Subscriber;
 use crate::clock;
 use crate::rooms::frames;
@@ -118,7 +119,9 @@ impl Shard {
             return self.open(key, Opening::default());
         };
         connection.phase = Phase::Attaching { until };
-        self.wait(key);
+        // The claim is what waits: where the keeper's disk stalls, it does so long after its connection
+        // has gone on without, and counts until it is answered.
+        let waits = Waits::begin(&self.telemetry);
         self.look_in(key, ATTACH_TIMEOUT);
         let Connect { session, instance, prev, scope, token: _ } = request;
         let identity = Identity { visitor, subject: None, scope: scope.unwrap_or_default().into() };
@@ -127,7 +130,10 @@ impl Shard {
             Claim { identity, session, instance, prev },
             self.holder.clone(),
             key,
-            Box::new(move |result| inbox.push(super::inbox::Event::Attached { connection: key, result })),
+            Box::new(move |result| {
+                drop(waits);
+                inbox.push(Event::Attached { connection: key, result });
+            }),
         );
     }
 
@@ -173,7 +179,6 @@ impl Shard {
         let keeps_caller = self.permissions.is_some();
         let Some(connection) = self.connection(key) else { return };
         connection.phase = Phase::Open;
-        connection.waits = None;
         if !keeps_caller {
             connection.caller = None;
         }

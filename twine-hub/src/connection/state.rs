@@ -40,8 +40,8 @@ pub(super) struct Connection {
     /// When it is looked at next, and the number of the alarm that is set for it.
     pub(super) look_at: Instant,
     pub(super) alarm: u32,
-    /// Held while it waits for its session, or for the one read of the store, or other question about a
-    /// room, that it has under way.
+    /// Held while it waits for the one read of the store, or other question about a room, that it has
+    /// under way.
     pub(super) waits: Option<Waits>,
     /// Rooms that are being opened for it.
     pub(super) n_opening: usize,
@@ -60,9 +60,9 @@ pub(super) struct Connection {
     _place: Place,
 }
 
-/// One of the connections that wait for another thread, counted until dropped. How many there are
-/// says how busy the hub is: what it has to do for those that are there costs the same at any time,
-/// and what it has to do for those that come back goes through here.
+/// What a connection waits for of another thread, its session or a read, counted until dropped. How
+/// many there are says how busy the hub is: what it has to do for those that are there costs the same
+/// at any time, and what it has to do for those that come back goes through here.
 pub(super) struct Waits(Arc<Telemetry>);
 
 impl Waits {

@@ -315,7 +315,10 @@ impl Keeping {
         let first = match self.waiting.recv_timeout(clock::until(self.keeper.deadline())) {
             Ok(command) => Some(command),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.keeper.close(Now::read());
+                return false;
+            }
         };
         let commands: Vec<_> = first.into_iter().chain(self.waiting.try_iter()).take(MAX_COMMANDS).collect();
         // After the commands were fetched: what was saved before one of them was asked for is done

@@ -19,12 +19,25 @@ fn caller(cookie: u8, origin: &str) -> Caller {
 }
 
 impl Bench {
+    /// The same with sessions of another keeper.
+    fn with_sessions(self, sessions: Sessions) -> Self {
+        let Self { rooms, options, telemetry, .. } = &self;
+        let connections = Connections::start(rooms, &sessions, None, options, telemetry).unwrap();
+        Self { connections, sessions, ..self }
+    }
+
     /// A connection with a cookie that has said `connect` with these fields.
-    async fn visit(&self, cookie: u8, origin: &str, fields: &str) -> (Client, Connected) {
+    async fn visitor(&self, cookie: u8, origin: &str, fields: &str) -> Client {
         let socket = self.socket_of(caller(cookie, origin), |_, _| ());
         let mut client = Client(WebSocketStream::from_raw_socket(socket, Role::Client, None).await);
         let comma = if fields.is_empty() { "" } else { "," };
         client.say(&format!(r#"{{"type":"connect"{comma}{fields}}}"#)).await;
+        client
+    }
+
+    /// The same, which has been answered.
+    async fn visit(&self, cookie: u8, origin: &str, fields: &str) -> (Client, Connected) {
+        let mut client = self.visitor(cookie, origin, fields).await;
         let Frame::Connected(connected) = client.next().await else { panic!("not connected") };
         (client, connected)
     }
@@ -404,4 +417,28 @@ async fn a_cursor_that_moves_back_is_saved_at_once() {
     tab.acknowledge("chat", &at(3)).await;
     assert_eq!(stored().await, 3);
     bench.end().await;
+}
+
+#[tokio::test]
+async fn claims_that_a_stalled_keeper_has_are_bounded_also_where_their_connections_went_on() {
+    let store = crate::session::store::open(&Kind::Memory { max_bytes: 0 }, 0).unwrap();
+    let (sessions, mut keeping) = Sessions::new(store, crate::Config::default().sessions(), Arc::default());
+    let options = Options { max_waiting: 2, ..Options::default() };
+    let bench = Bench::in_memory(&options).with_sessions(sessions);
+    let mut clients = [bench.visitor(1, ORIGIN, "").await, bench.visitor(2, ORIGIN, "").await];
+    for client in &mut clients {
+        assert!(matches!(client.next().await, Frame::Connected(c) if c.session.is_none()));
+    }
+    let mut late = bench.visitor(3, ORIGIN, "").await;
+    assert!(matches!(late.next().await, Frame::Disconnect(told) if told.code == ErrorCode::Full));
+    assert_eq!(late.closed().await, 1013);
+    // When it goes on, so do they who come then.
+    let keeper = std::thread::spawn(move || while keeping.round() {});
+    while bench.telemetry.waiting.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(bench.visit(3, ORIGIN, "").await.1.session.is_some());
+    drop(clients);
+    bench.end().await;
+    keeper.join().unwrap();
 }

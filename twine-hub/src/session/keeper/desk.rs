@@ -147,6 +147,11 @@ impl Desk {
         self.keeper.round(self.queue.drain(..), self.now);
     }
 
+    /// Nobody asks for anything any more.
+    pub(super) fn close(&mut self) {
+        self.keeper.close(self.now);
+    }
+
     pub(super) fn ask_attach(&mut self, claim: Claim) -> Answer {
         let answer = Answer::default();
         let slot = answer.clone();

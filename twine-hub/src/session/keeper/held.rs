@@ -88,8 +88,10 @@ impl Held {
         self.before.clear();
     }
 
-    /// The round is not: everything is attached as it was before, and as the store has it.
-    pub(super) fn rollback(&mut self) {
+    /// The round is not: everything is attached as it was before, and as the store has it. Gives back
+    /// what claims have to wait for again, for they were told that it had ended.
+    pub(super) fn rollback(&mut self) -> Vec<(ClaimId, SessionId, Ticket)> {
+        let mut waits = Vec::new();
         let mut before: Vec<_> = std::mem::take(&mut self.before).into_iter().collect();
         // The oldest first, as they are among those of their cookie.
         before.sort_by_key(|(_, attachment)| attachment.as_ref().map(|attachment| attachment.ticket));
@@ -97,11 +99,15 @@ impl Held {
             let after = self.pull(&id);
             let Some(mut attachment) = before else { continue };
             if let Some(after) = after.filter(|after| after.ticket == attachment.ticket) {
-                // Claims go on waiting.
+                // Claims go on waiting, but those that have heard of it.
                 attachment.asked_by = after.asked_by;
+            } else {
+                let again = attachment.asked_by.iter().map(|claim| (*claim, id.clone(), attachment.ticket));
+                waits.extend(again);
             }
             self.put(id, attachment);
         }
+        waits
     }
 
     fn remember(&mut self, id: &SessionId) {

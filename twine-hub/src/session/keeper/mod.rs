@@ -17,8 +17,9 @@
 //! A session without rooms is *fresh*: it is kept beside its attachment only, and gone with it.
 //!
 //! Where the store fails, a whole round does, as if it had never been: nobody gets a session in it or
-//! loses one. Its claims are answered without; its saves, and the ends of connections, are kept for
-//! the first round that works again, for those who sent them do not send them twice.
+//! loses one. Its claims are answered without; its saves, and the ends of connections, are owed, for
+//! those who sent them do not send them twice. What is owed is saved before the next round, and as
+//! soon as one of it can't be, each by itself: a row that fails for ever costs nobody else anything.
 
 mod choice;
 #[cfg(test)]
@@ -58,6 +59,9 @@ const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 const EXPIRE_BATCH: usize = 500;
 /// How often a store that failed is tried, where nobody asks for anything.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How many of what is owed are found bad, until the others have to wait for the next round: where the
+/// store fails at all of them, nobody should wait for that.
+const MAX_BAD: usize = 4;
 
 /// What the keeper is asked.
 pub(super) enum Command {
@@ -103,9 +107,12 @@ pub(super) struct Keeper {
     newcomers: Newcomers,
     last_ticket: u64,
     next_chores: Instant,
-    /// The last that attachments had saved in rounds that failed: to be done in the next one. An
-    /// attachment whose connection has ended stays in force until then.
+    /// The last that attachments had saved in rounds that failed. An attachment whose connection has
+    /// ended stays in force until that is done.
     owed: BTreeMap<Ticket, Command>,
+    /// The one that was tried last by itself: others have their turn first.
+    last_tried: Ticket,
+    next_try: Instant,
     failures: Seldom,
     round: Round,
 }
@@ -178,6 +185,8 @@ impl Keeper {
             last_ticket: 0,
             next_chores: now.instant,
             owed: BTreeMap::new(),
+            last_tried: Ticket(0),
+            next_try: now.instant,
             failures: Seldom::default(),
             round: Round::default(),
         }
@@ -185,23 +194,116 @@ impl Keeper {
 
     /// When [`Keeper::round`] has something to do, also without commands.
     pub(super) fn deadline(&self) -> Instant {
-        self.waiting.deadline().map_or(self.next_chores, |deadline| deadline.min(self.next_chores))
+        let next_try = (!self.owed.is_empty()).then_some(self.next_try);
+        [self.waiting.deadline(), next_try].into_iter().flatten().fold(self.next_chores, Instant::min)
     }
 
     /// Does what it is asked and what is due, commits it, and tells everybody.
     pub(super) fn round(&mut self, commands: impl Iterator<Item = Command>, now: Now) {
-        let mut commands = std::mem::take(&mut self.owed).into_values().chain(commands).fuse();
-        let done = self
-            .store
-            .begin()
-            .and_then(|()| commands.try_for_each(|command| self.obey(command, now)))
-            .and_then(|()| self.chores(now))
-            .and_then(|()| self.store.commit());
+        let mut commands = commands.fuse();
+        let done = self.repay(now).and_then(|()| {
+            self.store.begin()?;
+            while let Some(command) = commands.next() {
+                self.obey_unless_owed(command, now)?;
+            }
+            self.chores(now)?;
+            self.store.commit()
+        });
         match done {
             Ok(()) => self.tell(),
-            Err(error) => self.fail(error, commands, now),
+            Err(error) => {
+                self.failures.say(|unsaid| {
+                    tracing::error!(%error, unsaid, "sessions are neither kept nor found for now");
+                });
+                self.fail(error, commands, now);
+                self.next_chores = self.next_try;
+                // Dropping a claim answers it.
+                while self.waiting.overdue(now.instant).is_some() {}
+            }
         }
         self.telemetry.sessions.set(i64::try_from(self.held.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Tries for the last time to save what is owed: nobody asks for anything any more.
+    pub(super) fn close(&mut self, now: Now) {
+        if let Err(error) = self.repay(now) {
+            tracing::error!(%error, "the store of sessions fails to the end");
+        }
+        if !self.owed.is_empty() {
+            let n = self.owed.len();
+            tracing::error!(n, "sessions could not be saved: their browsers go on from an earlier place");
+        }
+    }
+
+    /// Saves what is owed, before anything else is done: whoever claims a session must find it.
+    ///
+    /// # Errors
+    /// Where no transaction can be had at all: then there is no use in trying anything else.
+    fn repay(&mut self, now: Now) -> Result<(), StoreError> {
+        let all = std::mem::take(&mut self.owed);
+        if all.is_empty() || self.transact(all.into_values(), now)? {
+            return Ok(());
+        }
+        let mut turns: Vec<Ticket> = self.owed.keys().copied().collect();
+        let first = turns.partition_point(|ticket| *ticket <= self.last_tried);
+        turns.rotate_left(first);
+        let mut n_bad = 0;
+        for ticket in turns {
+            let Some(command) = self.owed.remove(&ticket) else { continue };
+            self.last_tried = ticket;
+            n_bad += usize::from(!self.transact(std::iter::once(command), now)?);
+            if n_bad == MAX_BAD {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves these in a transaction of their own, or owes them still. Says whether that went well.
+    ///
+    /// # Errors
+    /// Where no transaction can be had.
+    fn transact(&mut self, saves: impl Iterator<Item = Command>, now: Now) -> Result<bool, StoreError> {
+        let mut saves = saves.fuse();
+        if let Err(error) = self.store.begin() {
+            saves.for_each(|save| self.owe(save));
+            return Err(error);
+        }
+        let done = saves.try_for_each(|save| self.obey(save, now)).and_then(|()| self.store.commit());
+        let Err(error) = done else {
+            self.tell();
+            return Ok(true);
+        };
+        self.failures.say(|unsaid| {
+            tracing::error!(%error, unsaid, "a session can't be saved, which is tried again and again");
+        });
+        self.fail(error, saves, now);
+        Ok(false)
+    }
+
+    /// Keeps a save for later, unless its attachment is over.
+    fn owe(&mut self, command: Command) {
+        if let Command::Save(Save { session, ticket, .. }) | Command::Detach(Save { session, ticket, .. }) =
+            &command
+            && let ticket = *ticket
+            && self.held.current(session, ticket).is_some()
+        {
+            self.owed.insert(ticket, command);
+        }
+    }
+
+    /// What an attachment saves that has something owed already would fail again, and all others with
+    /// it: that is owed from now on.
+    fn obey_unless_owed(&mut self, command: Command, now: Now) -> Result<(), StoreError> {
+        match &command {
+            Command::Save(Save { ticket, .. }) | Command::Detach(Save { ticket, .. })
+                if self.owed.contains_key(ticket) =>
+            {
+                self.owe(command);
+                Ok(())
+            }
+            _ => self.obey(command, now),
+        }
     }
 
     fn obey(&mut self, command: Command, now: Now) -> Result<(), StoreError> {
@@ -532,31 +634,25 @@ impl Keeper {
 
     /// Undoes what a round has done, and leaves what it has not come to.
     fn fail(&mut self, error: StoreError, rest: impl Iterator<Item = Command>, now: Now) {
-        self.failures
-            .say(|unsaid| tracing::error!(%error, unsaid, "sessions are neither kept nor found for now"));
         let error = Arc::new(error);
         self.store.rollback();
-        self.held.rollback();
-        self.next_chores = now.instant + RETRY_EVERY;
+        for (claim, session, ticket) in self.held.rollback() {
+            self.waiting.wait_again(claim, session, ticket);
+        }
+        self.next_try = now.instant + RETRY_EVERY;
         let Round { effects, saves, admitted, .. } = std::mem::take(&mut self.round);
         for address in admitted {
             self.newcomers.take_back(address);
         }
         for command in saves.into_iter().chain(rest) {
             match command {
-                Command::Save(Save { ref session, ticket, .. })
-                | Command::Detach(Save { ref session, ticket, .. }) => {
-                    if self.held.current(session, ticket).is_some() {
-                        self.owed.insert(ticket, command);
-                    }
-                }
+                Command::Save(_) | Command::Detach(_) => self.owe(command),
                 Command::Alive { session, ticket } => self.alive(&session, ticket),
                 Command::Forget { done, .. } => drop(done.send(Err(error.clone()))),
                 Command::Attach(_) => {}
             }
         }
         // Dropping a claim answers it.
-        while self.waiting.overdue(now.instant).is_some() {}
         self.round.ready.clear();
         for effect in effects {
             match effect {

@@ -50,6 +50,13 @@ impl Waiting {
         if waiter.silent.is_empty() { self.waiters.remove(&claim) } else { None }
     }
 
+    /// The session is attached after all. A claim that was given back meanwhile waits for nothing.
+    pub(super) fn wait_again(&mut self, claim: ClaimId, session: SessionId, ticket: Ticket) {
+        if let Some(waiter) = self.waiters.get_mut(&claim) {
+            waiter.silent.push((session, ticket));
+        }
+    }
+
     /// A claim that has waited long enough.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<Waiter> {
         while self.deadlines.front().is_some_and(|(deadline, _)| *deadline <= now) {

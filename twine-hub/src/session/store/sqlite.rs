@@ -44,8 +44,10 @@ const COLUMNS: &str = "id, cookie, origin, subject, scope, instance, detached";
 
 pub(super) struct SqliteStore {
     connection: Connection,
-    /// How many there are, the open transaction included; counting them takes a look at each.
+    /// How many there are, the open transaction included, and how many there were before it: counting
+    /// them takes a look at each.
     len: usize,
+    len_before: usize,
     unreadable: Seldom,
 }
 
@@ -57,7 +59,7 @@ impl SqliteStore {
         drop(private(&path)?);
         let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         prepare(&connection, &path).map_err(|error| damaged(error, &path))?;
-        let mut store = Self { connection, len: 0, unreadable: Seldom::default() };
+        let mut store = Self { connection, len: 0, len_before: 0, unreadable: Seldom::default() };
         store.detach_all(time).map_err(|error| damaged(error, &path))?;
         Ok(store)
     }
@@ -74,14 +76,11 @@ impl SqliteStore {
             "UPDATE sessions SET detached = ?1 WHERE detached IS NULL",
             [time],
         )?;
-        self.count()
-    }
-
-    fn count(&mut self) -> Result<(), StoreError> {
         self.len = self
             .connection
             .query_row("SELECT count(*) FROM sessions", [], |row| row.get(0))
             .map_err(StoreError::database("counting sessions"))?;
+        self.len_before = self.len;
         Ok(())
     }
 
@@ -90,8 +89,14 @@ impl SqliteStore {
         self.unreadable.say(|unsaid| {
             tracing::warn!(%error, unsaid, "a stored session can't be read, and is removed");
         });
-        self.len -= self.execute("removing a session", "DELETE FROM sessions WHERE seq = ?1", [seq])?;
+        let removed = self.execute("removing a session", "DELETE FROM sessions WHERE seq = ?1", [seq])?;
+        self.removed(removed);
         Ok(())
+    }
+
+    fn removed(&mut self, n: usize) {
+        // There are more than were counted where somebody else has written into the file.
+        self.len = self.len.saturating_sub(n);
     }
 
     fn execute(
@@ -150,13 +155,16 @@ impl Store for SqliteStore {
         if !self.connection.is_autocommit() {
             self.rollback();
         }
-        self.execute("beginning a transaction", "BEGIN IMMEDIATE", []).map(drop)
+        self.execute("beginning a transaction", "BEGIN IMMEDIATE", [])?;
+        self.len_before = self.len;
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
         let committed = self.execute("committing sessions", "COMMIT", []);
-        if committed.is_err() {
-            self.rollback();
+        match committed {
+            Ok(_) => self.len_before = self.len,
+            Err(_) => self.rollback(),
         }
         committed.map(drop)
     }
@@ -165,7 +173,9 @@ impl Store for SqliteStore {
         // SQLite may have rolled back by itself already (a full disk, for one).
         let is_over = self.connection.is_autocommit();
         let rolled_back = if is_over { Ok(0) } else { self.execute("rolling back", "ROLLBACK", []) };
-        if let Err(error) = rolled_back.and_then(|_| self.count()) {
+        // Where it is still open, nothing is done in it but this again.
+        self.len = self.len_before;
+        if let Err(error) = rolled_back {
             tracing::error!(%error, "a failed transaction of sessions could not be rolled back");
         }
     }
@@ -240,13 +250,14 @@ impl Store for SqliteStore {
         let sql = format!("DELETE FROM sessions WHERE id = ?1 RETURNING {COLUMNS}");
         // One that can't be read is gone just as well.
         let taken = self.query("removing a session", &sql, [id.as_str()], |row| Ok(session(row).ok()))?;
-        self.len -= taken.len();
+        self.removed(taken.len());
         Ok(taken.into_iter().next().flatten())
     }
 
     fn remove(&mut self, id: &SessionId) -> Result<(), StoreError> {
-        self.len -=
-            self.execute("removing a session", "DELETE FROM sessions WHERE id = ?1", [id.as_str()])?;
+        let sql = "DELETE FROM sessions WHERE id = ?1";
+        let removed = self.execute("removing a session", sql, [id.as_str()])?;
+        self.removed(removed);
         Ok(())
     }
 
@@ -257,7 +268,7 @@ impl Store for SqliteStore {
                (SELECT seq FROM sessions WHERE detached IS NOT NULL ORDER BY detached LIMIT 1)",
             [],
         )?;
-        self.len -= removed;
+        self.removed(removed);
         Ok(removed > 0)
     }
 
@@ -268,7 +279,7 @@ impl Store for SqliteStore {
                (SELECT seq FROM sessions WHERE detached < ?1 ORDER BY detached LIMIT ?2)",
             params![cut, i64::try_from(limit).unwrap_or(i64::MAX)],
         )?;
-        self.len -= removed;
+        self.removed(removed);
         Ok(removed)
     }
 }
@@ -305,4 +316,44 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Cursors> {
     let rooms = serde_json::from_slice(row.get_ref(1)?.as_bytes()?);
     let rooms: Vec<(RoomName, Epoch, Offset)> = rooms.map_err(|error| unreadable(1, error))?;
     Ok(rooms.into_iter().map(|(room, epoch, offset)| (room, Position { epoch, offset })).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_rolled_back_is_not_counted_even_where_nothing_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(folder.path(), 0).unwrap();
+        let session = |name: &str| Session {
+            id: SessionId::new(name).unwrap(),
+            cookie: CookieHash::of(uuid::Uuid::nil()),
+            origin: "".into(),
+            subject: None,
+            scope: "/".into(),
+            instance: None,
+            detached: Some(1),
+        };
+        store.begin().unwrap();
+        store.insert(&session("kept"), &Cursors::new()).unwrap();
+        store.commit().unwrap();
+        store.begin().unwrap();
+        store.insert(&session("undone"), &Cursors::new()).unwrap();
+        store.remove(&session("kept").id).unwrap();
+        store.insert(&session("undone_too"), &Cursors::new()).unwrap();
+        assert_eq!(store.len(), 2);
+        // SQLite itself has ended the transaction, as it does where the disk is full.
+        store.connection.execute_batch("ROLLBACK; ALTER TABLE sessions RENAME TO away").unwrap();
+        store.rollback();
+        store.connection.execute_batch("ALTER TABLE away RENAME TO sessions").unwrap();
+        assert_eq!(store.len(), 1);
+        store.begin().unwrap();
+        assert_eq!(store.expire(9, 9).unwrap(), 1);
+        store.commit().unwrap();
+        assert_eq!(store.len(), 0);
+        store.begin().unwrap();
+        store.rollback();
+        assert_eq!(store.len(), 0);
+    }
 }
