@@ -30,7 +30,7 @@ pub(super) struct Session {
     ticket: Ticket,
     /// The rooms it holds, oldest first, with what was acknowledged.
     rooms: Cursors,
-    /// Where rooms start that it does not hold.
+    /// Where rooms start that it does not hold and has not held. They go as they are used.
     inherited: Cursors,
     /// Whether it was asked for a sign of life.
     is_probed: bool,
@@ -52,6 +52,7 @@ impl Session {
     fn hold(&mut self, room: RoomName, cursor: Position, max: usize) {
         self.rooms.retain(|(name, _)| *name != room);
         self.inherited.retain(|(name, _)| *name != room);
+        self.inherited.shrink_to_fit();
         self.rooms.push((room, cursor));
         self.rooms.drain(..self.rooms.len().saturating_sub(max));
     }

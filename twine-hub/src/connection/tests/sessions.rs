@@ -23,7 +23,7 @@ impl Bench {
     fn with_sessions(self, sessions: Sessions) -> Self {
         let Self { rooms, options, telemetry, .. } = &self;
         let connections = Connections::start(rooms, &sessions, None, options, telemetry).unwrap();
-        Self { connections, sessions, ..self }
+        Self { sessions, connections, ..self }
     }
 
     /// A connection with a cookie that has said `connect` with these fields.

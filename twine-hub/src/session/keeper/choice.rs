@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use twine_protocol::{RoomName, SessionId};
+use twine_protocol::{InstanceId, RoomName, SessionId};
 
-use super::Patience;
+use super::claims::Patience;
 use crate::session::store::Session;
 use crate::session::{Claim, Cursors, How, Identity};
 
@@ -38,8 +38,13 @@ pub(super) enum Choice<'a> {
 }
 
 /// Chooses among the sessions of the claim's cookie. One of them is attached if it has no time of
-/// detaching.
-pub(super) fn choose<'a>(claim: &Claim, known: &'a Known, patience: Patience) -> Choice<'a> {
+/// detaching; `holder_prev` is whom the one that has the named session came after.
+pub(super) fn choose<'a>(
+    claim: &Claim,
+    known: &'a Known,
+    holder_prev: Option<&InstanceId>,
+    patience: Patience,
+) -> Choice<'a> {
     // Whoever names a session of somebody else is answered as if there were none.
     let is_own = |session: &&Session| is_of(session, &claim.identity);
     let mut own = known.all().filter(is_own);
@@ -47,7 +52,7 @@ pub(super) fn choose<'a>(claim: &Claim, known: &'a Known, patience: Patience) ->
     if let Some(named) = &claim.session {
         return match own.find(|session| session.id == *named) {
             None => Choice::New,
-            Some(session) if session.detached.is_some() || is_same_page(session, claim) => {
+            Some(session) if session.detached.is_some() || is_same_page(session, holder_prev, claim) => {
                 Choice::Take(session, How::Resumed)
             }
             Some(session) => Choice::Copy(session),
@@ -92,10 +97,14 @@ fn is_of_same_user(session: &Session, identity: &Identity) -> bool {
         && session.subject == identity.subject
 }
 
-/// Whether the page that holds a session is the one that claims it.
-fn is_same_page(session: &Session, claim: &Claim) -> bool {
-    let holder = session.instance.as_ref();
-    holder.is_some() && (holder == claim.instance.as_ref() || holder == claim.prev.as_ref())
+/// Whether the page that holds a session is the one that claims it, or was reloaded since. One that is
+/// gone before it was answered has left no word of itself: the next one comes after the same as it did.
+///
+/// Two pages come after the same one also where a tab is duplicated in that very moment. Then each takes
+/// over from the other once at most, for an answered client says no `prev` any more.
+fn is_same_page(session: &Session, holder_prev: Option<&InstanceId>, claim: &Claim) -> bool {
+    let (holder, instance, prev) = (session.instance.as_ref(), claim.instance.as_ref(), claim.prev.as_ref());
+    holder.is_some() && (holder == instance || holder == prev) || prev.is_some() && prev == holder_prev
 }
 
 /// The detached sessions of a user other than `session`, those detached last first: what they know of

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use twine_protocol::SessionId;
+use twine_protocol::{InstanceId, SessionId};
 
 use super::waiting::ClaimId;
 use crate::connection::Key;
@@ -17,6 +17,8 @@ pub(super) struct Attachment {
     pub(super) ticket: Ticket,
     pub(super) holder: Arc<dyn Holder>,
     pub(super) key: Key,
+    /// The client object that it said it came after.
+    pub(super) prev: Option<InstanceId>,
     /// Claims that wait to hear whether the connection is alive.
     pub(super) asked_by: Vec<ClaimId>,
     /// The session itself, as long as it has no room and so is not in the store.
@@ -53,6 +55,11 @@ impl Held {
     /// The attachment with this ticket, if it is still in force.
     pub(super) fn current(&mut self, id: &SessionId, ticket: Ticket) -> Option<&mut Attachment> {
         self.attachments.get_mut(id).filter(|attachment| attachment.ticket == ticket)
+    }
+
+    /// Whom the connection that holds a session said it came after.
+    pub(super) fn prev(&self, id: &SessionId) -> Option<&InstanceId> {
+        self.attachments.get(id)?.prev.as_ref()
     }
 
     pub(super) fn is_fresh(&self, id: &SessionId) -> bool {

@@ -22,6 +22,7 @@
 //! soon as one of it can't be, each by itself: a row that fails for ever costs nobody else anything.
 
 mod choice;
+mod claims;
 #[cfg(test)]
 mod desk;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod held;
 #[cfg(test)]
 mod model;
 mod newcomers;
+mod saves;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -42,12 +44,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use twine_protocol::SessionId;
 
-use self::choice::{Choice, Inheritance, Known};
+use self::claims::Patience;
 use self::held::{Attachment, Fresh, Held};
 use self::newcomers::Newcomers;
-use self::waiting::{ClaimId, Waiter, Waiting};
-use super::store::{Session, Store};
-use super::{Attached, Claim, CookieHash, Cursors, Done, Holder, How, Identity, Lost, Options, Save, Ticket};
+use self::waiting::{ClaimId, Waiting};
+use super::store::Store;
+use super::{Attached, Claim, CookieHash, Done, Holder, Lost, Options, Save, Ticket};
 use crate::clock;
 use crate::connection::Key;
 use crate::seldom::Seldom;
@@ -59,9 +61,6 @@ const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 const EXPIRE_BATCH: usize = 500;
 /// How often a store that failed is tried, where nobody asks for anything.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// How many of what is owed are found bad, until the others have to wait for the next round: where the
-/// store fails at all of them, nobody should wait for that.
-const MAX_BAD: usize = 4;
 
 /// What the keeper is asked.
 pub(super) enum Command {
@@ -139,15 +138,6 @@ enum Effect {
     Forgotten { done: Forgotten },
 }
 
-/// The session that a claim gets.
-struct Grant {
-    session: SessionId,
-    fresh: Option<Box<Fresh>>,
-    how: How,
-    rooms: Cursors,
-    inherited: Cursors,
-}
-
 /// A bound that costs sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bound {
@@ -164,13 +154,6 @@ impl Bound {
             Self::Address => "address",
         }
     }
-}
-
-/// Whether a claim may wait for others to give a sign of life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Patience {
-    Waits,
-    HasWaited,
 }
 
 impl Keeper {
@@ -203,7 +186,7 @@ impl Keeper {
         let mut commands = commands.fuse();
         let done = self.repay(now).and_then(|()| {
             self.store.begin()?;
-            while let Some(command) = commands.next() {
+            for command in commands.by_ref() {
                 self.obey_unless_owed(command, now)?;
             }
             self.chores(now)?;
@@ -232,77 +215,6 @@ impl Keeper {
         if !self.owed.is_empty() {
             let n = self.owed.len();
             tracing::error!(n, "sessions could not be saved: their browsers go on from an earlier place");
-        }
-    }
-
-    /// Saves what is owed, before anything else is done: whoever claims a session must find it.
-    ///
-    /// # Errors
-    /// Where no transaction can be had at all: then there is no use in trying anything else.
-    fn repay(&mut self, now: Now) -> Result<(), StoreError> {
-        let all = std::mem::take(&mut self.owed);
-        if all.is_empty() || self.transact(all.into_values(), now)? {
-            return Ok(());
-        }
-        let mut turns: Vec<Ticket> = self.owed.keys().copied().collect();
-        let first = turns.partition_point(|ticket| *ticket <= self.last_tried);
-        turns.rotate_left(first);
-        let mut n_bad = 0;
-        for ticket in turns {
-            let Some(command) = self.owed.remove(&ticket) else { continue };
-            self.last_tried = ticket;
-            n_bad += usize::from(!self.transact(std::iter::once(command), now)?);
-            if n_bad == MAX_BAD {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Saves these in a transaction of their own, or owes them still. Says whether that went well.
-    ///
-    /// # Errors
-    /// Where no transaction can be had.
-    fn transact(&mut self, saves: impl Iterator<Item = Command>, now: Now) -> Result<bool, StoreError> {
-        let mut saves = saves.fuse();
-        if let Err(error) = self.store.begin() {
-            saves.for_each(|save| self.owe(save));
-            return Err(error);
-        }
-        let done = saves.try_for_each(|save| self.obey(save, now)).and_then(|()| self.store.commit());
-        let Err(error) = done else {
-            self.tell();
-            return Ok(true);
-        };
-        self.failures.say(|unsaid| {
-            tracing::error!(%error, unsaid, "a session can't be saved, which is tried again and again");
-        });
-        self.fail(error, saves, now);
-        Ok(false)
-    }
-
-    /// Keeps a save for later, unless its attachment is over.
-    fn owe(&mut self, command: Command) {
-        if let Command::Save(Save { session, ticket, .. }) | Command::Detach(Save { session, ticket, .. }) =
-            &command
-            && let ticket = *ticket
-            && self.held.current(session, ticket).is_some()
-        {
-            self.owed.insert(ticket, command);
-        }
-    }
-
-    /// What an attachment saves that has something owed already would fail again, and all others with
-    /// it: that is owed from now on.
-    fn obey_unless_owed(&mut self, command: Command, now: Now) -> Result<(), StoreError> {
-        match &command {
-            Command::Save(Save { ticket, .. }) | Command::Detach(Save { ticket, .. })
-                if self.owed.contains_key(ticket) =>
-            {
-                self.owe(command);
-                Ok(())
-            }
-            _ => self.obey(command, now),
         }
     }
 
@@ -352,154 +264,15 @@ impl Keeper {
         now.time.saturating_sub(u64::try_from(self.options.lifetime.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Answers a claim, or has it wait for what connections of the same visitor say.
-    fn attach(&mut self, request: Request, patience: Patience, now: Now) -> Result<(), StoreError> {
-        let claim = &request.claim;
-        let (cookie, cut) = (claim.identity.visitor.cookie, self.cut(now));
-        let mut known = self.known(cookie)?;
-        known.stored.retain(|session| session.detached.is_none_or(|time| time >= cut));
-        match choice::choose(claim, &known, patience) {
-            Choice::Take(session, how) => {
-                let Some(rooms) = self.rooms(&session.id)? else {
-                    return self.attach(request, patience, now);
-                };
-                let inherited = self.inherited(&claim.identity, &session.id, &rooms, &known)?;
-                let mut fresh = self.release(&session.id, Some(Lost::TakenOver));
-                match &mut fresh {
-                    Some(fresh) => fresh.session.instance.clone_from(&claim.instance),
-                    None => self.store.attach(&session.id, claim.instance.as_ref())?,
-                }
-                let session = session.id.clone();
-                self.hold(request, Grant { session, fresh, how, rooms, inherited });
-            }
-            Choice::Copy(session) => match self.rooms(&session.id)? {
-                Some(rooms) => self.begin(request, How::Copied, rooms, &known)?,
-                None => return self.attach(request, patience, now),
-            },
-            Choice::Probe(live) => {
-                let live = live.into_iter().map(|session| session.id.clone()).collect();
-                self.probe(request, live, now);
-            }
-            Choice::New => self.begin(request, How::New, Cursors::new(), &known)?,
-        }
-        Ok(())
-    }
-
-    /// The rooms of a session; `None` where it is gone, for they could not be read.
-    fn rooms(&mut self, id: &SessionId) -> Result<Option<Cursors>, StoreError> {
-        if self.held.is_fresh(id) {
-            return Ok(Some(Cursors::new()));
-        }
-        let rooms = self.store.rooms(id)?;
-        if rooms.is_none() {
-            self.release(id, Some(Lost::Forgotten));
-        }
-        Ok(rooms)
-    }
-
-    /// Where rooms start that are not among the session's own. Whoever has many sessions must not have
-    /// them all read for each claim: those detached last are, until as many rooms were read as one
-    /// session may have.
-    fn inherited(
-        &mut self,
-        identity: &Identity,
-        session: &SessionId,
-        own: &Cursors,
-        known: &Known,
-    ) -> Result<Cursors, StoreError> {
-        let mut inheritance = Inheritance::new(own);
-        let mut n_read = 0;
-        for other in choice::bequeathing(identity, session, &known.stored) {
-            if n_read >= self.options.max_rooms {
-                break;
-            }
-            let rooms = self.store.rooms(&other.id)?.unwrap_or_default();
-            n_read += rooms.len();
-            inheritance.add(rooms);
-        }
-        Ok(inheritance.into_cursors(self.options.max_rooms))
-    }
-
-    /// Answers the claims for which there is nothing more to wait for.
-    fn attach_ready(&mut self, now: Now) -> Result<(), StoreError> {
-        while let Some(request) = self.round.ready.pop_front() {
-            self.attach(request, Patience::HasWaited, now)?;
-        }
-        Ok(())
-    }
-
-    fn known(&mut self, cookie: CookieHash) -> Result<Known, StoreError> {
-        let stored = self.store.of_cookie(cookie)?;
-        Ok(Known { stored, fresh: self.held.fresh_of(cookie).cloned().collect() })
-    }
-
-    /// Gives a claim a session of its own, with these rooms to begin with.
-    fn begin(&mut self, request: Request, how: How, rooms: Cursors, known: &Known) -> Result<(), StoreError> {
-        let id = match mint() {
-            Ok(id) => id,
-            Err(error) => {
-                self.failures.say(|unsaid| tracing::error!(%error, unsaid, "no random bytes for a session"));
-                return Ok(());
-            }
-        };
-        let Claim { identity: Identity { visitor, subject, scope }, instance, .. } = request.claim.clone();
-        let fresh: Vec<_> = self.held.fresh_of(visitor.cookie).map(|fresh| fresh.id.clone()).collect();
-        if let Some(oldest) = fresh.first().filter(|_| fresh.len() >= self.options.max_per_cookie) {
-            self.release(oldest, Some(Lost::Forgotten));
-            self.round.dropped.push(Bound::Cookie);
-        }
-        let session = Session {
-            id: id.clone(),
-            cookie: visitor.cookie,
-            origin: visitor.origin,
-            subject,
-            scope,
-            instance,
-            detached: None,
-        };
-        let inherited = self.inherited(&request.claim.identity, &id, &rooms, known)?;
-        let fresh = Fresh { session, newcomer: Some(visitor.address) };
-        let fresh = Some(Box::new(fresh));
-        self.hold(request, Grant { session: id, fresh, how, rooms, inherited });
-        Ok(())
-    }
-
-    /// Attaches a session to the connection that claimed one.
-    fn hold(&mut self, request: Request, grant: Grant) {
-        let Request { holder, key, done, .. } = request;
-        let Grant { session, fresh, how, rooms, inherited } = grant;
-        self.last_ticket += 1;
-        let ticket = Ticket(self.last_ticket);
-        self.held.insert(session.clone(), Attachment { ticket, holder, key, asked_by: Vec::new(), fresh });
-        let attached = Attached { session, ticket, how, rooms, inherited };
-        self.round.effects.push(Effect::Answer { done, attached });
-    }
-
     /// Ends an attachment, and tells the connection where it does not know. Gives back what is not in
     /// the store.
     fn release(&mut self, id: &SessionId, lost: Option<Lost>) -> Option<Box<Fresh>> {
-        let Attachment { ticket, holder, key, asked_by, fresh } = self.held.remove(id)?;
+        let Attachment { ticket, holder, key, asked_by, fresh, .. } = self.held.remove(id)?;
         self.heard(id, asked_by);
         if let Some(why) = lost {
             self.round.effects.push(Effect::Lose { holder, key, ticket, why });
         }
         fresh
-    }
-
-    /// Asks the connections of these sessions for a sign of life.
-    fn probe(&mut self, request: Request, live: Vec<SessionId>, now: Now) {
-        let claim = self.waiting.next_id();
-        let mut silent = Vec::with_capacity(live.len());
-        for id in live {
-            if let Some(attachment) = self.held.get_mut(&id) {
-                attachment.asked_by.push(claim);
-                let Attachment { ticket, key, .. } = *attachment;
-                let holder = attachment.holder.clone();
-                self.round.effects.push(Effect::Probe { holder, key, ticket });
-                silent.push((id, ticket));
-            }
-        }
-        self.waiting.push(Waiter { request, silent }, now.instant);
     }
 
     fn alive(&mut self, session: &SessionId, ticket: Ticket) {
@@ -513,88 +286,6 @@ impl Keeper {
     fn heard(&mut self, session: &SessionId, claims: Vec<ClaimId>) {
         let done = claims.into_iter().filter_map(|claim| self.waiting.heard(claim, session));
         self.round.ready.extend(done.map(|waiter| waiter.request));
-    }
-
-    fn save(&mut self, save: &Save, now: Now) -> Result<(), StoreError> {
-        let Save { session: id, ticket, rooms } = save;
-        let Some(attachment) = self.held.current(id, *ticket) else { return Ok(()) };
-        match attachment.fresh.clone() {
-            Some(_) if rooms.is_empty() => Ok(()),
-            Some(fresh) => {
-                // One that is refused stays fresh: it is tried again whenever its connection has
-                // something to save, and at its end.
-                if self.store_new(&fresh.session, rooms, fresh.newcomer, now)?.is_ok() {
-                    self.held.set_stored(id);
-                }
-                Ok(())
-            }
-            None if rooms.is_empty() => {
-                match self.store.take(id)? {
-                    Some(session) => {
-                        self.held.set_fresh(id, Box::new(Fresh { session, newcomer: None }));
-                    }
-                    // It could not be read.
-                    None => drop(self.release(id, Some(Lost::Forgotten))),
-                }
-                Ok(())
-            }
-            None => self.store.save(id, rooms),
-        }
-    }
-
-    fn detach(&mut self, save: &Save, now: Now) -> Result<(), StoreError> {
-        let Save { session: id, ticket, rooms } = save;
-        if self.held.current(id, *ticket).is_none() {
-            return Ok(());
-        }
-        let fresh = self.release(id, None);
-        match fresh {
-            Some(_) if rooms.is_empty() => Ok(()),
-            Some(fresh) => {
-                let session = Session { detached: Some(now.time), ..fresh.session };
-                let stored = self.store_new(&session, rooms, fresh.newcomer, now)?;
-                self.round.dropped.extend(stored.err());
-                Ok(())
-            }
-            None if rooms.is_empty() => self.store.remove(id),
-            None => {
-                self.store.save(id, rooms)?;
-                self.store.detach(id, now.time)
-            }
-        }
-    }
-
-    /// Puts a session into the store where the bounds allow it, and others out for that.
-    fn store_new(
-        &mut self,
-        session: &Session,
-        rooms: &Cursors,
-        newcomer: Option<IpAddr>,
-        now: Now,
-    ) -> Result<Result<(), Bound>, StoreError> {
-        if let Some(address) = newcomer {
-            if !self.newcomers.admit(address, now.instant) {
-                return Ok(Err(Bound::Address));
-            }
-            self.round.admitted.push(address);
-        }
-        let mut others = self.store.of_cookie(session.cookie)?;
-        // Those detached longest first, then the oldest of those attached.
-        others.sort_by_key(|other| (other.detached.is_none(), other.detached));
-        let surplus = (others.len() + 1).saturating_sub(self.options.max_per_cookie);
-        for other in others.into_iter().take(surplus) {
-            self.release(&other.id, Some(Lost::Forgotten));
-            self.store.remove(&other.id)?;
-            self.round.dropped.push(Bound::Cookie);
-        }
-        if self.store.len() >= self.options.max_sessions {
-            if !self.store.remove_longest_detached()? {
-                return Ok(Err(Bound::Hub));
-            }
-            self.round.dropped.push(Bound::Hub);
-        }
-        self.store.insert(session, rooms)?;
-        Ok(Ok(()))
     }
 
     fn forget(&mut self, cookie: CookieHash, done: Forgotten) -> Result<(), StoreError> {
@@ -662,13 +353,4 @@ impl Keeper {
             }
         }
     }
-}
-
-/// A session's id: 128 random bits.
-fn mint() -> std::io::Result<SessionId> {
-    let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes)?;
-    // 32 hexadecimal digits: always an id.
-    #[allow(clippy::expect_used)]
-    Ok(SessionId::new(&format!("{:032x}", u128::from_ne_bytes(bytes))).expect("short and plain"))
 }

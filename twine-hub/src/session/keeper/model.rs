@@ -97,10 +97,20 @@ struct Expected {
     user: usize,
     scope: usize,
     instance: Option<InstanceId>,
+    /// Whom its connection came after.
+    prev: Option<InstanceId>,
     rooms: Cursors,
     detached: Option<u64>,
     /// Whether it has been older than it may get, at some time: then it may be gone.
     is_old: bool,
+}
+
+impl Expected {
+    /// Whether the page that claims it is the one that has it, reloaded or not.
+    fn is_of_page(&self, claim: &Claim) -> bool {
+        let is = |held: &Option<InstanceId>, said: &Option<InstanceId>| held.is_some() && held == said;
+        is(&self.instance, &claim.instance) || is(&self.instance, &claim.prev) || is(&self.prev, &claim.prev)
+    }
 }
 
 /// A connection that holds a session.
@@ -133,6 +143,8 @@ struct World {
     opening: HashMap<usize, Opening>,
     /// Who has logged out, and whether that went well.
     forgetting: Option<(usize, Forgotten)>,
+    /// The session that a connection was just told it has lost to another.
+    taken: Option<SessionId>,
     n_opened: usize,
     last_offset: u64,
     /// Whether no bound is ever reached, so that nothing may be missing.
@@ -174,6 +186,7 @@ impl World {
             holding: Vec::new(),
             opening: HashMap::new(),
             forgetting: None,
+            taken: None,
             n_opened: 0,
             last_offset: 0,
             is_wide,
@@ -287,8 +300,15 @@ impl World {
 
     /// The session, which may have gone to a bound.
     fn expect(&mut self, id: &SessionId) -> &mut Expected {
-        let gone =
-            Expected { user: 0, scope: 0, instance: None, rooms: vec![], detached: None, is_old: true };
+        let gone = Expected {
+            user: 0,
+            scope: 0,
+            instance: None,
+            prev: None,
+            rooms: vec![],
+            detached: None,
+            is_old: true,
+        };
         assert!(!self.is_wide || self.sessions.contains_key(id));
         self.sessions.entry(id.clone()).or_insert(gone)
     }
@@ -338,6 +358,7 @@ impl World {
         {
             self.sessions.retain(|_, session| session.user & 1 != n);
         }
+        self.taken = None;
         loop {
             let told = self.desk.told();
             if told.is_empty() {
@@ -378,7 +399,11 @@ impl World {
         let session = self.holding.remove(n).attached.session;
         match why {
             Lost::Forgotten => drop(self.sessions.remove(&session)),
-            Lost::TakenOver => self.expect(&session).detached = Some(self.desk.now.time),
+            Lost::TakenOver => {
+                let now = self.desk.now.time;
+                self.taken = Some(session.clone());
+                self.expect(&session).detached = Some(now);
+            }
         }
     }
 
@@ -430,6 +455,8 @@ impl World {
                 assert_eq!(attached.rooms, known.rooms, "what was saved last, no more and no less");
                 let is_named = claim.session.as_ref() == Some(&attached.session);
                 assert_eq!(is_named, attached.how == How::Resumed);
+                let is_taken = self.taken.take().as_ref() == Some(&attached.session);
+                assert!(!is_named || !is_taken || known.is_of_page(&claim), "taken from another page");
             }
             How::Copied => {
                 assert!(known.is_none());
@@ -437,6 +464,7 @@ impl World {
                 assert!(named.is_some() || !self.is_wide, "a copy of nothing");
                 if let Some(named) = named {
                     assert!(named.detached.is_none());
+                    assert!(!named.is_of_page(&claim), "the page that has it gets a copy");
                     assert_eq!(attached.rooms, named.rooms);
                 }
             }
@@ -463,6 +491,7 @@ impl World {
             user,
             scope,
             instance: claim.instance,
+            prev: claim.prev,
             // A copy has no rooms of its own yet.
             rooms: if attached.how == How::Copied { vec![] } else { attached.rooms.clone() },
             detached: None,
@@ -504,7 +533,7 @@ fn pick(holding: &mut [Holding], n: usize) -> Option<&mut Holding> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
     #[test]
     fn sessions_are_kept_apart_and_none_is_lost(ops in ops()) {

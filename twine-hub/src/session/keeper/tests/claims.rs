@@ -38,6 +38,36 @@ fn a_page_takes_over_its_own_connection() {
 }
 
 #[test]
+fn a_page_that_was_gone_before_its_answer_is_no_stranger_to_the_next_one() {
+    on_each(|desk| {
+        let chat = rooms(&[("chat", 7)]);
+        let after = |prev: &str| InstanceId::new(prev).ok();
+        let first = desk.stored(claim(1, "a"), chat.clone());
+        // Reloaded, and again before an answer; what a page leaves is its own name once it has one.
+        let unanswered = desk.attach(Claim { prev: after("a"), ..claim(1, "b") }.naming(&first));
+        let third = desk.attach(Claim { prev: after("a"), ..claim(1, "c") }.naming(&first));
+        assert_is(&third, How::Resumed, &first.session, &chat);
+        let lost = [&first, &unanswered].map(|lost| Told::Lost(lost.ticket, Lost::TakenOver));
+        assert_eq!(desk.told(), lost);
+        // A duplicate has no `prev`, and others have another one.
+        for prev in [None, after("z")] {
+            let copy = desk.attach(Claim { prev, ..claim(1, "copy") }.naming(&first));
+            assert_eq!((copy.how, copy.rooms), (How::Copied, chat.clone()));
+        }
+        // Nor does it serve those of another cookie.
+        let stolen = desk.attach(Claim { prev: after("a"), ..claim(2, "thief") }.naming(&first));
+        assert_eq!((stolen.how, stolen.rooms), (How::New, vec![]));
+        assert_eq!(desk.told(), []);
+        // Once answered, a client comes back by its own name; from then on so does its next page.
+        desk.attach(claim(1, "c").naming(&first));
+        let late = desk.attach(Claim { prev: after("a"), ..claim(1, "d") }.naming(&first));
+        assert_eq!(late.how, How::Copied);
+        let next = desk.attach(Claim { prev: after("c"), ..claim(1, "e") }.naming(&first));
+        assert_is(&next, How::Resumed, &first.session, &chat);
+    });
+}
+
+#[test]
 fn a_session_without_rooms_is_taken_over_as_well() {
     on_each(|desk| {
         let first = desk.attach(claim(1, "a"));
