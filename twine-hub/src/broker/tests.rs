@@ -265,6 +265,28 @@ async fn a_store_that_works_again_is_noticed_without_a_publish() {
 }
 
 #[tokio::test]
+async fn publishes_that_wait_together_are_one_commit() {
+    let mut bench = Bench::forever();
+    let go_on = bench.stop();
+    let mut waiting: Vec<_> = (0..100)
+        .map(|n| Box::pin(bench.rooms.publish(vec![message(&format!("r{}", n % 3), "1", None)])))
+        .collect();
+    for publish in &mut waiting {
+        assert!(publish.as_mut().now_or_never().is_none());
+    }
+    drop(go_on);
+    for publish in waiting {
+        publish.await.unwrap();
+    }
+    bench.rooms.close().await;
+    let mut commits = 0;
+    while let Ok(said) = bench.said.try_recv() {
+        commits += usize::from(matches!(said, Said::Committed { .. }));
+    }
+    assert_eq!(commits, 1);
+}
+
+#[tokio::test]
 async fn opening_rooms_does_not_hold_up_a_publish() {
     let mut bench = Bench::forever();
     let go_on = bench.stop();

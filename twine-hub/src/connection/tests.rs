@@ -7,6 +7,7 @@ mod ends;
 mod frames;
 mod model;
 mod recovery;
+mod saving;
 mod sessions;
 mod slow;
 mod storm;
