@@ -228,7 +228,7 @@ pub struct Lost {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GapReason {
-    /// Older than the hub keeps messages.
+    /// Not kept any more: older than the hub keeps messages, or damaged in its store.
     Expired,
     /// More than the hub recovers for one client.
     Limit,

@@ -174,6 +174,7 @@ impl Shard {
         if let State::Opening(request) = &subscription.state {
             let code = ErrorCode::Unavailable;
             self.refuse(key, Some(request.id), code, format!("{error}; {}", code.remedy()));
+            self.read_failures.say(|unsaid| tracing::warn!(%error, unsaid, "a subscription was refused"));
         }
         self.leave(&subscription);
     }

@@ -96,16 +96,43 @@ fn backwards(
     limit: Limit,
 ) -> Result<Part, StoreError> {
     let n = u32::try_from(limit.messages).unwrap_or(u32::MAX);
-    let Some(first) = reader.nth_last(room, n, high, limit.bytes)? else {
-        return Ok(Part { messages: Vec::new(), next: None });
-    };
-    let from = page::before(first).max(low.clone());
-    // It is counted already: whole, so that it reaches its end.
-    let whole = Limit { messages: limit.messages, bytes: usize::MAX };
-    let messages = messages(page::walk(log, reader, room, from.clone(), whole)?.items);
-    let earlier = reader.nth_last(room, 1, &from, usize::MAX)?;
-    let next = messages.first().filter(|_| earlier.is_some_and(|earlier| earlier > *low)).map(position);
-    Ok(Part { messages, next })
+    let mut high = high.clone();
+    loop {
+        let Some(first) = reader.nth_last(room, n, &high, limit.bytes)? else {
+            return Ok(Part { messages: Vec::new(), next: None });
+        };
+        let from = page::before(first).max(low.clone());
+        let messages = all_from(log, reader, room, from.clone(), limit.messages)?;
+        let earlier = reader.nth_last(room, 1, &from, usize::MAX)?;
+        let has_more = earlier.is_some_and(|earlier| earlier > *low);
+        if messages.is_empty() && has_more {
+            // All that were counted are damaged.
+            high = from;
+            continue;
+        }
+        let next = messages.first().filter(|_| has_more).map(position);
+        return Ok(Part { messages, next });
+    }
+}
+
+/// What lies between a place and the log's end, which was counted to be no more than so many.
+fn all_from(
+    log: &Log,
+    reader: &mut dyn Reader,
+    room: &RoomName,
+    mut from: Position,
+    n: usize,
+) -> Result<Vec<(Epoch, Record)>, StoreError> {
+    let mut all = Vec::new();
+    loop {
+        let page = page::walk(log, reader, room, from, Limit { messages: n, bytes: usize::MAX })?;
+        from = page.end();
+        all.extend(messages(page.items));
+        if page.complete {
+            return Ok(all);
+        }
+        // A page ends before what is damaged.
+    }
 }
 
 fn messages(items: Vec<Item>) -> Vec<(Epoch, Record)> {

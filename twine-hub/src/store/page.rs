@@ -34,6 +34,17 @@ pub(crate) struct Page {
     pub(crate) complete: bool,
 }
 
+impl Page {
+    /// The cursor that whoever has the page is at.
+    pub(super) fn end(&self) -> Position {
+        match self.items.last() {
+            Some(Item::Message { epoch, record }) => Position { epoch: epoch.clone(), offset: record.offset },
+            Some(Item::Crossing { epoch, .. }) => Position { epoch: epoch.clone(), offset: Offset::ZERO },
+            None => self.start.clone(),
+        }
+    }
+}
+
 /// One step of a cursor.
 #[derive(Debug)]
 pub(crate) enum Item {

@@ -16,6 +16,17 @@ use super::StoreError;
 /// in about a second.
 const MAX_CHECKED: u64 = 512 << 20;
 
+/// Refuses a database that was cut off to nothing. An empty file is what a hub leaves that is killed in
+/// the first moment of its life, but sessions are only kept once the database has its schema. Where it
+/// was moved away on purpose, there is no file.
+pub(super) fn check_emptied(path: &Path, data_dir: &Path) -> Result<(), StoreError> {
+    let len = |path: &Path| path.metadata().ok().map(|file| file.len());
+    if len(path) == Some(0) && len(&data_dir.join("sessions.db")).is_some_and(|len| len > 0) {
+        return Err(StoreError::Corrupt { path: path.to_owned(), source: None });
+    }
+    Ok(())
+}
+
 /// Checks the database at `path` and its log, as far as their files show it.
 ///
 /// An empty database is a new one, but for a log beside it, which is left of another one.
@@ -41,18 +52,19 @@ pub(super) fn check_files(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Refuses a database that ends within a page: SQLite would take zeros for the rest. With a log, the
-/// whole page may still be in there.
+/// whole page may still be in there. And one of another version of the format: SQLite would read it only.
 fn check_length(database: &mut File, len: u64, path: &Path) -> Result<(), StoreError> {
-    let mut start = [0; 18];
+    let mut start = [0; 20];
     let n =
         read(database, &mut start).map_err(|source| StoreError::Folder { path: path.to_owned(), source })?;
-    let [.., high, low] = start;
+    let [.., high, low, to_write, to_read] = start;
     // The number that stands for 65,536 does not fit into its field.
     let page_size = match u16::from_be_bytes([high, low]) {
         1 => 1 << 16,
         size => u64::from(size),
     };
-    if n == 0 || len.checked_rem(page_size) == Some(0) {
+    let is_known = [to_write, to_read].iter().all(|version| (1..=2).contains(version));
+    if n == 0 || len.checked_rem(page_size) == Some(0) && is_known {
         return Ok(());
     }
     Err(StoreError::Corrupt { path: path.to_owned(), source: None })

@@ -41,6 +41,7 @@ fn open_both(data_dir: &Path) -> Result<(SqliteWriter, SqliteReader), StoreError
         .map_err(|source| StoreError::Folder { path: data_dir.to_owned(), source })?;
     let lock = lock(data_dir)?;
     let path = data_dir.join("twine.db");
+    damage::check_emptied(&path, data_dir)?;
     // SQLite would make it readable for all; what it puts beside the file later has the file's mode.
     drop(private(&path)?);
     damage::check_files(&path)?;
@@ -120,11 +121,14 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Store
 
 /// What SQLite says of a file that is none of its own, told as what to do about it.
 pub(crate) fn damaged(error: StoreError, path: &Path) -> StoreError {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
+    let is_damage = |source: &rusqlite::Error| match source.sqlite_error_code() {
+        // Statements that are right make a "logic error" only over a header or a schema that is not.
+        None => matches!(source, rusqlite::Error::SqlInputError { .. }),
+        Some(code) => matches!(code, DatabaseCorrupt | NotADatabase | Unknown),
+    };
     match error {
-        StoreError::Database { source, .. }
-            if matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)) =>
-        {
+        StoreError::Database { source, .. } if is_damage(&source) => {
             StoreError::Corrupt { path: path.to_owned(), source: Some(source) }
         }
         other => other,

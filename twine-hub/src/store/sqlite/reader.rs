@@ -1,19 +1,44 @@
 //! The reading side, on a thread and a connection of its own: reads never wait for the writer.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde_json::value::RawValue;
 use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 
 use super::{epoch_name, offset, unreadable};
+use crate::seldom::Seldom;
 use crate::store::{Reader, Record, Segment, StoreError};
 
 pub(super) struct SqliteReader {
     connection: Connection,
+    damage: Seldom,
 }
 
 impl SqliteReader {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection }
+        Self { connection, damage: Seldom::default() }
+    }
+
+    /// What a row holds; `None` where no hub wrote it so. Damage within a row is not found at a start,
+    /// and must cost no more than its message: whoever reads on finds that one missing, and tells it.
+    fn intact<T>(&self, room: &RoomName, read: rusqlite::Result<T>) -> Result<Option<T>, StoreError> {
+        use rusqlite::Error::{
+            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+        };
+        match read {
+            Ok(held) => Ok(Some(held)),
+            Err(
+                error @ (FromSqlConversionFailure(..)
+                | IntegralValueOutOfRange(..)
+                | InvalidColumnType(..)
+                | Utf8Error(..)),
+            ) => {
+                self.damage.say(|unsaid| {
+                    tracing::error!(%room, %error, unsaid, "the database is damaged: a message can't be read");
+                });
+                Ok(None)
+            }
+            Err(error) => Err(StoreError::database("reading messages")(error)),
+        }
     }
 }
 
@@ -60,17 +85,18 @@ impl Reader for SqliteReader {
                 "SELECT offset, time, id, sender, data FROM messages
                  WHERE room = (SELECT id FROM rooms WHERE name = ?1)
                    AND epoch = (SELECT id FROM epochs WHERE epoch = ?2) AND offset > ?3
-                 ORDER BY offset LIMIT ?4",
+                 ORDER BY offset",
             )
             .map_err(StoreError::database(action))?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = statement
-            .query(params![room.as_str(), epoch.as_str(), after.get(), limit])
+            .query(params![room.as_str(), epoch.as_str(), after.get()])
             .map_err(StoreError::database(action))?;
         let mut records = Vec::new();
         let mut total = 0;
-        while let Some(row) = rows.next().map_err(StoreError::database(action))? {
-            let record = record(row).map_err(StoreError::database(action))?;
+        while records.len() < limit
+            && let Some(row) = rows.next().map_err(StoreError::database(action))?
+        {
+            let Some(record) = self.intact(room, record(row))? else { continue };
             total += record.size();
             if total > bytes && !records.is_empty() {
                 break;
@@ -136,13 +162,18 @@ impl Reader for SqliteReader {
                 "SELECT time FROM messages
                  WHERE room = (SELECT id FROM rooms WHERE name = ?1)
                    AND epoch = (SELECT id FROM epochs WHERE epoch = ?2) AND offset > ?3
-                 ORDER BY offset LIMIT 1",
+                 ORDER BY offset",
             )
             .map_err(StoreError::database(action))?;
-        statement
-            .query_row(params![room.as_str(), epoch.as_str(), after.get()], |row| row.get(0))
-            .optional()
-            .map_err(StoreError::database(action))
+        let mut rows = statement
+            .query(params![room.as_str(), epoch.as_str(), after.get()])
+            .map_err(StoreError::database(action))?;
+        while let Some(row) = rows.next().map_err(StoreError::database(action))? {
+            if let Some(time) = self.intact(room, row.get(0))? {
+                return Ok(Some(time));
+            }
+        }
+        Ok(None)
     }
 }
 

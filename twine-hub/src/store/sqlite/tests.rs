@@ -2,13 +2,16 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rusqlite::types::Value;
 use rusqlite::{OpenFlags, StatementStatus, params};
 use tempfile::TempDir;
-use twine_protocol::GapReason;
+use twine_protocol::{GapReason, Lost};
 
 use crate::store::conformance::{append, at, read, record, room, shown, sqlite};
-use crate::store::page::Start;
+use crate::store::history::{self, Direction, Range};
+use crate::store::page::{self, Limit, Loss, Recovery, Start};
 use crate::store::{Kind, Opened, Options, Retention, StoreError, open};
 
 fn try_to_open(folder: &TempDir) -> Result<Opened, StoreError> {
@@ -103,6 +106,106 @@ fn a_page_that_is_none_is_found_at_the_start() {
         let error = refused(&folder);
         assert!(matches!(error, StoreError::Corrupt { .. }), "page {page}: {error:?}");
     }
+}
+
+#[test]
+fn a_header_that_is_damaged_is_refused_with_what_to_do_or_does_no_harm() {
+    let folder = used();
+    let whole = fs::read(database(&folder)).unwrap();
+    let mut corrupt = 0;
+    for (at, bytes) in (0..100).flat_map(|at| [(at, vec![!whole[at]]), (at, vec![0xa5; 8])]) {
+        let damaged = tempfile::tempdir().unwrap();
+        fs::write(database(&damaged), &whole).unwrap();
+        overwrite(&database(&damaged), at, &bytes);
+        match try_to_open(&damaged) {
+            Ok(mut store) => append(&mut store, "a", 1..2, 20),
+            Err(StoreError::Corrupt { .. }) => corrupt += 1,
+            // What it is marked as is the header's too.
+            Err(StoreError::Foreign { .. } | StoreError::Newer { .. }) if (54..72).contains(&at) => {}
+            Err(error) => panic!("{bytes:?} at {at}: {error:?}"),
+        }
+    }
+    assert!(corrupt > 80, "{corrupt}");
+}
+
+#[test]
+fn a_message_that_can_not_be_read_is_a_loss_and_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = sqlite(&folder);
+    append(&mut store, "a", 1..10, 10);
+    let by_hand = rusqlite::Connection::open(database(&folder)).unwrap();
+    for damage in [
+        "UPDATE messages SET data = CAST(x'22ff22' AS TEXT) WHERE offset = 3",
+        "UPDATE messages SET data = 'no JSON' WHERE offset IN (4, 5)",
+        "UPDATE messages SET time = -1 WHERE offset = 8",
+    ] {
+        by_hand.execute(damage, []).unwrap();
+    }
+    let (epoch, until) = (store.writer.epoch().clone(), at(store.writer.epoch(), 9));
+    let page = read(&mut store, "a", &Start::After(at(&epoch, 0)), &until);
+    assert_eq!((shown(&page), page.loss, page.complete), (vec!["1".into(), "2".into()], None, false));
+    let page = read(&mut store, "a", &Start::After(at(&epoch, 2)), &until);
+    assert_eq!((shown(&page), page.start), (vec!["6".into(), "7".into()], at(&epoch, 5)));
+    let lost = Lost { from: at(&epoch, 2), to: at(&epoch, 5), count: Some(3) };
+    assert_eq!(page.loss, Some(Loss { lost, reason: GapReason::Expired }));
+    // Pages no longer than what is damaged.
+    let one = Limit { messages: 1, bytes: usize::MAX };
+    let page = page::read(&mut *store.reader, &room("a"), &Start::After(at(&epoch, 2)), &until, one, None);
+    assert_eq!(shown(&page.unwrap()), ["6"]);
+    let recovery = Recovery { max_messages: 100, max_age: Duration::MAX };
+    let start = Start::After(at(&epoch, 7));
+    let page = page::read(&mut *store.reader, &room("a"), &start, &until, one, Some(&recovery));
+    assert_eq!(shown(&page.unwrap()), ["9"]);
+    for direction in [Direction::Forwards, Direction::Backwards] {
+        for messages in [1, 2, 3, 100] {
+            let mut range = Range { after: None, before: None, since: None, until: None, direction };
+            let mut seen = Vec::new();
+            loop {
+                let limit = Limit { messages, bytes: usize::MAX };
+                let part = history::read(&mut *store.reader, &room("a"), &range, &until, limit).unwrap();
+                seen.extend(part.messages.iter().map(|(_, record)| record.offset.get()));
+                match direction {
+                    Direction::Forwards => range.after.clone_from(&part.next),
+                    Direction::Backwards => range.before.clone_from(&part.next),
+                }
+                if part.next.is_none() {
+                    break;
+                }
+            }
+            seen.sort_unstable();
+            assert_eq!(seen, [1, 2, 6, 7, 9], "{direction:?}, {messages} a page");
+        }
+    }
+}
+
+#[test]
+fn a_commit_is_synced_before_it_returns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (writer, _) = super::open_both(folder.path()).unwrap();
+    let pragma =
+        |name| writer.connection.pragma_query_value(None, name, |row| row.get::<_, Value>(0)).unwrap();
+    assert_eq!(pragma("journal_mode"), Value::Text("wal".into()));
+    assert_eq!(pragma("synchronous"), Value::Integer(2), "FULL: the log is synced with each commit");
+}
+
+#[test]
+fn a_database_that_was_cut_off_to_nothing_is_no_new_one() {
+    let folder = used();
+    let sessions = folder.path().join("sessions.db");
+    let kind = Kind::Sqlite { data_dir: folder.path().to_owned() };
+    drop(crate::session::store::open(&kind, 0).unwrap());
+    fs::write(database(&folder), []).unwrap();
+    let error = refused(&folder);
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    // What the error says to do.
+    fs::rename(database(&folder), folder.path().join("moved")).unwrap();
+    assert!(try_to_open(&folder).is_ok());
+    assert!(sessions.exists());
+    // By the time that there are sessions, there is more than nothing of the database.
+    let new = tempfile::tempdir().unwrap();
+    let store = sqlite(&new);
+    assert!(fs::metadata(database(&new)).unwrap().len() > 0);
+    drop(store);
 }
 
 #[test]
