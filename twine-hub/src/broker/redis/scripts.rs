@@ -28,8 +28,8 @@ pub(crate) struct RoomLimits {
 impl Default for RoomLimits {
     fn default() -> Self {
         Self {
-            window: Duration::from_secs(600),
-            trim_age: Duration::from_secs(120),
+            window: Duration::from_mins(10),
+            trim_age: Duration::from_mins(2),
             max_length: 10_000,
             max_pending: 10_000,
         }
@@ -37,7 +37,7 @@ impl Default for RoomLimits {
 }
 
 /// How long a room without messages, readers and writers stays known.
-const KEEP: Duration = Duration::from_secs(25 * 3600);
+const KEEP: Duration = Duration::from_hours(25);
 
 /// Offsets a commit names at most.
 pub(crate) const MAX_COMMIT: usize = 1024;

@@ -70,7 +70,7 @@ async fn of_an_earlier_epoch_only_what_is_known_to_be_durable_counts_as_publishe
     hub.assign(&room, "lost").await;
     server.admin::<()>(&["DEL", "twine:{ids}:room"]);
     let id = MessageId::new("durable").unwrap();
-    hub.link.remember(&room, &id, &position(&first, 1), Duration::from_secs(60)).await.unwrap();
+    hub.link.remember(&room, &id, &position(&first, 1), Duration::from_mins(1)).await.unwrap();
     let second = hub.rotate(&room, "2").await;
     let found = Published::Duplicate { position: position(&first, 1), is_pending: false };
     assert_eq!(hub.publish(&room, "durable").await.unwrap(), found);
@@ -209,7 +209,7 @@ async fn what_stays_pending_is_found_and_completed_by_any_hub() {
         matches!(looked, Looked::Known { stalled, .. } if stalled > Duration::ZERO)
     })
     .await;
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     let overdue = async |age| match hub.link.overdue(&room, &epoch, age, 10, 1 << 20).await.unwrap() {
         Overdue::Messages(records) => records.iter().map(|record| record.offset.get()).collect::<Vec<_>>(),
         other => panic!("{other:?}"),
