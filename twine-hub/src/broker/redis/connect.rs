@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, RedisConnectionInfo, Value};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -50,7 +50,7 @@ impl Connector {
         if let Some(password) = &target.password {
             info = info.set_password(password);
         }
-        let tls = if target.tls { Some(tls()?) } else { None };
+        let tls = if target.tls { Some(tls(&target.authorities)?) } else { None };
         Ok(Self { info, anonymous, tls, limits })
     }
 
@@ -139,10 +139,14 @@ impl Connector {
 /// Commands that wait to be written. Those that were are bounded by `Limits::in_flight`.
 const PIPELINE_BUFFER: usize = 256;
 
-/// Trusts Mozilla's list of certificate authorities, which is compiled in: a container has none of its own.
-fn tls() -> Result<TlsConnector, rustls::Error> {
+/// Trusts Mozilla's list of certificate authorities, which is compiled in (a container has none of its own),
+/// and `more`.
+fn tls(more: &[CertificateDer<'static>]) -> Result<TlsConnector, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+    for authority in more {
+        roots.add(authority.clone())?;
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -75,6 +75,8 @@ pub(super) struct Request {
 impl Link {
     /// Starts connecting and returns at once. The bus is for the one consumer of what other hubs say.
     ///
+    /// The owner must [`Link::close`] it.
+    ///
     /// # Errors
     /// Where TLS can't be set up.
     pub(crate) fn start(target: &Target, limits: Limits) -> Result<(Self, Bus), rustls::Error> {
@@ -104,10 +106,10 @@ impl Link {
     ///
     /// # Errors
     /// Where it is not in force within the deadline. It is still wanted then, and the bus says
-    /// [`super::BusEvent::Interrupted`] only for subscriptions that were in force before: call again.
+    /// [`super::BusEvent::Interrupted`] once it is.
     ///
     /// # Cancel safety
-    /// Dropped early, the room is wanted all the same.
+    /// Dropped early, it is as after an error.
     pub(crate) async fn watch(&self, room: &RoomName) -> Result<(), RedisError> {
         let in_force = self.shared.subscriptions.watch(&Keys::new(room));
         let deadline = self.shared.limits.deadline;

@@ -38,9 +38,7 @@ pub(crate) use chunk::Chunk;
 pub(crate) use error::RedisError;
 pub(crate) use link::{Link, State};
 pub(crate) use record::{MalformedRecord, pack, unpack};
-pub(crate) use scripts::{
-    Committed, Installed, Looked, MAX_COMMIT, Overdue, Published, RoomLimits, Rotate, Tail,
-};
+pub(crate) use scripts::{Committed, Installed, Looked, Overdue, Published, RoomLimits, Rotate, Tail};
 pub(crate) use target::{InvalidTarget, Target};
 
 use std::time::Duration;

@@ -39,8 +39,8 @@ impl Default for RoomLimits {
 /// How long a room without messages, readers and writers stays known.
 const KEEP: Duration = Duration::from_hours(25);
 
-/// Offsets a commit names at most.
-pub(crate) const MAX_COMMIT: usize = 1024;
+/// Offsets that one run of a script takes.
+const MAX_COMMIT: usize = 1024;
 
 /// The room must be rotated: Redis does not know it, or it is not known to be whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,8 +200,8 @@ impl Link {
         })
     }
 
-    /// Says that the messages at these offsets, [`MAX_COMMIT`] at most, are durable. What is so without a
-    /// hole before it is said to the hubs that watch the room.
+    /// Says that the messages at these offsets are durable. What is so without a hole before it is said to
+    /// the hubs that watch the room.
     ///
     /// # Errors
     /// [`RedisError`]; commit again, or leave it to whoever completes what is overdue.
@@ -213,22 +213,26 @@ impl Link {
         limits: &RoomLimits,
     ) -> Result<Committed, RedisError> {
         let keys = Keys::new(room);
-        let mut call = Call::new(&COMMIT, &keys, Some(keys.channel().to_owned()))
-            .arg(epoch.as_str())
-            .arg(millis(limits.trim_age * 2));
-        for offset in offsets.iter().take(MAX_COMMIT) {
-            call = call.arg(offset.get());
+        let mut committed = Committed::Rotated;
+        for offsets in offsets.chunks(MAX_COMMIT) {
+            let mut call = Call::new(&COMMIT, &keys, Some(keys.channel().to_owned()))
+                .arg(epoch.as_str())
+                .arg(millis(limits.trim_age * 2));
+            for offset in offsets {
+                call = call.arg(offset.get());
+            }
+            committed = call.run(self, "commit").await?.read(|kind, fields| {
+                Ok(match kind {
+                    "ok" => Committed::Done(fields.offset()?),
+                    "rotated" => Committed::Rotated,
+                    _ => return Err(fields.kind(kind)),
+                })
+            })?;
+            if committed == Committed::Rotated {
+                break;
+            }
         }
-        call.run(self, "commit").await?.read(|kind, fields| {
-            Ok(match kind {
-                "ok" => {
-                    fields.epoch()?;
-                    Committed::Done(fields.offset()?)
-                }
-                "rotated" => Committed::Rotated,
-                _ => return Err(fields.kind(kind)),
-            })
-        })
+        Ok(committed)
     }
 
     /// How far a room is. The room stays known for a day more.

@@ -187,11 +187,12 @@ impl Subscriptions {
                         && let Some(wanted) = table.wanted.get_mut(&change.channel)
                     {
                         wanted.at = Some(address.clone());
-                        settled.again |= std::mem::replace(&mut wanted.was, true);
+                        let mut is_awaited = false;
                         for waiter in wanted.waiters.drain(..) {
-                            // Who gave up waiting needs no answer.
-                            let _gone = waiter.send(());
+                            is_awaited |= waiter.send(()).is_ok();
                         }
+                        // Whoever gave up waiting looks again, as one who was cut off.
+                        settled.again |= std::mem::replace(&mut wanted.was, true) || !is_awaited;
                     }
                 }
                 _ => return Err("an answer to a subscription was none".to_owned()),
@@ -282,7 +283,7 @@ struct Change {
 
 /// What came of a batch of changes.
 struct Settled {
-    /// Whether a subscription came into force that was before.
+    /// Whether a subscription came into force that was before, or that nobody waits for any more.
     again: bool,
     refused: Option<String>,
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
+use rustls::pki_types::CertificateDer;
 
 const DEFAULT_PORT: u16 = 6379;
 const DEFAULT_SENTINEL_PORT: u16 = 26_379;
@@ -36,6 +37,8 @@ pub(crate) struct Target {
     pub(crate) layout: Layout,
     /// Whether connections, to sentinels too, are encrypted.
     pub(crate) tls: bool,
+    /// Certificate authorities that are trusted beside Mozilla's.
+    pub(crate) authorities: Vec<CertificateDer<'static>>,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
     pub(crate) db: u32,
@@ -117,7 +120,7 @@ impl Target {
                 (decoded(user)?, decoded(password)?)
             }
         };
-        Ok(Self { layout, tls, username, password, db })
+        Ok(Self { layout, tls, authorities: Vec::new(), username, password, db })
     }
 }
 
@@ -174,6 +177,7 @@ impl fmt::Debug for Target {
         f.debug_struct("Target")
             .field("layout", &self.layout)
             .field("tls", &self.tls)
+            .field("authorities", &self.authorities.len())
             .field("username", &self.username)
             .field("password", &self.password.as_ref().map(|_| "..."))
             .field("db", &self.db)

@@ -22,13 +22,13 @@ if n_pending == 0 then
 end
 if now_done <= done then
   redis.call('HSET', keys_of_room, 'pending', n_pending)
-  return {'ok', epoch, done}
+  return {'ok', done}
 end
 redis.call('HSET', keys_of_room, 'pending', n_pending, 'done', text(now_done), 'moved', text(now()))
 
 local channel = KEYS[4]
 if redis.call('PUBSUB', 'SHARDNUMSUB', channel)[2] == 0 then
-  return {'ok', epoch, now_done}
+  return {'ok', now_done}
 end
 
 local header = struct.pack('>I1', #epoch) .. epoch
@@ -62,4 +62,4 @@ send()
 if at < now_done then
   redis.call('SPUBLISH', channel, 'L' .. header .. struct.pack('>I8', now_done))
 end
-return {'ok', epoch, now_done}
+return {'ok', now_done}

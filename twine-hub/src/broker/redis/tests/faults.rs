@@ -1,6 +1,6 @@
 //! Servers that die, hang, and come back.
 
-use super::server::Server;
+use super::server::{self, Server};
 use super::*;
 
 #[tokio::test]
@@ -120,4 +120,32 @@ async fn a_password_is_needed_and_not_shown() {
     let refused = Hub::at(&format!("redis://hub:wr0ng@{at}")).link.look(&room("acl")).await.unwrap_err();
     assert!(matches!(refused, RedisError::Unreachable { .. }), "{refused}");
     assert!(!refused.to_string().contains("wr0ng"), "{refused}");
+}
+
+#[tokio::test]
+async fn tls_is_spoken_to_who_proves_to_be_the_server() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = (dir.path().join("cert"), dir.path().join("key"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls_port = server::free_port().to_string();
+    let _server = Server::with(&[
+        "--tls-port",
+        &tls_port,
+        "--tls-cert-file",
+        cert.to_str().unwrap(),
+        "--tls-key-file",
+        key.to_str().unwrap(),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let mut target = Target::parse(&format!("rediss://localhost:{tls_port}")).unwrap();
+    let limits = Limits { deadline: PATIENCE, connect: PATIENCE, ..Limits::default() };
+    let (stranger, _bus) = Link::start(&target, limits).unwrap();
+    let error = stranger.look(&room("tls")).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    target.authorities.push(made.cert.der().clone());
+    let (link, _bus) = Link::start(&target, limits).unwrap();
+    assert!(matches!(link.look(&room("tls")).await.unwrap(), Looked::Rotate(_)));
 }

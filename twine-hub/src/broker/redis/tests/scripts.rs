@@ -381,3 +381,17 @@ async fn what_another_program_says_on_the_bus_is_unreadable_not_fatal() {
     hub.link.watch(&room).await.unwrap();
     assert_eq!(server.admin::<Vec<String>>(&["PUBSUB", "SHARDCHANNELS"]), ["twine:{noise}"]);
 }
+
+#[tokio::test]
+async fn a_commit_takes_any_number_of_places() {
+    const MESSAGES: u64 = 1030;
+    let server = Server::start();
+    let hub = Hub::at(&server.url());
+    let room = room("many");
+    let epoch = hub.rotate(&room, "1").await;
+    for n in 1..=MESSAGES {
+        hub.assign(&room, &n.to_string()).await;
+    }
+    let all: Vec<_> = (1..=MESSAGES).collect();
+    assert_eq!(hub.commit(&room, &epoch, &all).await, Committed::Done(Offset::new(MESSAGES).unwrap()));
+}
