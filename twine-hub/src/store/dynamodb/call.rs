@@ -4,6 +4,7 @@ use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use tokio::sync::Semaphore;
@@ -89,7 +90,7 @@ impl Caller {
                 Ok(Err(SdkError::ServiceError(error))) if !is_passing(error.err(), error.raw()) => {
                     return Err(CallError::Refused(error.into_err()));
                 }
-                Ok(Err(error @ SdkError::ConstructionFailure(_))) => {
+                Ok(Err(error)) if is_unsent(&error) => {
                     return Err(CallError::Failed(TableError::NotSent { action, source: error.into() }));
                 }
                 Ok(Err(error)) => error.into(),
@@ -102,6 +103,22 @@ impl Caller {
             tracing::debug!(action, attempts, error = %source, "DynamoDB is asked again");
             sleep_until(next).await;
         }
+    }
+}
+
+/// Whether nothing was sent, and nothing will be until somebody changes something: a request that can't
+/// be made, or credentials that are nowhere. That they can't be had at present passes.
+fn is_unsent<E, R>(error: &SdkError<E, R>) -> bool {
+    match error {
+        SdkError::ConstructionFailure(_) => true,
+        SdkError::DispatchFailure(failure) => {
+            let source = failure.as_connector_error().and_then(Error::source);
+            matches!(
+                source.and_then(<dyn Error>::downcast_ref),
+                Some(CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_))
+            )
+        }
+        _ => false,
     }
 }
 

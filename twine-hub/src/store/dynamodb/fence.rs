@@ -287,7 +287,7 @@ impl Table {
         item.map(|item| self.read_fence(room, &item)).transpose()
     }
 
-    async fn fence_item(
+    pub(super) async fn fence_item(
         &self,
         room: &RoomName,
         attributes: Option<&str>,

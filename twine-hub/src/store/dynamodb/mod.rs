@@ -28,6 +28,8 @@ mod merge;
 mod offsets;
 mod read;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod write;
 
@@ -95,7 +97,7 @@ impl Table {
 
     /// A handle to a table that may not be there.
     async fn connect(location: &Location, retention: Retention) -> Result<Self, TableError> {
-        Ok(Self::with_client(client::connect(location).await?, location, retention))
+        Ok(Self::with_client(client::load(client::settings(), location).await?, location, retention))
     }
 
     fn with_client(client: Client, location: &Location, retention: Retention) -> Self {
