@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,6 @@ pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 pub(super) struct Server {
     pub(super) port: u16,
     dir: TempDir,
-    program: &'static str,
     args: Vec<String>,
     child: Option<Child>,
 }
@@ -26,44 +26,65 @@ impl Server {
     }
 
     pub(super) fn with(args: &[&str]) -> Self {
-        let port = free_port();
-        let mut all: Vec<String> =
-            ["--bind", "127.0.0.1", "--save", "", "--daemonize", "no"].map(str::to_owned).to_vec();
-        all.extend(["--port".to_owned(), port.to_string()]);
-        all.extend(args.iter().map(|&arg| arg.to_owned()));
-        Self::run("redis-server", port, all, tempfile::tempdir().unwrap())
+        Self::launch(|_, port| {
+            let own = ["--bind", "127.0.0.1", "--save", "", "--daemonize", "no", "--port"];
+            own.iter().chain([&port.to_string().as_str()]).chain(args).map(|&arg| arg.to_owned()).collect()
+        })
     }
 
     /// A member of a cluster that does not exist yet.
     pub(super) fn cluster_node() -> Self {
-        let bus = free_port().to_string();
-        Self::with(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"])
+        Self::launch(|_, port| {
+            format!(
+                "--bind 127.0.0.1 --appendonly no --port {port} --cluster-enabled yes --cluster-port {} \
+                 --cluster-node-timeout 2000",
+                free_port()
+            )
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect()
+        })
     }
 
     /// A sentinel that alone decides.
     pub(super) fn sentinel(master: &Self, name: &str) -> Self {
-        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
-        let config = format!(
-            "port {port}\nbind 127.0.0.1\nsentinel monitor {name} 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 5000\n",
-            master.port
-        );
-        let path = dir.path().join("sentinel.conf");
-        std::fs::write(&path, config).unwrap();
-        let args = vec![path.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
-        Self::run("redis-server", port, args, dir)
+        Self::launch(|dir, port| {
+            let config = format!(
+                "port {port}\nbind 127.0.0.1\nsentinel monitor {name} 127.0.0.1 {} 1\n\
+                 sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 5000\n",
+                master.port
+            );
+            let path = dir.join("sentinel.conf");
+            std::fs::write(&path, config).unwrap();
+            vec![path.to_str().unwrap().to_owned(), "--sentinel".to_owned()]
+        })
     }
 
-    fn run(program: &'static str, port: u16, args: Vec<String>, dir: TempDir) -> Self {
-        let mut server = Self { port, dir, program, args, child: None };
-        server.restart();
-        server
+    /// Starts a server on a free port; on another where somebody took that one first.
+    fn launch(args: impl Fn(&Path, u16) -> Vec<String>) -> Self {
+        loop {
+            let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
+            let args = args(dir.path(), port);
+            let mut server = Self { port, dir, args, child: None };
+            if server.try_start() {
+                return server;
+            }
+            assert!(server.log().contains("Address already in use"), "redis ended: {}", server.log());
+        }
     }
 
     /// Starts it again, with what is on its disk.
     pub(super) fn restart(&mut self) {
+        let give_up = Instant::now() + PATIENCE;
+        while !self.try_start() {
+            assert!(Instant::now() < give_up, "redis does not start: {}", self.log());
+        }
+    }
+
+    /// Waits until it answers; `false` where it ended before.
+    fn try_start(&mut self) -> bool {
         let log = File::create(self.dir.path().join("log")).unwrap();
-        let child = Command::new(self.program)
+        let child = Command::new("redis-server")
             .args(&self.args)
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
@@ -71,9 +92,19 @@ impl Server {
             .stderr(Stdio::inherit())
             .spawn()
             .expect("redis-server is installed (scripts/setup)");
+        let process = format!("process_id:{}\r", child.id());
+        // From here on it ends with this value, whatever happens.
         self.child = Some(child);
         let give_up = Instant::now() + PATIENCE;
-        while self.try_admin(&["PING"]).is_err() {
+        loop {
+            // Another server may answer at the port.
+            let info = self.try_admin(&["INFO", "server"]);
+            if info.is_ok_and(|info| text(info).contains(&process)) && self.try_admin(&["PING"]).is_ok() {
+                return true;
+            }
+            if self.child.as_mut().unwrap().try_wait().unwrap().is_some() {
+                return false;
+            }
             assert!(Instant::now() < give_up, "redis does not start: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -125,6 +156,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn text(value: redis::Value) -> String {
+    redis::from_redis_value(value).unwrap()
 }
 
 pub(super) fn free_port() -> u16 {
