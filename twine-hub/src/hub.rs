@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::accept::bind;
 use crate::auth::{self, ApiKey, ApiKeys, KeyFileError, Origins, Permissions, Subscriber};
-use crate::config::{Config, Conflict, StoreKind};
+use crate::config::{BrokerKind, Config, Conflict, RedisTarget, StoreKind};
 use crate::connection::Connections;
 use crate::http::{self, App, Limits, Tasks};
 use crate::load::{Sampler, agent};
@@ -151,11 +151,15 @@ impl Builder {
 
         let telemetry = Arc::new(Telemetry::default());
         // A database that was not closed well is repaired when it is opened, and that may take a while.
-        let open = {
+        let rooms = if let (BrokerKind::Redis(RedisTarget(redis)), StoreKind::DynamoDb(table)) =
+            (&config.broker, &config.store)
+        {
+            let options = config.rooms();
+            Rooms::join(redis, table, config.store_retention, &options, telemetry.clone()).await?
+        } else {
             let (store, options, telemetry) = (config.store(), config.rooms(), telemetry.clone());
-            move || Rooms::open(&store, &options, telemetry)
+            blocking(move || Rooms::open(&store, &options, telemetry)).await?
         };
-        let rooms = blocking(open).await?;
         // After the store, which keeps a second hub out of the folder.
         let open = {
             let (store, options, telemetry) = (config.store(), config.sessions(), telemetry.clone());

@@ -6,7 +6,6 @@
 //! never given to another message.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use twine_protocol::api::Published;
 use twine_protocol::{Position, RoomName};
 
 use super::PublishError;
+use super::backlog::Pending;
 use crate::clock;
 use crate::rooms::{Delivery, NewMessage, Opened, Options, Room, Watcher, locked};
 use crate::store::{Record, Retention, StoreError, Writer};
@@ -57,18 +57,6 @@ impl Publish {
         drop(pending);
         // A publisher that hung up wants no answer.
         drop(answer.send(result));
-    }
-}
-
-/// Bytes that wait to be committed; no longer once dropped.
-pub(super) struct Pending {
-    pub(super) all: Arc<AtomicUsize>,
-    pub(super) bytes: usize,
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

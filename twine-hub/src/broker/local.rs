@@ -1,16 +1,16 @@
 //! The broker of one process: what the hub asks of its committer's thread.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 use twine_protocol::api::Published;
-use twine_protocol::{Data, Epoch, Position, RoomName};
+use twine_protocol::{Epoch, Position, RoomName};
 
 use super::PublishError;
-use super::committer::{Command, Committer, Health, Pending, Publish};
+use super::backlog::{Backlog, Pending, weight};
+use super::committer::{Command, Committer, Health, Publish};
 use crate::clock;
 use crate::rooms::{Delivery, NewMessage, Opened, Options, Payload, Reading, Watcher, locked};
 use crate::store::{Retention, StoreError, Writer};
@@ -20,18 +20,12 @@ use crate::threads;
 /// A handle to the committer's thread.
 pub(crate) struct LocalBroker {
     commands: Mutex<Option<Sender<Command>>>,
-    pending_bytes: Arc<AtomicUsize>,
-    max_pending_bytes: usize,
+    backlog: Backlog,
     health: Health,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// For the heads of rooms that are not in memory: the thread that writes has better to do.
     reading: Arc<Reading>,
     epoch: Epoch,
-}
-
-/// Bytes that a message counts for while it waits.
-fn weight(data: &Data) -> usize {
-    data.get().len() + 256
 }
 
 impl LocalBroker {
@@ -69,8 +63,7 @@ impl LocalBroker {
             Committer::new(waiting, writer, delivery, retention, options, telemetry, health.clone());
         let broker = Self {
             commands: Mutex::new(Some(commands)),
-            pending_bytes: Arc::default(),
-            max_pending_bytes: options.max_pending_bytes,
+            backlog: Backlog::new(options.max_pending_bytes),
             health,
             thread: Mutex::default(),
             reading,
@@ -81,7 +74,7 @@ impl LocalBroker {
 
     /// Commits the messages, all or none, and delivers them.
     pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
-        let pending = self.reserve(messages.iter().map(|message| weight(&message.data)).sum())?;
+        let pending = self.backlog.reserve(messages.iter().map(|message| weight(&message.data)).sum())?;
         self.commit(messages, pending).await
     }
 
@@ -92,19 +85,9 @@ impl LocalBroker {
         rooms: Vec<RoomName>,
         message: Payload,
     ) -> Result<Vec<Published>, PublishError> {
-        let pending = self.reserve(weight(&message.data).saturating_mul(rooms.len()))?;
+        let pending = self.backlog.reserve(weight(&message.data).saturating_mul(rooms.len()))?;
         let messages = rooms.into_iter().map(|room| message.clone().to(room)).collect();
         self.commit(messages, pending).await
-    }
-
-    /// Takes room among what waits.
-    fn reserve(&self, bytes: usize) -> Result<Pending, PublishError> {
-        let before = self.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let pending = Pending { all: self.pending_bytes.clone(), bytes };
-        if before.saturating_add(bytes) > self.max_pending_bytes {
-            return Err(PublishError::Overloaded);
-        }
-        Ok(pending)
     }
 
     async fn commit(

@@ -6,15 +6,18 @@
 //! - a room's messages are delivered in the order of their positions, without holes;
 //! - it alone changes rooms, through the one [`Delivery`](crate::rooms::Delivery) that it was given.
 
+mod backlog;
 mod committer;
+mod fleet;
 mod local;
-#[expect(dead_code, unused_imports, reason = "the broker over it is not built yet")]
-mod redis;
+pub(crate) mod redis;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use backlog::Backlog;
 #[cfg(test)]
 pub(crate) use committer::Committer;
+pub(crate) use fleet::FleetBroker;
 pub(crate) use local::LocalBroker;
 
 use std::sync::Arc;
@@ -29,13 +32,16 @@ use crate::store::StoreError;
 pub(crate) enum Broker {
     /// The hub is alone, and its store embedded.
     Local(LocalBroker),
+    /// The hub is one of several.
+    Fleet(FleetBroker),
 }
 
 impl Broker {
-    /// Commits the messages, all or none, and delivers them.
+    /// Commits the messages and delivers them: all or none; of a fleet's, where it fails, perhaps some.
     pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
         match self {
             Self::Local(local) => local.publish(messages).await,
+            Self::Fleet(fleet) => fleet.publish(messages).await,
         }
     }
 
@@ -47,6 +53,7 @@ impl Broker {
     ) -> Result<Vec<Published>, PublishError> {
         match self {
             Self::Local(local) => local.publish_to_each(rooms, message).await,
+            Self::Fleet(fleet) => fleet.publish_to_each(rooms, message).await,
         }
     }
 
@@ -54,6 +61,7 @@ impl Broker {
     pub(crate) fn open_and_watch(&self, name: RoomName, watcher: Watcher, opened: Opened) {
         match self {
             Self::Local(local) => local.open_and_watch(name, watcher, opened),
+            Self::Fleet(fleet) => fleet.open_and_watch(name, watcher, opened),
         }
     }
 
@@ -61,14 +69,16 @@ impl Broker {
     pub(crate) fn release(&self, name: RoomName) {
         match self {
             Self::Local(local) => local.release(name),
+            Self::Fleet(fleet) => fleet.release(name),
         }
     }
 
     /// Brings a room in memory up to what was committed anywhere before this call, then calls `done`.
-    pub(crate) fn refresh(&self, _room: &Arc<Room>, done: Refreshed) {
+    pub(crate) fn refresh(&self, room: &Arc<Room>, done: Refreshed) {
         match self {
             // Nobody else commits, and what this broker has it delivers.
             Self::Local(_) => done(Ok(())),
+            Self::Fleet(fleet) => fleet.refresh(room, done),
         }
     }
 
@@ -76,6 +86,7 @@ impl Broker {
     pub(crate) async fn head(&self, name: &RoomName) -> Result<Position, Arc<StoreError>> {
         match self {
             Self::Local(local) => local.head(name).await,
+            Self::Fleet(fleet) => fleet.head(name).await,
         }
     }
 
@@ -83,6 +94,7 @@ impl Broker {
     pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
         match self {
             Self::Local(local) => local.health(),
+            Self::Fleet(fleet) => fleet.health(),
         }
     }
 
@@ -90,6 +102,7 @@ impl Broker {
     pub(crate) fn close(&self) {
         match self {
             Self::Local(local) => local.close(),
+            Self::Fleet(fleet) => fleet.close(),
         }
     }
 }

@@ -24,7 +24,7 @@ impl Args for Flags {
                 .global(true)
                 .value_name("VALUE")
                 .action(ArgAction::Set);
-            if setting.form != Form::One {
+            if matches!(setting.form, Form::List | Form::Secrets) {
                 argument = argument.action(ArgAction::Append).value_delimiter(',');
             }
             command.arg(argument)

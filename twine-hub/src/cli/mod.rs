@@ -2,6 +2,7 @@
 
 mod flags;
 mod healthcheck;
+mod init_store;
 mod publish;
 mod serve;
 mod signals;
@@ -41,6 +42,8 @@ enum Command {
     Publish(publish::Publish),
     /// Prints the messages of a room as they come, a line of JSON each.
     Tail(tail::Tail),
+    /// Makes the table of a fleet's `store`, where it is not there yet.
+    InitStore,
     /// Asks the hub of this configuration whether it lives; ends with 0 or 1.
     Healthcheck,
 }
@@ -95,6 +98,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Serve => serve::run(loaded),
         Command::Publish(publish) => publish::run(&publish, &loaded.config),
         Command::Tail(tail) => tail::run(tail, &loaded.config),
+        Command::InitStore => init_store::run(&loaded.config),
         Command::Healthcheck => healthcheck::run(loaded.config.listen),
     }
 }

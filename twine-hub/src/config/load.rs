@@ -49,7 +49,7 @@ enum Problem {
 impl Problem {
     /// A secret that is no value of its setting is still one: it is not repeated.
     fn value(place: String, setting: &Setting, text: String) -> Self {
-        let value = if setting.form == Form::Secrets { "what it holds".to_owned() } else { text };
+        let value = if setting.form.is_secret() { "what it holds".to_owned() } else { text };
         Self::Value { place, name: setting.name, value, allowed: setting.allowed }
     }
 }
@@ -109,13 +109,19 @@ impl fmt::Display for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Value { setting, values, source } in &self.values {
             // Commented out: a mask must not come back as a key where this is used as a file.
-            let comment = if setting.form == Form::Secrets && !values.is_empty() { "# " } else { "" };
+            let comment = if setting.form.is_secret() && *source != Source::Default && !values.is_empty() {
+                "# "
+            } else {
+                ""
+            };
             let text = match (setting.form, values.as_slice()) {
                 (_, []) if *source == Source::Default => {
                     writeln!(f, "# {} is not set", setting.name)?;
                     continue;
                 }
                 (Form::One, [value]) => quote(value),
+                (Form::Secret, [value]) if *source == Source::Default => quote(value),
+                (Form::Secret, _) => quote("********"),
                 (Form::One | Form::List, values) => list(values.iter().map(|value| quote(value))),
                 (Form::Secrets, values) => list(values.iter().map(|_| quote("********"))),
             };
@@ -155,7 +161,7 @@ fn find(setting: &'static Setting, sources: &Sources<'_>, file: Option<&File>) -
         sources.environment.iter().find(|(name, text)| *name == variable && !text.is_empty())
     {
         let values = match setting.form {
-            Form::One => vec![text.clone()],
+            Form::One | Form::Secret => vec![text.clone()],
             Form::List | Form::Secrets => text.split(',').map(|item| item.trim().to_owned()).collect(),
         };
         return Value { setting, values, source: Source::Environment };
@@ -324,7 +330,7 @@ mod tests {
         for expected in [
             "twine.toml: \"here\" is no value of `listen`: it takes an IP address and a port",
             "twine.toml: unknown key `max_dat`; did you mean `max_data`?",
-            "twine.toml: \"7\" is no value of `store`: it takes sqlite or memory",
+            "twine.toml: \"7\" is no value of `store`: it takes sqlite, memory or dynamodb:",
             "twine.toml: unknown key `colour`",
             "--tail-age: \"5\" is no value of `tail_age`: it takes a time like 2m",
             "TWINE_STORE_RETENTION: \"always\" is no value of `store_retention`: it takes a time like 24h",

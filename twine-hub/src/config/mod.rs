@@ -9,7 +9,7 @@ mod settings;
 mod value;
 
 pub use self::settings::{Config, Conflict};
-pub use self::value::{LogFormat, Role, StoreKind};
+pub use self::value::{BrokerKind, LogFormat, RedisTarget, Role, StoreKind};
 pub use crate::auth::{ApiKey, Origin};
 pub use crate::store::Retention;
 

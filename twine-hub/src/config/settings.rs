@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{self, LogFormat, Refused, Role, StoreKind, list, one, optional, optional_list, parsed};
+use super::value::{
+    self, BrokerKind, LogFormat, Refused, Role, StoreKind, list, one, optional, optional_list, parsed,
+};
 use crate::auth::{ApiKey, Origin};
+use crate::store::dynamodb::MAX_DATA;
 use crate::store::page::Recovery;
 use crate::store::{self, Retention};
 use crate::{connection, rooms, session};
@@ -33,8 +36,17 @@ pub(crate) enum Form {
     One,
     /// Any number of values.
     List,
+    /// One value, which is shown to nobody: it may hold a password.
+    Secret,
     /// Any number of values that are shown to nobody.
     Secrets,
+}
+
+impl Form {
+    /// Whether what it holds is shown to nobody.
+    pub(crate) fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::Secrets)
+    }
 }
 
 impl Setting {
@@ -125,8 +137,12 @@ settings! {
     /// The address that browsers reach the hub at. An https one makes its cookies secure.
     public_url: Option<Origin> = none, One, optional(Origin::parse_web),
         "an address like https://rt.example.com, without a path";
-    /// What keeps messages and sessions: `sqlite`, databases in `data_dir`, or `memory`, gone at a restart.
-    store: StoreKind = "sqlite", One, one(value::store_kind), "sqlite or memory";
+    /// Who orders messages: `local`, this hub, which is alone then; or a Redis (version 7 or later, or Valkey) that the hubs of a fleet share.
+    broker: BrokerKind = "local", Secret, one(value::broker_kind),
+        "local, redis://host:port, redis-cluster://host1,host2 or redis-sentinel://host1,host2/master; rediss for TLS, user:password@ before the hosts";
+    /// What keeps messages and sessions: `sqlite`, databases in `data_dir`; `memory`, gone at a restart; or a table in DynamoDB, for a fleet.
+    store: StoreKind = "sqlite", One, one(value::store_kind),
+        "sqlite, memory or dynamodb:TABLE?region=...&endpoint=...";
     /// How long messages are kept.
     store_retention: Retention = "24h", One, one(value::retention), "a time like 24h or 7d, or forever";
     /// Messages, ids and rooms that the store `memory` keeps in all; the oldest messages go first.
@@ -241,6 +257,18 @@ pub enum Conflict {
         /// The setting `shutdown_grace`.
         grace: Duration,
     },
+    /// Hubs that share a Redis have to share what keeps the messages.
+    #[error("`broker` is a Redis, and `store` is this hub's own: set it to dynamodb:TABLE")]
+    StoreNotShared,
+    /// A table's item holds no larger message.
+    #[error("`max_data` ({max_data} bytes) is more than DynamoDB can keep: lower it to {} or less", MAX_DATA)]
+    DataBeyondItem {
+        /// The setting `max_data`.
+        max_data: usize,
+    },
+    /// Hubs that share a table have to agree on an order.
+    #[error("`store` is a table in DynamoDB, and `broker` is local: set it to the Redis of the fleet")]
+    BrokerNotShared,
 }
 
 impl Config {
@@ -256,13 +284,22 @@ impl Config {
         {
             conflicts.push(Conflict::WindowBeyondRetention { window, retention });
         }
-        // There is no other broker than a hub's own yet.
-        if self.role != Role::All {
+        if self.role != Role::All && self.broker == BrokerKind::Local {
             conflicts.push(Conflict::RoleAlone { role: self.role });
         }
         let &Self { drain_window: window, shutdown_grace: grace, .. } = self;
         if window > grace {
             conflicts.push(Conflict::DrainBeyondGrace { window, grace });
+        }
+        match (&self.broker, &self.store) {
+            (BrokerKind::Local, StoreKind::DynamoDb(_)) => conflicts.push(Conflict::BrokerNotShared),
+            (BrokerKind::Redis(_), StoreKind::Memory | StoreKind::Sqlite) => {
+                conflicts.push(Conflict::StoreNotShared);
+            }
+            (BrokerKind::Local, _) | (BrokerKind::Redis(_), StoreKind::DynamoDb(_)) => {}
+        }
+        if matches!(self.store, StoreKind::DynamoDb(_)) && max_data > MAX_DATA {
+            conflicts.push(Conflict::DataBeyondItem { max_data });
         }
         conflicts
     }
@@ -312,8 +349,11 @@ impl Config {
 
     /// What `store` needs to know.
     pub(crate) fn store(&self) -> store::Options {
-        let kind = match self.store {
-            StoreKind::Memory => store::Kind::Memory { max_bytes: self.store_memory },
+        let kind = match &self.store {
+            // What a fleet does not share, a hub has to itself and may lose.
+            StoreKind::Memory | StoreKind::DynamoDb(_) => {
+                store::Kind::Memory { max_bytes: self.store_memory }
+            }
             StoreKind::Sqlite => store::Kind::Sqlite { data_dir: self.data_dir.clone() },
         };
         store::Options { kind, retention: self.store_retention }

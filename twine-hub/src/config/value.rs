@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::store::Retention;
+use crate::broker::redis::Target;
+use crate::store::{Retention, TableLocation};
 
 /// Which store keeps messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreKind {
     /// In this process only: a restart loses everything.
     Memory,
     /// An embedded database in `data_dir`.
     Sqlite,
+    /// A table in DynamoDB, which a fleet's hubs share.
+    DynamoDb(TableLocation),
 }
 
 /// What a hub does of a fleet's work.
@@ -37,6 +40,20 @@ impl Role {
         }
     }
 }
+
+/// Who orders messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BrokerKind {
+    /// This process: the hub is alone.
+    Local,
+    /// A Redis that a fleet's hubs share.
+    Redis(RedisTarget),
+}
+
+/// Where a fleet's Redis is, as the setting `broker` says it. It may hold a password, and shows none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisTarget(pub(crate) Target);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +111,14 @@ pub(super) fn store_kind(text: &str) -> Option<StoreKind> {
     match text {
         "sqlite" => Some(StoreKind::Sqlite),
         "memory" => Some(StoreKind::Memory),
-        _ => None,
+        _ => text.parse().ok().map(StoreKind::DynamoDb),
+    }
+}
+
+pub(super) fn broker_kind(text: &str) -> Option<BrokerKind> {
+    match text {
+        "local" => Some(BrokerKind::Local),
+        _ => Target::parse(text).ok().map(|target| BrokerKind::Redis(RedisTarget(target))),
     }
 }
 

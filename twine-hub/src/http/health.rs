@@ -54,6 +54,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
         kind: match app.config.store {
             StoreKind::Memory => "memory",
             StoreKind::Sqlite => "sqlite",
+            StoreKind::DynamoDb(_) => "dynamodb",
         },
         ok: stored.is_ok(),
         error: stored.err().map(|error| error.to_string()),

@@ -65,7 +65,6 @@ impl Delivery {
 
     /// The room goes on in a later epoch. All that it will ever have of the one before is committed, and
     /// in the store: who has not had all of it goes on there.
-    #[cfg_attr(not(test), expect(dead_code, reason = "an embedded store begins its epochs with the process"))]
     pub(crate) fn cross(&mut self, room: &Arc<Room>, epoch: Epoch) {
         let bytes = room.cross(epoch);
         self.tails.left_behind(bytes);

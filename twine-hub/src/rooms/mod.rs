@@ -32,10 +32,11 @@ pub(crate) use room::{Room, TailRead, Watch, Watcher};
 
 #[cfg(test)]
 use crate::broker::Committer;
-use crate::broker::{Broker, LocalBroker, PublishError};
+use crate::broker::redis::{RoomLimits, Target};
+use crate::broker::{Backlog, Broker, FleetBroker, LocalBroker, PublishError};
 use crate::store::history::{Part, Range};
 use crate::store::page::Limit;
-use crate::store::{self, Retention, StoreError};
+use crate::store::{self, Retention, StoreError, TableLocation};
 use crate::telemetry::Telemetry;
 
 /// Bytes of a page of history; who asks for more goes on from its last message.
@@ -177,6 +178,27 @@ impl Rooms {
         let broker =
             LocalBroker::start(opened.writer, delivery, reading.clone(), retention, options, telemetry)?;
         Ok(Self::over(registry, Broker::Local(broker), reading))
+    }
+
+    /// Connects to what a fleet shares, and starts what brings it into this hub's memory.
+    ///
+    /// # Errors
+    /// Where the table is not to be had.
+    pub(crate) async fn join(
+        redis: &Target,
+        table: &TableLocation,
+        retention: Retention,
+        options: &Options,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, StoreError> {
+        let delivery = Delivery::new(options, telemetry.clone());
+        let registry = delivery.registry();
+        let limits = RoomLimits { window: options.idempotency_window, ..RoomLimits::default() };
+        let backlog = Backlog::new(options.max_pending_bytes);
+        let (broker, readers) =
+            FleetBroker::start(redis, table, retention, limits, backlog, delivery, telemetry).await?;
+        let reading = Arc::new(Reading::start(readers)?);
+        Ok(Self::over(registry, Broker::Fleet(broker), reading))
     }
 
     /// A handle, and what has to be run for it, step by step.

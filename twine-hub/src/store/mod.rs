@@ -11,17 +11,13 @@
 
 #[cfg(test)]
 mod conformance;
-// For fleets, which are being built: nothing opens one yet.
-#[allow(dead_code, unused_imports)]
 pub(crate) mod dynamodb;
-mod epoch;
+pub(crate) mod epoch;
 pub(crate) mod history;
 mod log;
 pub(crate) mod memory;
 #[cfg(test)]
 pub(crate) mod observed;
-// For fleets, which are being built: nothing else packs messages.
-#[allow(dead_code)]
 pub(crate) mod packed;
 pub(crate) mod page;
 pub(crate) mod sqlite;
@@ -274,6 +270,10 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The Redis or the table of a fleet can't be used at present. The hub goes on by itself once they
+    /// can.
+    #[error("{0}")]
+    Fleet(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The table of a fleet did not do it.
     #[error(transparent)]
     Table(#[from] dynamodb::TableError),

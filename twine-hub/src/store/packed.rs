@@ -23,15 +23,20 @@ pub(crate) struct Unreadable(pub(crate) &'static str);
 /// Appends what `record` is as bytes.
 pub(crate) fn pack(record: &Record, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&record.time.to_be_bytes());
-    let id = record.id.as_ref().map_or("", MessageId::as_str);
+    pack_untimed(record.id.as_ref(), record.sender.as_deref(), record.data.get(), bytes);
+}
+
+/// Appends a message's bytes without its time, which the server that gives it its place puts before
+/// them.
+pub(crate) fn pack_untimed(id: Option<&MessageId>, sender: Option<&str>, data: &str, bytes: &mut Vec<u8>) {
+    let id = id.map_or("", MessageId::as_str);
     // Both are bounded by the protocol: an id has up to 128 bytes, a sender up to 255.
     bytes.push(u8::try_from(id.len()).unwrap_or(u8::MAX));
     bytes.extend_from_slice(id.as_bytes());
-    let sender = record.sender.as_deref();
     let sender_len = sender.map_or(0, |sender| sender.len() + 1);
     bytes.extend_from_slice(&u16::try_from(sender_len).unwrap_or(u16::MAX).to_be_bytes());
     bytes.extend_from_slice(sender.unwrap_or_default().as_bytes());
-    bytes.extend_from_slice(record.data.get().as_bytes());
+    bytes.extend_from_slice(data.as_bytes());
 }
 
 /// How many bytes [`pack`] appends.

@@ -11,8 +11,8 @@
 
 use twine_protocol::{Epoch, InvalidPosition, Offset, Position};
 
-use super::record::{self, MalformedRecord};
 use crate::store::Record;
+use crate::store::packed::{self, Unreadable};
 
 /// What was told.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ pub(crate) enum MalformedChunk {
     #[error("bytes follow its end")]
     Long,
     #[error(transparent)]
-    Record(#[from] MalformedRecord),
+    Record(#[from] Unreadable),
 }
 
 impl Chunk {
@@ -85,7 +85,7 @@ fn messages(rest: &mut &[u8], from: Offset) -> Result<Vec<Record>, MalformedChun
         len.copy_from_slice(take(rest, 4)?);
         let len = usize::try_from(u32::from_be_bytes(len)).map_err(|_| MalformedChunk::Short)?;
         offset = offset.next();
-        records.push(record::unpack(offset, take(rest, len)?)?);
+        records.push(packed::unpack(offset, take(rest, len)?)?);
     }
     Ok(records)
 }
@@ -120,7 +120,9 @@ mod tests {
     }
 
     fn message() -> Vec<u8> {
-        [&5_u64.to_be_bytes()[..], &record::pack_untimed(None, None, "[1]").unwrap()].concat()
+        let mut bytes = 5_u64.to_be_bytes().to_vec();
+        packed::pack_untimed(None, None, "[1]", &mut bytes);
+        bytes
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::record::SenderTooLong;
 use super::target::Address;
 
 /// Why a request was not answered. Unless said otherwise it may have been carried out all the same; every
@@ -27,9 +26,6 @@ pub(crate) enum RedisError {
     /// An answer of another form than the script gives: another program has changed the room's keys.
     #[error("redis gave an answer to {to} that is none: {what}")]
     Unexpected { to: &'static str, what: String },
-    /// The message can't be packed. The publisher's fault.
-    #[error(transparent)]
-    Sender(#[from] SenderTooLong),
     /// The hub is shutting down.
     #[error("the connection to redis is closed, for the hub is shutting down")]
     Closed,

@@ -6,7 +6,7 @@
 //! | key | holds |
 //! | --- | --- |
 //! | `K:room` | hash: the epoch, the server it was installed on, the last offset assigned (`head`), what is durable without a hole (`done`), the last time, when `done` moved, how many are pending |
-//! | `K:log` | stream, an entry `OFFSET-0` with one field: the packed message ([`record`]) |
+//! | `K:log` | stream, an entry `OFFSET-0` with one field: the packed message ([`packed`](crate::store::packed)) |
 //! | `K:pending` | sorted set of the offsets that are not known to be durable |
 //! | `K:id:ID` | `EPOCH OFFSET` of a message that was assigned; with `=` before, of one that is durable |
 //! | channel `K` | what hubs tell each other ([`chunk`]) |
@@ -26,7 +26,6 @@ mod error;
 mod keys;
 mod link;
 mod node;
-mod record;
 mod scripts;
 mod subscriptions;
 mod target;
@@ -37,9 +36,10 @@ pub(crate) use bus::{Bus, BusEvent};
 pub(crate) use chunk::Chunk;
 pub(crate) use error::RedisError;
 pub(crate) use link::{Link, State};
-pub(crate) use record::{MalformedRecord, pack, unpack};
-pub(crate) use scripts::{Committed, Installed, Looked, Overdue, Published, RoomLimits, Rotate, Tail};
-pub(crate) use target::{InvalidTarget, Target};
+#[cfg(test)]
+use scripts::Committed;
+pub(crate) use scripts::{Installed, Looked, Overdue, Published, RoomLimits, Tail};
+pub(crate) use target::Target;
 
 use std::time::Duration;
 

@@ -9,8 +9,7 @@ use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 use super::error::RedisError;
 use super::keys::Keys;
 use super::link::{Link, Request};
-use super::record;
-use crate::store::Record;
+use crate::store::{Record, packed};
 
 /// Bounds of what a room keeps in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +20,8 @@ pub(crate) struct RoomLimits {
     pub(crate) trim_age: Duration,
     /// ...but no more than about so many.
     pub(crate) max_length: u64,
-    /// Messages that may wait to become durable; publishes above are refused.
+    /// How far what is assigned may be ahead of what is durable without a hole; publishes above are
+    /// refused. So whoever seals an epoch knows how far back a hole may be.
     pub(crate) max_pending: u64,
 }
 
@@ -112,15 +112,10 @@ pub(crate) enum Installed {
 /// What the log of an epoch still has.
 #[derive(Debug, Clone)]
 pub(crate) enum Tail {
-    Known {
-        /// What is durable without a hole.
-        done: Offset,
-        /// Dense, in order. The first may not be the one after what was asked for: older ones were trimmed.
-        records: Vec<Record>,
-    },
-    /// The room is in this epoch.
-    Other(Epoch),
-    Rotate(Rotate),
+    /// Dense, in order. The first may not be the one after what was asked for: older ones were trimmed.
+    Messages(Vec<Record>),
+    /// The room is in another epoch, or must be rotated.
+    Elsewhere,
 }
 
 /// Messages that whoever assigned them did not make durable.
@@ -128,9 +123,8 @@ pub(crate) enum Tail {
 pub(crate) enum Overdue {
     /// In order, with holes.
     Messages(Vec<Record>),
-    /// The room is in this epoch.
-    Other(Epoch),
-    Rotate(Rotate),
+    /// The room is in another epoch, or must be rotated.
+    Elsewhere,
 }
 
 /// A script, and the name that a server knows it by once it has seen it.
@@ -171,9 +165,10 @@ impl Link {
         limits: &RoomLimits,
     ) -> Result<Published, RedisError> {
         let keys = Keys::new(room);
-        let packed = record::pack_untimed(Some(id), sender, data)?;
+        let mut bytes = Vec::with_capacity(data.len() + 64);
+        packed::pack_untimed(Some(id), sender, data, &mut bytes);
         let answer = Call::new(&PUBLISH, &keys, Some(keys.id(id.as_str())))
-            .arg(packed)
+            .arg(bytes)
             .arg(millis(limits.window))
             .arg(millis(limits.trim_age))
             .arg(limits.max_length)
@@ -330,17 +325,15 @@ impl Link {
             .read(|kind, fields| {
                 Ok(match kind {
                     "ok" => {
-                        let done = fields.offset()?;
                         let mut offset = fields.offset()?;
                         let mut records = Vec::new();
                         for message in fields.list()? {
                             records.push(fields.record(offset, message)?);
                             offset = offset.next();
                         }
-                        Tail::Known { done, records }
+                        Tail::Messages(records)
                     }
-                    "other" => Tail::Other(fields.epoch()?),
-                    "rotate" => Tail::Rotate(fields.rotate()?),
+                    "other" | "rotate" => Tail::Elsewhere,
                     _ => return Err(fields.kind(kind)),
                 })
             })
@@ -376,8 +369,7 @@ impl Link {
                         }
                         Overdue::Messages(records)
                     }
-                    "other" => Overdue::Other(fields.epoch()?),
-                    "rotate" => Overdue::Rotate(fields.rotate()?),
+                    "other" | "rotate" => Overdue::Elsewhere,
                     _ => return Err(fields.kind(kind)),
                 })
             })
@@ -480,7 +472,7 @@ impl Fields {
     fn record(&self, offset: Offset, message: Value) -> Result<Record, RedisError> {
         match message {
             Value::BulkString(bytes) => {
-                record::unpack(offset, &bytes).map_err(|error| self.unexpected(error))
+                packed::unpack(offset, &bytes).map_err(|error| self.unexpected(error))
             }
             other => Err(self.unexpected(format_args!("{other:?} in place of a message"))),
         }

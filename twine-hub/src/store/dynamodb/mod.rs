@@ -40,7 +40,7 @@ pub(crate) use self::item::MAX_DATA;
 pub use self::location::{InvalidLocation, Location};
 pub(crate) use self::merge::Amount;
 pub(crate) use self::offsets::Offsets;
-pub(crate) use self::read::{Ids, StoredId};
+pub(crate) use self::read::StoredId;
 pub(crate) use self::reader::TableReader;
 pub(crate) use self::usage::Usage;
 
@@ -106,6 +106,7 @@ impl Table {
     }
 
     /// What was read and written by this handle and its clones.
+    #[cfg(test)]
     pub(crate) fn usage(&self) -> &Usage {
         &self.usage
     }

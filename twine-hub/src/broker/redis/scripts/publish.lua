@@ -2,7 +2,8 @@
 --
 -- KEYS 4: where the message's id is remembered.
 -- ARGV: packed message without its time; ms that ids are remembered; ms and entries that the log keeps at
--- least and at most; offsets that may be pending; ms that the room is kept after its last use.
+-- least and at most; offsets that may be ahead of
+-- what is durable without a hole; ms that the room is kept after its last use.
 
 if not sound then
   return rotate()
@@ -21,7 +22,7 @@ if seen then
 end
 
 local window, trim_age, max_length = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-if n_pending >= tonumber(ARGV[5]) then
+if head - done >= tonumber(ARGV[5]) then
   return {'busy'}
 end
 

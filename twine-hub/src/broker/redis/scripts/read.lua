@@ -19,7 +19,7 @@ while at < done and #messages < max_entries and bytes < max_bytes do
     if first == 0 then
       first = offset
     elseif offset ~= at + 1 then
-      return {'ok', done, first, messages}
+      return {'ok', first, messages}
     end
     messages[#messages + 1] = message
     at, bytes = offset, bytes + #message
@@ -28,4 +28,4 @@ while at < done and #messages < max_entries and bytes < max_bytes do
     end
   end
 end
-return {'ok', done, first, messages}
+return {'ok', first, messages}

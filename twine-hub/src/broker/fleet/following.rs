@@ -1,0 +1,285 @@
+//! How a hub keeps up with a room that others publish to as well, without a socket.
+//!
+//! What comes over the bus may come twice, late, or not at all. A room's log is dense, so each piece
+//! says where it belongs: what continues the head is delivered, what the hub has already is left
+//! aside, and what would leave a hole waits until the hole is filled from the log. A message that the
+//! bus lost is thus delivered late, and never lost.
+
+use std::collections::BTreeMap;
+
+use twine_protocol::{Epoch, Offset, Position};
+
+use crate::store::Record;
+
+/// Bytes of messages that wait for a hole to be filled. What is beyond that is read from the log
+/// again, like the hole.
+const MAX_HELD: usize = 1 << 20;
+
+/// A room that this hub follows: the place that it has come to, and what it has heard of beyond.
+#[derive(Debug)]
+pub(super) struct Following {
+    head: Position,
+    /// The furthest place of the head's epoch that was heard of.
+    heard: Offset,
+    /// Pieces that come after a hole, by the offset of their first message.
+    held: BTreeMap<Offset, Vec<Record>>,
+    held_bytes: usize,
+    /// Where the hole begins that is being read.
+    filling: Option<Offset>,
+}
+
+/// What is to be done about the room.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    /// These continue the log: deliver them.
+    pub(super) deliver: Vec<Record>,
+    /// Read what comes after this offset of the head's epoch, up to and with the other, and tell by
+    /// [`Following::filled`].
+    pub(super) fill: Option<(Offset, Offset)>,
+    /// The room goes on in a later epoch: find out which, and where this one ended.
+    pub(super) is_rotated: bool,
+}
+
+impl Following {
+    /// A room whose log was shown up to `head`.
+    pub(super) fn new(head: Position) -> Self {
+        Self { heard: head.offset, head, held: BTreeMap::new(), held_bytes: 0, filling: None }
+    }
+
+    /// What was delivered up to.
+    pub(super) fn head(&self) -> &Position {
+        &self.head
+    }
+
+    /// Takes a piece of the log as the bus brought it: messages without a hole between them.
+    pub(super) fn piece(&mut self, epoch: &Epoch, records: Vec<Record>) -> Steps {
+        if *epoch != self.head.epoch {
+            return self.other_epoch(epoch);
+        }
+        if let (Some(first), Some(last)) = (records.first(), records.last()) {
+            self.heard = self.heard.max(last.offset);
+            self.hold(first.offset, records);
+        }
+        self.go_on()
+    }
+
+    /// Takes what the log's end is said to be.
+    pub(super) fn looked(&mut self, epoch: &Epoch, done: Offset) -> Steps {
+        if *epoch != self.head.epoch {
+            return self.other_epoch(epoch);
+        }
+        self.heard = self.heard.max(done);
+        self.go_on()
+    }
+
+    /// Takes what was read to fill a hole; nothing where it could not be read, and is asked for again
+    /// at the next occasion.
+    pub(super) fn filled(&mut self, epoch: &Epoch, records: Vec<Record>) -> Steps {
+        if *epoch != self.head.epoch {
+            // It was asked for before the room went on in another epoch.
+            return Steps::default();
+        }
+        let asked_at = self.filling.take();
+        let Some(first) = records.first().map(|record| record.offset) else { return Steps::default() };
+        self.hold(first, records);
+        let steps = self.go_on();
+        if asked_at == Some(self.head.offset) {
+            // What brought nothing would be asked for again at once, for ever.
+            self.filling = None;
+            return Steps { fill: None, ..steps };
+        }
+        steps
+    }
+
+    /// The room goes on at the start of a later epoch.
+    pub(super) fn cross(&mut self, epoch: Epoch) {
+        *self = Self::new(Position { epoch, offset: Offset::ZERO });
+    }
+
+    fn other_epoch(&self, epoch: &Epoch) -> Steps {
+        Steps { is_rotated: *epoch > self.head.epoch, ..Steps::default() }
+    }
+
+    fn hold(&mut self, first: Offset, records: Vec<Record>) {
+        let is_next = first <= self.head.offset.next();
+        let bytes: usize = records.iter().map(Record::size).sum();
+        // What is delivered at once takes no room.
+        if !is_next && self.held_bytes + bytes > MAX_HELD {
+            return;
+        }
+        self.held_bytes += bytes;
+        if let Some(other) = self.held.insert(first, records) {
+            let other_bytes: usize = other.iter().map(Record::size).sum();
+            // Of two pieces that begin alike the longer one counts.
+            if self.held.get(&first).is_some_and(|kept| kept.len() < other.len()) {
+                self.held_bytes -= bytes;
+                self.held.insert(first, other);
+            } else {
+                self.held_bytes -= other_bytes;
+            }
+        }
+    }
+
+    /// Delivers what continues the head, and asks for what is missing.
+    fn go_on(&mut self) -> Steps {
+        let mut deliver = Vec::new();
+        while let Some(entry) = self.held.first_entry()
+            && *entry.key() <= self.head.offset.next()
+        {
+            let records = entry.remove();
+            self.held_bytes -= records.iter().map(Record::size).sum::<usize>();
+            let had = self.head.offset;
+            for record in records.into_iter().skip_while(|record| record.offset <= had) {
+                self.head.offset = record.offset;
+                deliver.push(record);
+            }
+        }
+        let fill = (self.head.offset < self.heard && self.filling.is_none()).then(|| {
+            self.filling = Some(self.head.offset);
+            let held = self.held.keys().next().map(|first| one_less(*first));
+            (self.head.offset, held.unwrap_or(self.heard))
+        });
+        Steps { deliver, fill, is_rotated: false }
+    }
+}
+
+fn one_less(offset: Offset) -> Offset {
+    // An offset less one is an offset.
+    Offset::new(offset.get().saturating_sub(1)).unwrap_or(Offset::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn at(offset: u64) -> Offset {
+        Offset::new(offset).unwrap()
+    }
+
+    fn epoch(name: &str) -> Epoch {
+        Epoch::new(name).unwrap()
+    }
+
+    fn records(offsets: std::ops::RangeInclusive<u64>) -> Vec<Record> {
+        let record = |n: u64| Record {
+            offset: at(n),
+            time: n,
+            id: None,
+            sender: None,
+            data: RawValue::from_string(n.to_string()).unwrap(),
+        };
+        offsets.map(record).collect()
+    }
+
+    fn offsets(records: &[Record]) -> Vec<u64> {
+        records.iter().map(|record| record.offset.get()).collect()
+    }
+
+    fn following(offset: u64) -> Following {
+        Following::new(Position { epoch: epoch("a"), offset: at(offset) })
+    }
+
+    #[test]
+    fn what_continues_the_head_is_delivered_and_what_it_has_is_left_aside() {
+        let mut room = following(3);
+        let steps = room.piece(&epoch("a"), records(4..=5));
+        assert_eq!((offsets(&steps.deliver), steps.fill), (vec![4, 5], None));
+        let steps = room.piece(&epoch("a"), records(2..=6));
+        assert_eq!((offsets(&steps.deliver), steps.fill), (vec![6], None));
+        let steps = room.piece(&epoch("a"), records(1..=3));
+        assert_eq!((offsets(&steps.deliver), steps.fill), (vec![], None));
+    }
+
+    #[test]
+    fn a_hole_is_asked_for_once_and_what_came_after_it_waits() {
+        let mut room = following(3);
+        let steps = room.piece(&epoch("a"), records(7..=8));
+        assert_eq!((offsets(&steps.deliver), steps.fill), (vec![], Some((at(3), at(6)))));
+        let steps = room.piece(&epoch("a"), records(9..=9));
+        assert_eq!((offsets(&steps.deliver), steps.fill), (vec![], None));
+        let steps = room.filled(&epoch("a"), records(4..=5));
+        assert_eq!((offsets(&steps.deliver), steps.fill), (vec![4, 5], Some((at(5), at(6)))));
+        let steps = room.filled(&epoch("a"), records(6..=6));
+        assert_eq!((offsets(&steps.deliver), steps.fill), (vec![6, 7, 8, 9], None));
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_asked_for_again_when_there_is_news() {
+        let mut room = following(0);
+        assert_eq!(room.looked(&epoch("a"), at(2)).fill, Some((at(0), at(2))));
+        assert_eq!(room.filled(&epoch("a"), Vec::new()).fill, None);
+        assert_eq!(room.looked(&epoch("a"), at(2)).fill, Some((at(0), at(2))));
+        // A reader that gives something else does not have it asked for ever.
+        assert_eq!(room.filled(&epoch("a"), records(9..=9)).fill, None);
+        assert_eq!(room.looked(&epoch("a"), at(2)).fill, Some((at(0), at(8))));
+    }
+
+    #[test]
+    fn a_later_epoch_is_told_of_and_an_earlier_one_is_not() {
+        let mut room = following(3);
+        assert!(room.piece(&epoch("b"), records(1..=1)).is_rotated);
+        assert!(room.looked(&epoch("b"), at(1)).is_rotated);
+        assert!(!room.piece(&epoch("A"), records(4..=4)).is_rotated);
+        room.cross(epoch("b"));
+        assert_eq!(offsets(&room.piece(&epoch("b"), records(1..=1)).deliver), [1]);
+        // Asked for before it crossed.
+        assert!(room.filled(&epoch("a"), records(4..=6)).deliver.is_empty());
+    }
+
+    /// What a bus does with a piece, and what else happens.
+    #[derive(Debug, Clone)]
+    enum Event {
+        /// It brings a piece of the log.
+        Piece(u64, u64),
+        /// Somebody looks at the log's end.
+        Look(u64),
+        /// The hole that was asked for is read, to some length.
+        Fill(u64),
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            (1u64..60, 1u64..12).prop_map(|(first, n)| Event::Piece(first, n)),
+            (0u64..60).prop_map(Event::Look),
+            (0u64..20).prop_map(Event::Fill),
+        ];
+        prop::collection::vec(event, 0..80)
+    }
+
+    proptest! {
+        /// However the pieces come, each message is delivered once and in order; and once the bus is
+        /// quiet, a look and what is asked for bring the rest.
+        #[test]
+        fn each_message_is_delivered_once_and_in_order(events in events()) {
+            let mut room = following(0);
+            let (mut delivered, mut asked) = (Vec::new(), None::<(Offset, Offset)>);
+            let take = |steps: Steps, delivered: &mut Vec<u64>, asked: &mut Option<(Offset, Offset)>| {
+                delivered.extend(offsets(&steps.deliver));
+                if let Some(fill) = steps.fill {
+                    assert!(asked.replace(fill).is_none(), "one at a time");
+                }
+            };
+            for event in events {
+                let steps = match event {
+                    Event::Piece(first, n) => room.piece(&epoch("a"), records(first..=first + n)),
+                    Event::Look(done) => room.looked(&epoch("a"), at(done)),
+                    Event::Fill(n) => {
+                        let Some((after, until)) = asked.take() else { continue };
+                        let last = until.get().min(after.get() + n);
+                        room.filled(&epoch("a"), records(after.get() + 1..=last))
+                    }
+                };
+                take(steps, &mut delivered, &mut asked);
+            }
+            take(room.looked(&epoch("a"), at(72)), &mut delivered, &mut asked);
+            while let Some((after, until)) = asked.take() {
+                let steps = room.filled(&epoch("a"), records(after.get() + 1..=until.get()));
+                take(steps, &mut delivered, &mut asked);
+            }
+            prop_assert_eq!(delivered, (1..=72).collect::<Vec<_>>());
+        }
+    }
+}

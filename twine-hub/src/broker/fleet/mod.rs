@@ -1,0 +1,279 @@
+//! The broker of a fleet: Redis orders messages and carries them between hubs, a table keeps them.
+//!
+//! One rule carries all promises: a message is shown to anyone, and acknowledged, only once it is
+//! durable in the table ([`writer`]). So every position that anybody has seen is a place of the log,
+//! whatever becomes of Redis; and a room whose Redis was lost goes on in a new epoch ([`rotation`]).
+//!
+//! ```text
+//!  publish ─▶ Redis: assign ─▶ table: write, confirm ─▶ answer
+//!                                      └─▶ Redis: commit ─▶ bus ─▶ each hub's carrier ─▶ rooms
+//! ```
+
+mod carrier;
+mod following;
+mod log;
+mod publishing;
+mod rotation;
+mod writer;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use twine_protocol::api::Published;
+use twine_protocol::{Epoch, Position, RoomName};
+
+use self::carrier::{Carrier, Command};
+use self::log::FleetReader;
+use self::rotation::Rotations;
+use self::writer::Writers;
+use super::PublishError;
+use super::backlog::{Backlog, weight};
+use super::redis::{self, Link, RedisError, RoomLimits, Target};
+use crate::rooms::{Delivery, NewMessage, Opened, Payload, Refreshed, Room, Watcher, locked};
+use crate::store::dynamodb::{Location, Table, TableError, TableReader};
+use crate::store::{Reader, Retention, StoreError};
+use crate::telemetry::Telemetry;
+
+/// Threads that read for subscribers who are behind. Each waits for one answer of Redis or the table.
+const READERS: usize = 16;
+/// How long the table may take to answer at the start.
+const START: Duration = Duration::from_secs(10);
+/// How long it may take to learn the head of a room that is not in memory.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a table or a Redis that failed is tried, where nobody else does.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a fleet's hub could not do it now. All of it passes, or is an operator's to mend.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum FleetError {
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    #[error(transparent)]
+    Table(Arc<TableError>),
+    #[error("Redis and DynamoDB together did not answer in time")]
+    Deadline,
+    #[error("more messages of this room wait to be stored than may wait")]
+    Busy,
+    #[error("Redis changes its master again and again")]
+    Restless,
+    #[error("Redis can't be used: {reason}")]
+    Disconnected { reason: String },
+    #[error("TLS to Redis can't be set up")]
+    Tls(#[source] rustls::Error),
+    #[error("the system gives no random bytes")]
+    Random,
+    #[error("the hub is shutting down")]
+    Closed,
+}
+
+impl From<TableError> for FleetError {
+    fn from(error: TableError) -> Self {
+        Self::Table(Arc::new(error))
+    }
+}
+
+impl From<FleetError> for StoreError {
+    fn from(error: FleetError) -> Self {
+        Self::Fleet(Box::new(error))
+    }
+}
+
+/// What all parts of a hub's broker share.
+struct Fleet {
+    link: Link,
+    table: Table,
+    limits: RoomLimits,
+    rotations: Rotations,
+    writers: Writers,
+    /// Rooms in which this hub completes what another left.
+    completing: Mutex<HashSet<RoomName>>,
+    telemetry: Arc<Telemetry>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A handle to the broker.
+pub(crate) struct FleetBroker {
+    fleet: Arc<Fleet>,
+    commands: Mutex<Option<UnboundedSender<Command>>>,
+    health: Arc<Mutex<Result<(), Arc<StoreError>>>>,
+    backlog: Backlog,
+    runtime: Handle,
+}
+
+impl FleetBroker {
+    /// Connects to the table, and begins to connect to Redis: a hub that starts while Redis is away
+    /// says so on `/readyz` and goes on by itself. Gives also what reads for those who are behind.
+    ///
+    /// # Errors
+    /// Where the table is not to be had, or TLS can't be set up.
+    pub(crate) async fn start(
+        redis: &Target,
+        table: &Location,
+        retention: Retention,
+        limits: RoomLimits,
+        backlog: Backlog,
+        delivery: Delivery,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<(Self, Vec<Box<dyn Reader>>), StoreError> {
+        let table = Table::open(table, retention, Instant::now() + START).await?;
+        let (link, bus) = Link::start(redis, redis::Limits::default())
+            .map_err(|error| StoreError::from(FleetError::Tls(error)))?;
+        let runtime = Handle::current();
+        let readers = (0..READERS).map(|_| -> Box<dyn Reader> {
+            let table = TableReader::new(table.clone(), runtime.clone());
+            Box::new(FleetReader::new(link.clone(), table, runtime.clone()))
+        });
+        let readers = readers.collect();
+        let fleet = Arc::new(Fleet {
+            link,
+            table,
+            limits,
+            rotations: Rotations::default(),
+            writers: Writers::default(),
+            completing: Mutex::default(),
+            telemetry,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
+        let (commands, waiting) = unbounded_channel();
+        fleet.tasks.spawn(Carrier::new(fleet.clone(), delivery, bus, waiting).run());
+        let health = Arc::new(Mutex::new(Ok(())));
+        let (watching, report) = (fleet.clone(), health.clone());
+        let stop = fleet.stop.clone();
+        fleet.tasks.spawn(async move {
+            stop.run_until_cancelled(watching.watch_health(&report)).await;
+        });
+        let broker = Self { fleet, commands: Mutex::new(Some(commands)), health, backlog, runtime };
+        Ok((broker, readers))
+    }
+
+    /// Publishes messages: each is stored once, though not all may be where this fails.
+    pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
+        let bytes = messages.iter().map(|message| weight(&message.data)).sum();
+        let _pending = self.backlog.reserve(bytes)?;
+        self.run(messages).await
+    }
+
+    /// The same for one message to each of these rooms.
+    pub(crate) async fn publish_to_each(
+        &self,
+        rooms: Vec<RoomName>,
+        message: Payload,
+    ) -> Result<Vec<Published>, PublishError> {
+        let _pending = self.backlog.reserve(weight(&message.data).saturating_mul(rooms.len()))?;
+        self.run(rooms.into_iter().map(|room| message.clone().to(room)).collect()).await
+    }
+
+    /// Publishes in a task of its own, so that a publisher that hangs up leaves nothing half done.
+    async fn run(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
+        if locked(&self.commands).is_none() {
+            return Err(PublishError::Draining);
+        }
+        let fleet = self.fleet.clone();
+        let published = self.fleet.tasks.spawn(async move { fleet.publish(messages).await });
+        match published.await {
+            Ok(Ok(published)) => Ok(published),
+            Ok(Err(FleetError::Busy)) => Err(PublishError::Overloaded),
+            Ok(Err(error)) => Err(PublishError::Store(Arc::new(error.into()))),
+            Err(_) => Err(PublishError::Store(Arc::new(StoreError::Ended))),
+        }
+    }
+
+    /// Takes the room into memory and watches it there.
+    pub(crate) fn open_and_watch(&self, name: RoomName, watcher: Watcher, opened: Opened) {
+        if let Some(Command::Open { opened, .. }) = self.send(Command::Open { name, watcher, opened }) {
+            opened(Err(Arc::new(StoreError::Closed)));
+        }
+    }
+
+    /// Lets the room leave memory, if nothing holds it there.
+    pub(crate) fn release(&self, name: RoomName) {
+        // A broker that is closed has no rooms to release.
+        drop(self.send(Command::Release { name }));
+    }
+
+    /// Brings a room in memory up to what was committed anywhere before this call, then calls `done`.
+    pub(crate) fn refresh(&self, room: &Arc<Room>, done: Refreshed) {
+        let name = room.name().clone();
+        if let Some(Command::Refresh { done, .. }) = self.send(Command::Refresh { name, done }) {
+            done(Err(Arc::new(StoreError::Closed)));
+        }
+    }
+
+    /// The head of a room that is not in memory.
+    pub(crate) async fn head(&self, name: &RoomName) -> Result<Position, Arc<StoreError>> {
+        let found = self.fleet.look(name, Instant::now() + PATIENCE).await;
+        found.map(|found| found.done).map_err(|error| Arc::new(error.into()))
+    }
+
+    /// Whether Redis and the table can be used, as far as is known.
+    pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
+        locked(&self.health).clone()
+    }
+
+    /// Finishes what is under way, refuses what comes, and ends all connections. Blocks until then.
+    pub(crate) fn close(&self) {
+        drop(locked(&self.commands).take());
+        self.fleet.tasks.close();
+        self.fleet.stop.cancel();
+        self.runtime.block_on(async {
+            // Each of them has its own deadline.
+            self.fleet.tasks.wait().await;
+            self.fleet.link.close().await;
+        });
+    }
+
+    /// Hands a command over, or back when the broker is closed.
+    fn send(&self, command: Command) -> Option<Command> {
+        match &*locked(&self.commands) {
+            Some(commands) => commands.send(command).err().map(|refused| refused.0),
+            None => Some(command),
+        }
+    }
+}
+
+impl Fleet {
+    /// Completes what others left in a room, unless this hub is about it already.
+    fn complete_soon(self: &Arc<Self>, room: &RoomName, epoch: &Epoch) {
+        if !locked(&self.completing).insert(room.clone()) {
+            return;
+        }
+        let (fleet, room, epoch) = (self.clone(), room.clone(), epoch.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = fleet.complete(&room, &epoch).await {
+                tracing::debug!(%room, %error, "messages that another hub left could not be completed yet");
+            }
+            locked(&fleet.completing).remove(&room);
+        });
+    }
+
+    /// Keeps `report` true, for ever.
+    async fn watch_health(&self, report: &Mutex<Result<(), Arc<StoreError>>>) {
+        loop {
+            let now = self.probe().await.map_err(|error| Arc::new(StoreError::from(error)));
+            let before = std::mem::replace(&mut *locked(report), now.clone());
+            match (before, now) {
+                (Ok(()), Err(error)) => {
+                    tracing::error!(%error, "publishes are refused until it works again");
+                }
+                (Err(_), Ok(())) => tracing::info!("Redis and DynamoDB work again"),
+                _ => {}
+            }
+            tokio::time::sleep(PROBE_EVERY).await;
+        }
+    }
+
+    async fn probe(&self) -> Result<(), FleetError> {
+        if let redis::State::Disconnected { reason, .. } = self.link.state() {
+            return Err(FleetError::Disconnected { reason });
+        }
+        Ok(self.table.probe(Instant::now() + PATIENCE).await?)
+    }
+}

@@ -1,0 +1,164 @@
+//! A publish on a fleet, from the request to the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tokio::time::{Instant, sleep, timeout_at};
+use twine_protocol::api::Published;
+use twine_protocol::{MessageId, Offset, Position, RoomName};
+
+use super::writer::{Fate, OVERDUE};
+use super::{Fleet, FleetError};
+use crate::broker::redis;
+use crate::rooms::NewMessage;
+use crate::store::Record;
+
+/// How long a publish may take in all; then its publisher is told to come back.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Before somebody looks again whether a message is durable that another request publishes.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A message of a request, and what is known of it.
+struct Entry {
+    message: NewMessage,
+    id: MessageId,
+    /// Whether this request was given a place for it.
+    is_own: bool,
+    published: Option<Published>,
+}
+
+impl Fleet {
+    /// Publishes messages of any rooms: those of one room in their order.
+    ///
+    /// # Errors
+    /// Where not all are known to be durable: some may be. To be repeated with the same ids.
+    pub(super) async fn publish(
+        self: &Arc<Self>,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<Published>, FleetError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut rooms: Vec<(RoomName, Vec<(usize, Entry)>)> = Vec::new();
+        for (at, message) in messages.into_iter().enumerate() {
+            let id = message.id.clone().map_or_else(new_id, Ok)?;
+            let room = message.room.clone();
+            let entry = Entry { message, id, is_own: false, published: None };
+            match rooms.iter_mut().find(|(other, _)| *other == room) {
+                Some((_, entries)) => entries.push((at, entry)),
+                None => rooms.push((room, vec![(at, entry)])),
+            }
+        }
+        let published = rooms.into_iter().map(|(room, entries)| async move {
+            let (places, mut entries): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+            let published = timeout_at(deadline, self.publish_in(&room, &mut entries, deadline)).await;
+            published.map_err(|_| FleetError::Deadline)??;
+            Ok::<_, FleetError>(places.into_iter().zip(entries))
+        });
+        let mut all: Vec<_> = try_join_all(published).await?.into_iter().flatten().collect();
+        all.sort_by_key(|(at, _)| *at);
+        // `publish_in` returns once each is published.
+        Ok(all.into_iter().filter_map(|(_, entry)| entry.published).collect())
+    }
+
+    /// Publishes messages of one room, and returns once all are durable.
+    async fn publish_in(
+        self: &Arc<Self>,
+        room: &RoomName,
+        entries: &mut [Entry],
+        deadline: Instant,
+    ) -> Result<(), FleetError> {
+        loop {
+            let mut under_way = Vec::new();
+            let mut is_elsewhere = false;
+            for (at, entry) in entries.iter_mut().enumerate().filter(|(_, entry)| entry.published.is_none()) {
+                match self.assign(room, entry, deadline).await? {
+                    Assigned::Here(position, record) => {
+                        let epoch = position.epoch.clone();
+                        under_way.push((at, position, self.write(room, epoch, record, deadline)));
+                    }
+                    Assigned::Before(position) => entry.settle(room, position),
+                    Assigned::Elsewhere => is_elsewhere = true,
+                }
+            }
+            for (at, position, fate) in under_way {
+                let fate = fate.await.unwrap_or(Err(FleetError::Closed))?;
+                if fate == Fate::Durable
+                    && let Some(entry) = entries.get_mut(at)
+                {
+                    entry.settle(room, position);
+                }
+            }
+            if entries.iter().all(|entry| entry.published.is_some()) {
+                return Ok(());
+            }
+            if is_elsewhere {
+                sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+
+    /// Gives a message its place.
+    async fn assign(
+        self: &Arc<Self>,
+        room: &RoomName,
+        entry: &mut Entry,
+        deadline: Instant,
+    ) -> Result<Assigned, FleetError> {
+        loop {
+            let NewMessage { data, sender, .. } = &entry.message;
+            let answer =
+                self.link.publish(room, &entry.id, sender.as_deref(), data.get(), &self.limits).await?;
+            match answer {
+                redis::Published::Assigned { position, time, stalled, .. } => {
+                    entry.is_own = true;
+                    if stalled > OVERDUE {
+                        self.complete_soon(room, &position.epoch);
+                    }
+                    let record = Record {
+                        offset: position.offset,
+                        time,
+                        id: Some(entry.id.clone()),
+                        sender: sender.clone(),
+                        data: data.clone(),
+                    };
+                    return Ok(Assigned::Here(position, record));
+                }
+                redis::Published::Duplicate { position, is_pending: false } => {
+                    return Ok(Assigned::Before(position));
+                }
+                redis::Published::Duplicate { position, is_pending: true } => {
+                    // Another request has it under way, or its hub is gone.
+                    self.complete_soon(room, &position.epoch);
+                    return Ok(Assigned::Elsewhere);
+                }
+                redis::Published::Busy => return Err(FleetError::Busy),
+                redis::Published::Rotate(_) => drop(self.look(room, deadline).await?),
+            }
+        }
+    }
+}
+
+/// What a message was given.
+enum Assigned {
+    /// This place, and it is to be written.
+    Here(Position, Record),
+    /// This place, some time ago, and it is durable.
+    Before(Position),
+    /// A place that it is not known to be durable at yet.
+    Elsewhere,
+}
+
+impl Entry {
+    fn settle(&mut self, room: &RoomName, Position { epoch, offset }: Position) {
+        debug_assert_ne!(offset, Offset::ZERO, "a message has a place after the start");
+        let duplicate = !self.is_own;
+        self.published = Some(Published { room: room.clone(), epoch, offset, duplicate });
+    }
+}
+
+/// An id for a message whose publisher gave none: what a hub repeats must be stored once all the same.
+fn new_id() -> Result<MessageId, FleetError> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(|_| FleetError::Random)?;
+    MessageId::new(&format!("{:032x}", u128::from_ne_bytes(bytes))).map_err(|_| FleetError::Random)
+}
