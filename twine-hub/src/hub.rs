@@ -308,18 +308,20 @@ impl Running {
         self.keys.first().expect("a hub has a key")
     }
 
-    /// Stops the hub, in this order: it takes no more connections and is no longer ready; clients are
-    /// told to come back and their connections end; requests under way are answered; the store
-    /// finishes and closes. What is not done within `shutdown_grace` is ended by force.
+    /// Stops the hub, in this order: it is no longer ready and takes no more WebSocket connections;
+    /// clients are told to come back, over `drain_window`, and their connections end; the listeners
+    /// close; requests under way are answered; the store finishes and closes. What is not done within `shutdown_grace` is ended by force.
     pub async fn shutdown(self) {
         let App { config, rooms, sessions, connections, tasks, draining, stop, .. } = &*self.app;
         let grace = config.shutdown_grace;
         let deadline = tokio::time::Instant::now() + grace;
-        info!(phase = "stop accepting", "shutting down");
+        let window = config.drain_window.min(grace);
+        info!(phase = "drain connections", ?window, ?grace, "shutting down");
         draining.cancel();
+        // Also where nobody is connected: until its end balancers may send requests, and are told.
+        tokio::join!(connections.drain(window, grace), tokio::time::sleep(window));
+        info!(phase = "stop accepting", "shutting down");
         stop.cancel();
-        info!(phase = "drain connections", ?grace, "shutting down");
-        connections.drain(grace).await;
         info!(phase = "finish requests", "shutting down");
         if tokio::time::timeout_at(deadline, tasks.wait()).await.is_err() {
             warn!("requests were still under way at the end of `shutdown_grace`: ended by force");

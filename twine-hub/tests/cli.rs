@@ -39,7 +39,12 @@ impl Served {
 
     /// The same in a folder that a hub may have used before.
     fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
-        let mut command = twine_hub(folder.path());
+        let command = twine_hub(folder.path());
+        Self::spawn(command, folder, arguments)
+    }
+
+    /// The same, started by this command.
+    fn spawn(mut command: Command, folder: TempDir, arguments: &[&str]) -> Self {
         command.arg("serve").args(["--listen", "127.0.0.1:0"]).args(arguments).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -191,7 +196,7 @@ fn sigterm_and_sigint_stop_the_hub_cleanly() {
         hub.signal(name);
         let (status, log) = hub.wait();
         assert!(status.success(), "{name}: {status}\n{log}");
-        let phases = ["stop accepting", "drain connections", "finish requests", "close store", "shut down"];
+        let phases = ["drain connections", "stop accepting", "finish requests", "close store", "shut down"];
         let places: Vec<_> = phases.iter().map(|phase| log.find(phase).expect(phase)).collect();
         assert!(places.is_sorted(), "{log}");
     }
@@ -261,6 +266,42 @@ fn a_second_signal_ends_a_hub_that_is_waiting() {
     hub.signal("-TERM");
     let (status, log) = hub.wait();
     assert_eq!(status.code(), Some(1), "{log}");
+}
+
+/// A system that gives no more files makes those who come wait, and nobody else.
+#[test]
+fn a_hub_without_a_file_left_serves_on_and_accepts_again_when_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 100 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_twine-hub")]);
+    command.env_clear().current_dir(folder.path()).stdin(Stdio::null());
+    let hub = Served::spawn(command, folder, &[]);
+    let key = std::fs::read_to_string(hub.folder.path().join("twine-data/api-key")).unwrap();
+    let mut publisher = std::net::TcpStream::connect(&hub.address).unwrap();
+    let mut publish = || {
+        let head =
+            format!("Host: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json", key.trim());
+        let body = r#"{"room":"chat","data":1}"#;
+        let request =
+            format!("POST /api/publish HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        publisher.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            let mut byte = [0];
+            publisher.read_exact(&mut byte).unwrap();
+            answer.extend(byte);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    };
+    publish();
+    let crowd: Vec<_> = (0..150).map(|_| std::net::TcpStream::connect(&hub.address).unwrap()).collect();
+    hub.logged("no connection can be accepted");
+    publish();
+    drop(crowd);
+    assert!(hub.ask("GET /readyz", "", "").unwrap().starts_with("HTTP/1.1 200 "));
+    // It waits longer from one failure to the next, so there are few in any time.
+    hub.signal("-TERM");
+    assert!(hub.wait().0.success());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How a connection ends: told why where it can be told, and forgotten.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::event::Source as _;
 use twine_protocol::{CloseCode, Disconnect, ErrorCode, ErrorFrame, ServerFrame};
@@ -14,8 +14,11 @@ use crate::telemetry::Code;
 
 /// How long a closed connection may take to close its side.
 const LINGER: Duration = Duration::from_secs(2);
-/// A client that is told to go comes back after a random time up to this.
+/// A client that is told to go comes back after a random time up to this, and up to a second of its own.
 const MAX_RETRY: Duration = Duration::from_secs(3);
+/// The same where the hub stops: another one takes the client, or this one once it is back. Nobody is
+/// to be away for more than a couple of seconds, and the window spreads them already.
+const MAX_RETRY_DRAINING: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// Refuses one request; the connection goes on.
@@ -67,17 +70,10 @@ impl Shard {
         }
     }
 
-    pub(super) fn drain(&mut self, until: Instant) {
-        self.draining = Some(until);
-        let keys: Vec<Key> = self.keys().collect();
-        for key in keys {
-            self.send_away(key, ErrorCode::Draining);
-        }
-    }
-
     /// Asks a client to come back elsewhere or later, not all at once.
     pub(super) fn send_away(&mut self, key: Key, code: ErrorCode) {
-        let retry = u64::try_from(MAX_RETRY.mul_f64(fastrand::f64()).as_millis()).unwrap_or_default();
+        let max = if code == ErrorCode::Draining { MAX_RETRY_DRAINING } else { MAX_RETRY };
+        let retry = u64::try_from(max.mul_f64(fastrand::f64()).as_millis()).unwrap_or_default();
         self.answer(key, frames::frame(&ServerFrame::Disconnect(Disconnect { code, retry })));
         let close = code.close_code().unwrap_or(CloseCode::Restart);
         self.close(key, close.as_u16(), code.as_str());

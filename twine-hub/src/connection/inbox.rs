@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::Waker;
 use twine_protocol::Position;
@@ -34,8 +34,8 @@ pub(super) enum Event {
     Probe { connection: Key, ticket: Ticket },
     /// Somebody wants to know how late the shard is.
     Knock(Arc<Knock>),
-    /// Close all connections, by force at `until`, and end.
-    Drain { until: Instant },
+    /// Close all connections, one after the other over `window` and by force at `until`, and end.
+    Drain { window: Duration, until: Instant },
 }
 
 /// A shard's mailbox. What can send to it bounds it: a room in memory has told at most once that it

@@ -14,6 +14,7 @@
 pub(crate) mod by_hand;
 mod conversation;
 mod deadline;
+mod drain;
 mod ending;
 mod fanout;
 mod inbox;
@@ -217,11 +218,12 @@ impl Connections {
         }
     }
 
-    /// Tells every client to come back later, closes all within `grace` and ends the threads.
-    pub(crate) async fn drain(&self, grace: Duration) {
+    /// Tells the clients to come back elsewhere or later, one after the other over `window`, closes all
+    /// within `grace` and ends the threads.
+    pub(crate) async fn drain(&self, window: Duration, grace: Duration) {
         // First, for a thread that ends from now on has no fault.
         let threads = std::mem::take(&mut *locked(&self.0.threads));
-        self.0.end(clock::now() + grace);
+        self.0.end(window, clock::now() + grace);
         let join = move || threads.into_iter().map(JoinHandle::join).for_each(drop);
         // Those that panicked have said so.
         let _ = tokio::task::spawn_blocking(join).await;
@@ -236,9 +238,9 @@ impl Connections {
 }
 
 impl Shared {
-    fn end(&self, until: Instant) {
+    fn end(&self, window: Duration, until: Instant) {
         for inbox in &self.inboxes {
-            inbox.push(Event::Drain { until });
+            inbox.push(Event::Drain { window, until });
         }
     }
 }
@@ -246,6 +248,6 @@ impl Shared {
 /// Without its handles a shard would live for ever.
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.end(clock::now());
+        self.end(Duration::ZERO, clock::now());
     }
 }

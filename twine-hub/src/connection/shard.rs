@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 use twine_protocol::{ErrorCode, RoomName, ServerFrame};
 
+use super::drain::Drain;
 use super::fanout::LocalRoom;
 use super::inbox::{Event, Inbox};
 use super::session::Unsaved;
@@ -74,8 +75,8 @@ pub(super) struct Shard {
     /// Connections with more to read than their share of a turn.
     pub(super) unread: Vec<Key>,
     pub(super) ping: Bytes,
-    /// Set once the shard drains: when to give up waiting.
-    pub(super) draining: Option<Instant>,
+    /// Set once the shard drains.
+    pub(super) draining: Option<Drain>,
 }
 
 impl Shard {
@@ -130,7 +131,7 @@ impl Shard {
             self.lag(key);
         }
         let may_wait = self.unread.is_empty() && self.lagging.is_empty() && self.inbox.fall_asleep();
-        let wait = if may_wait { clock::until(self.wheel.due()) } else { Duration::ZERO };
+        let wait = if may_wait { clock::until(self.next_due()) } else { Duration::ZERO };
         if let Err(error) = self.poll.poll(events, Some(wait))
             && error.kind() != ErrorKind::Interrupted
         {
@@ -157,9 +158,16 @@ impl Shard {
                 self.goes_off(alarm, now);
             }
         }
+        self.send_away_due(now);
         self.settle();
         self.save_sessions(now);
-        !self.draining.is_some_and(|until| self.connections.is_empty() || now >= until)
+        !self.draining.as_ref().is_some_and(|drain| self.connections.is_empty() || drain.is_over(now))
+    }
+
+    /// Until when nothing is to be done by the clock.
+    fn next_due(&self) -> Instant {
+        let wheel = self.wheel.due();
+        self.draining.as_ref().map_or(wheel, |drain| drain.next().min(wheel))
     }
 
     /// Brings up to date who fell behind, and removes what broke, until neither makes more of it.
@@ -199,7 +207,7 @@ impl Shard {
             Event::Lose { connection, ticket, why } => self.lose_session(connection, ticket, why),
             Event::Probe { connection, ticket } => self.probe(connection, ticket),
             Event::Knock(knock) => knock.hear(),
-            Event::Drain { until } => self.drain(until),
+            Event::Drain { window, until } => self.drain(window, until),
         }
     }
 

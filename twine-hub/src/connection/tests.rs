@@ -137,7 +137,7 @@ impl Bench {
     /// Ends the hub and gives what it counted: a message is counted after it is written, so a client
     /// may have it before.
     async fn end(self) -> Arc<Telemetry> {
-        self.connections.drain(Duration::from_secs(5)).await;
+        self.connections.drain(Duration::ZERO, Duration::from_secs(5)).await;
         self.sessions.close().await;
         self.rooms.close().await;
         self.telemetry

@@ -120,6 +120,37 @@ async fn exactly_once_to_the_callback_across_kills_and_where_it_can_not_be_the_a
 }
 
 #[tokio::test]
+async fn exactly_once_to_the_callback_across_restarts_that_tell_their_clients() {
+    const EACH: u64 = 50;
+    let mut hub = Hub::new(&["--drain-window", "500ms"]);
+    hub.start().await;
+    let twine = publisher(&hub);
+    let mut subscribers = Vec::new();
+    for _ in 0..5 {
+        subscribers.push(subscribe(&hub, SubscribeOptions::default()).await);
+    }
+    for round in 0..3 {
+        let numbers = round * EACH..(round + 1) * EACH;
+        // Published while the hub stops, while there is none, and when it is back.
+        let publish = async {
+            for n in numbers.clone() {
+                twine.publish(ROOM, &n).await.unwrap();
+            }
+        };
+        let restart = async {
+            hub.stop().await;
+            hub.start().await;
+        };
+        let read = future::join_all(subscribers.iter_mut().map(async |(_, subscription)| {
+            for n in numbers.clone() {
+                assert_eq!(next(subscription).await.1, n, "none missed, none twice");
+            }
+        }));
+        future::join3(publish, restart, read).await;
+    }
+}
+
+#[tokio::test]
 async fn publish_is_idempotent_across_a_kill() {
     let mut hub = Hub::new(&[]);
     hub.start().await;

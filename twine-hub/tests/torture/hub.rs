@@ -102,6 +102,17 @@ impl Hub {
         }
     }
 
+    /// Ends it as a new version's deployment does: it is asked to stop, and waited for.
+    #[allow(dead_code, reason = "only some of the tests that share this file do")]
+    pub(crate) async fn stop(&mut self) {
+        let mut child = self.child.take().expect("a running hub");
+        let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+        // Elsewhere, for its clients are on this thread.
+        let ended = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+        assert!(ended.success(), "{ended}");
+    }
+
     /// Kills it, and looks at what it leaves.
     pub(crate) fn end(mut self) {
         self.kill();

@@ -7,13 +7,39 @@ async fn draining_sends_every_client_away_and_counts_them_out() {
     let bench = Bench::in_memory(&Options::default());
     let mut client = bench.subscriber("chat").await;
     let (telemetry, connections) = (bench.telemetry.clone(), bench.connections.clone());
-    let drained = tokio::spawn(async move { connections.drain(Duration::from_secs(5)).await });
+    let drained =
+        tokio::spawn(async move { connections.drain(Duration::ZERO, Duration::from_secs(5)).await });
     assert!(matches!(client.next().await, Frame::Disconnect(d) if d.code.as_str() == "draining"));
     assert_eq!(client.closed().await, 1012);
     drop(client);
     drained.await.unwrap();
     assert_eq!(telemetry.connections.get(), 0);
     bench.end().await;
+}
+
+#[tokio::test]
+async fn who_is_told_to_go_later_is_served_until_then() {
+    let bench = Bench::in_memory(&Options { shards: 1, ..Options::default() });
+    let (mut one, mut two) = (bench.subscriber("chat").await, bench.subscriber("chat").await);
+    let (connections, window) = (bench.connections.clone(), Duration::from_hours(1));
+    let draining = tokio::spawn(async move { connections.drain(window, window).await });
+    // The first of them is told at once, and nobody knows which that is.
+    let (told, mut served) = tokio::select! {
+        told = one.next() => (told, two),
+        told = two.next() => (told, one),
+    };
+    let Frame::Disconnect(told) = told else { panic!("{told:?}") };
+    assert_eq!(told.code, ErrorCode::Draining);
+    assert!(told.retry < 1_000, "{} ms", told.retry);
+    bench.publish("chat", "1").await;
+    assert_eq!(served.data().await, "1");
+    // Who comes now is sent on.
+    assert!(
+        matches!(bench.client().await.next().await, Frame::Disconnect(told) if told.code == ErrorCode::Draining)
+    );
+    bench.end().await;
+    assert!(matches!(served.next().await, Frame::Disconnect(told) if told.code == ErrorCode::Draining));
+    draining.await.unwrap();
 }
 
 #[tokio::test]
