@@ -90,7 +90,7 @@ test("a reloaded page names the one before it, whose session it takes over while
   assert.deepEqual([second.session, third.session], [session, session]);
 });
 
-test("a page that is gone before the hub's answer leaves everything to the next, also where it still seems connected", async (t) => {
+test("a page that is gone before the hub's answer leaves its session to the next, also where it still seems connected", async (t) => {
   const network = await Network.to(hub.url);
   t.after(() => network.remove());
   const tab = await open(t, `/deaf?network=${encodeURIComponent(network.url)}`);
@@ -107,7 +107,8 @@ test("a page that is gone before the hub's answer leaves everything to the next,
   await tab.has(3, "deaf");
   const [first, second, third] = tab.greetings;
   assert.deepEqual([second.prev, third.prev], [first.instance, first.instance]);
-  assert.deepEqual(how(tab), [NEW, RESUMED, RESUMED]);
+  const [{ session }] = tab.connections;
+  assert.deepEqual(tab.connections.map((connected) => connected.session), [session, session, session]);
   const pages = await tab.pages();
   assert.deepEqual(pages.map((page) => page.got("deaf")), [[1], [], [2, 3]]);
   fine(tab, pages, "deaf");

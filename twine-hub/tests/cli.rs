@@ -138,6 +138,7 @@ fn print_config_shows_values_with_their_origin_and_no_secrets() {
     std::fs::write(folder.path().join("twine.toml"), "max_frame = \"32KiB\"\nheartbeat = \"5s\"\n").unwrap();
     let mut command = twine_hub(folder.path());
     command.env("TWINE_API_KEY", "open-sesame").env("TWINE_HEARTBEAT", "6s");
+    command.env("TWINE_BROKER", "redis://me:sesame@localhost").env("TWINE_STORE", "dynamodb:twine");
     let (code, shown, _) = run(command.args(["--print-config", "--max-data", "1KiB"]));
     assert_eq!(code, Some(0));
     for line in [
@@ -146,6 +147,7 @@ fn print_config_shows_values_with_their_origin_and_no_secrets() {
         "max_frame = \"32KiB\"  # twine.toml",
         "listen = \"127.0.0.1:7070\"  # default",
         "# api_key = [\"********\"]  # TWINE_API_KEY",
+        "# broker = \"********\"  # TWINE_BROKER",
     ] {
         assert!(shown.lines().any(|found| found == line), "{line} is missing in\n{shown}");
     }

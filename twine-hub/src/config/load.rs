@@ -109,18 +109,14 @@ impl fmt::Display for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Value { setting, values, source } in &self.values {
             // Commented out: a mask must not come back as a key where this is used as a file.
-            let comment = if setting.form.is_secret() && *source != Source::Default && !values.is_empty() {
-                "# "
-            } else {
-                ""
-            };
+            let comment = if is_secret(setting.form, values) { "# " } else { "" };
             let text = match (setting.form, values.as_slice()) {
                 (_, []) if *source == Source::Default => {
                     writeln!(f, "# {} is not set", setting.name)?;
                     continue;
                 }
                 (Form::One, [value]) => quote(value),
-                (Form::Secret, [value]) if *source == Source::Default => quote(value),
+                (Form::Secret, [value]) if !is_secret(setting.form, values) => quote(value),
                 (Form::Secret, _) => quote("********"),
                 (Form::One | Form::List, values) => list(values.iter().map(|value| quote(value))),
                 (Form::Secrets, values) => list(values.iter().map(|_| quote("********"))),
@@ -128,6 +124,15 @@ impl fmt::Display for Loaded {
             writeln!(f, "{comment}{} = {text}  # {}", setting.name, source.spell(setting))?;
         }
         Ok(())
+    }
+}
+
+/// Whether these values must not be shown: an address is no secret without the password before its hosts.
+fn is_secret(form: Form, values: &[String]) -> bool {
+    match form {
+        Form::One | Form::List => false,
+        Form::Secret => values.iter().any(|value| value.contains('@')),
+        Form::Secrets => !values.is_empty(),
     }
 }
 

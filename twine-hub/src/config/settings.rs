@@ -36,7 +36,7 @@ pub(crate) enum Form {
     One,
     /// Any number of values.
     List,
-    /// One value, which is shown to nobody: it may hold a password.
+    /// One value, which is shown to nobody where it holds a password.
     Secret,
     /// Any number of values that are shown to nobody.
     Secrets,
