@@ -10,7 +10,7 @@ const taken = new WeakMap();
 /** @throws TypeError where `storage` is none. */
 export function checkStorage(storage) {
   if (storage !== "session" && storage !== "none" && typeof storage?.setItem !== "function") {
-    throw new TypeError("storage is `session`, `none` or an object like sessionStorage");
+    throw new TypeError("storage is `session`, `none` or like sessionStorage");
   }
 }
 
