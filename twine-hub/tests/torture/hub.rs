@@ -64,6 +64,8 @@ impl Hub {
     pub(crate) fn spawn(&mut self) -> oneshot::Receiver<()> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_twine-hub"));
         command.env_clear().current_dir(self.folder.path()).env("TWINE_API_KEY", KEY);
+        // DynamoDB Local wants to know who asks, and takes anybody.
+        command.env("AWS_ACCESS_KEY_ID", "tests").env("AWS_SECRET_ACCESS_KEY", "tests");
         command.args(["--listen", &self.address.to_string()]).args(&self.settings);
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());

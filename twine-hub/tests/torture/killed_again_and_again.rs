@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::hub::Hub;
-use crate::ledger::{Ledger, ROOMS, places, write};
+use crate::ledger::{Ledger, ROOMS, is_dense, places, write};
 use crate::network::Network;
 use crate::publishers::{Signals, give_up_easily, insist};
 use crate::readers::{Progress, Sequence, Slow, Staying, Surroundings, come_and_go};
@@ -110,6 +110,7 @@ async fn torture(mut draw: fastrand::Rng, rounds: u32) {
     println!("{}", ledger.summary());
     for room in ROOMS {
         let log = places(hub.history(room).await);
+        is_dense(&log);
         ledger.check(room, &log);
         for sequence in sequences.iter().filter(|sequence| sequence.room == room) {
             sequence.check(&log);
