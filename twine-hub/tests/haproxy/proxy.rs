@@ -77,7 +77,10 @@ impl Proxy {
         command.env("PATH", search).args(["-db", "-f"]).arg(&path).stdin(Stdio::null());
         let child = command.spawn().expect("haproxy is installed (make setup)");
         let mut proxy = Self { child, port, stats, _folder: folder };
-        while std::net::TcpStream::connect(proxy.address()).is_err() {
+        // It listens to clients before it does to us.
+        while std::net::TcpStream::connect(proxy.address()).is_err()
+            || UnixStream::connect(&proxy.stats).is_err()
+        {
             assert!(proxy.child.try_wait().unwrap().is_none(), "haproxy did not start");
             std::thread::yield_now();
         }
