@@ -75,7 +75,30 @@ struct Watched {
     next_look: Instant,
     is_looking: bool,
     /// Who waits until the room has come to a place.
-    waiting: Vec<(Position, Refreshed)>,
+    waiting: Vec<Waiting>,
+}
+
+/// Whoever refreshes a room, and is answered whatever becomes of it.
+struct Waiting {
+    until: Position,
+    deadline: Instant,
+    done: Option<Refreshed>,
+}
+
+impl Waiting {
+    fn answer(mut self, answer: Result<(), Arc<StoreError>>) {
+        if let Some(done) = self.done.take() {
+            done(answer);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done(Err(Arc::new(StoreError::Closed)));
+        }
+    }
 }
 
 /// What the task owns.
@@ -120,11 +143,8 @@ impl Carrier {
         for (_, stage) in self.rooms.drain() {
             match stage {
                 Stage::Opening { waiting, .. } => refuse(waiting, &Arc::new(StoreError::Closed)),
-                Stage::Open(watched) => {
-                    for (_, done) in watched.waiting {
-                        done(Err(Arc::new(StoreError::Closed)));
-                    }
-                }
+                // Dropping those who wait answers them.
+                Stage::Open(_) => {}
             }
         }
     }
@@ -227,7 +247,11 @@ impl Carrier {
         }
         let fleet = self.fleet.clone();
         self.find_out(async move {
-            let found = fleet.look(&name, Instant::now() + PATIENCE).await;
+            let deadline = Instant::now() + PATIENCE;
+            let found = match refreshed {
+                Some(_) => fleet.look_surely(&name, deadline).await,
+                None => fleet.look(&name, deadline).await,
+            };
             Finding::Looked { name, found, refreshed }
         });
     }
@@ -244,7 +268,10 @@ impl Carrier {
         watched.next_look = Instant::now() + look_every;
         match found {
             Ok(found) => {
-                watched.waiting.extend(refreshed.map(|done| (found.done.clone(), done)));
+                // What was assigned may have been acknowledged already.
+                let until = Position { epoch: found.epoch().clone(), offset: found.head };
+                let deadline = Instant::now() + PATIENCE;
+                watched.waiting.extend(refreshed.map(|done| Waiting { until, deadline, done: Some(done) }));
                 if *found.epoch() > watched.following.head().epoch {
                     self.cross(name, found.epoch().clone());
                 }
@@ -265,8 +292,8 @@ impl Carrier {
             tracing::warn!(room = %name, %error, "a hole could not be filled yet");
             if let Some(Stage::Open(watched)) = self.rooms.get_mut(name) {
                 let error = Arc::new(StoreError::from(error));
-                for (_, done) in watched.waiting.drain(..) {
-                    done(Err(error.clone()));
+                for waiting in watched.waiting.drain(..) {
+                    waiting.answer(Err(error.clone()));
                 }
             }
             Vec::new()
@@ -314,11 +341,8 @@ impl Carrier {
             self.delivery.append(&watched.room, deliver.into_iter().map(|record| (record, now)));
         }
         let head = watched.following.head().clone();
-        let (come, waiting) = watched.waiting.drain(..).partition(|(until, _)| *until <= head);
-        watched.waiting = waiting;
-        let come: Vec<(Position, Refreshed)> = come;
-        for (_, done) in come {
-            done(Ok(()));
+        for waiting in watched.waiting.extract_if(.., |waiting| waiting.until <= head) {
+            waiting.answer(Ok(()));
         }
         let must_look = is_rotated && !watched.is_looking;
         if let Some((after, until)) = fill {
@@ -365,6 +389,9 @@ impl Carrier {
         let mut gone = Vec::new();
         for (name, stage) in &mut self.rooms {
             if let Stage::Open(watched) = stage {
+                for late in watched.waiting.extract_if(.., |waiting| waiting.deadline <= now) {
+                    late.answer(Err(Arc::new(FleetError::Deadline.into())));
+                }
                 if self.delivery.get(name).is_none() {
                     gone.push(name.clone());
                 } else if watched.next_look <= now && !watched.is_looking {
@@ -390,8 +417,18 @@ fn refuse(waiting: Vec<(Watcher, Opened)>, error: &Arc<StoreError>) {
 
 impl Fleet {
     /// Subscribes a room on the bus, then looks at it.
-    async fn enter(&self, room: &RoomName) -> Result<Found, FleetError> {
+    async fn enter(self: &Arc<Self>, room: &RoomName) -> Result<Found, FleetError> {
         self.link.watch(room).await?;
         self.look(room, Instant::now() + PATIENCE).await
+    }
+
+    /// Looks at a room for somebody who has seen more of it than this hub has: a Redis that was cut off
+    /// must not have the last word.
+    async fn look_surely(self: &Arc<Self>, room: &RoomName, deadline: Instant) -> Result<Found, FleetError> {
+        let found = self.look(room, deadline).await?;
+        match self.table.fence(room, deadline).await? {
+            Some(fence) if fence.epoch > *found.epoch() => Err(FleetError::Behind),
+            _ => Ok(found),
+        }
     }
 }

@@ -66,6 +66,8 @@ pub(crate) enum FleetError {
     Disconnected { reason: String },
     #[error("TLS to Redis can't be set up")]
     Tls(#[source] rustls::Error),
+    #[error("the Redis that this hub is connected to is behind the fleet")]
+    Behind,
     #[error("the system gives no random bytes")]
     Random,
     #[error("the hub is shutting down")]
@@ -144,7 +146,9 @@ impl FleetBroker {
         });
         let (commands, waiting) = unbounded_channel();
         fleet.tasks.spawn(Carrier::new(fleet.clone(), delivery, bus, waiting).run());
-        let health = Arc::new(Mutex::new(Ok(())));
+        // Nothing is known until it was asked for.
+        let unknown = FleetError::Disconnected { reason: "it was not asked yet".into() };
+        let health = Arc::new(Mutex::new(Err(Arc::new(StoreError::from(unknown)))));
         let (watching, report) = (fleet.clone(), health.clone());
         let stop = fleet.stop.clone();
         fleet.tasks.spawn(async move {

@@ -80,13 +80,19 @@ impl Fleet {
                     Assigned::Elsewhere => is_elsewhere = true,
                 }
             }
+            let mut ended = None;
             for (at, position, fate) in under_way {
-                let fate = fate.await.unwrap_or(Err(FleetError::Closed))?;
-                if fate == Fate::Durable
-                    && let Some(entry) = entries.get_mut(at)
-                {
-                    entry.settle(room, position);
+                match fate.await.unwrap_or(Err(FleetError::Closed))? {
+                    Fate::Durable => {
+                        if let Some(entry) = entries.get_mut(at) {
+                            entry.settle(room, position);
+                        }
+                    }
+                    Fate::Ended => ended = Some(position.epoch),
                 }
+            }
+            if let Some(ended) = ended {
+                self.rotated(room, Some(ended), deadline).await?;
             }
             if entries.iter().all(|entry| entry.published.is_some()) {
                 return Ok(());

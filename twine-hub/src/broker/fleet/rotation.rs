@@ -11,8 +11,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use twine_protocol::{Epoch, Offset, Position, RoomName};
 
 use super::{Fleet, FleetError};
@@ -27,56 +28,90 @@ const MAX_ATTEMPTS: usize = 8;
 /// Ids that are on their way to Redis at once.
 const IDS_IN_FLIGHT: usize = 256;
 
-/// The rooms that this hub rotates now, so that it does each once.
+/// How long a rotation may take: the last ids of a busy room are many.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a hub lets another one finish, on average, that was quicker; and how long it waits before it
+/// ends the epoch of a server that believes itself to be sound.
+const GIVE_WAY: Duration = Duration::from_millis(150);
+
+/// What those who wait for a rotation share.
+type Rotating = Shared<BoxFuture<'static, Result<Found, FleetError>>>;
+
+/// The rooms that this hub rotates now: each once, whoever asks, and for as long as it takes.
 #[derive(Default)]
-pub(super) struct Rotations(Mutex<HashMap<RoomName, Arc<tokio::sync::Mutex<()>>>>);
-
-impl Rotations {
-    fn of(&self, room: &RoomName) -> Arc<tokio::sync::Mutex<()>> {
-        locked(&self.0).entry(room.clone()).or_default().clone()
-    }
-
-    /// Forgets a room that nobody waits for any more.
-    fn done(&self, room: &RoomName, own: Arc<tokio::sync::Mutex<()>>) {
-        let mut rooms = locked(&self.0);
-        drop(own);
-        if rooms.get(room).is_some_and(|lock| Arc::strong_count(lock) == 1) {
-            rooms.remove(room);
-        }
-    }
-}
+pub(super) struct Rotations(Mutex<HashMap<RoomName, Rotating>>);
 
 impl Fleet {
-    /// Sees to it that Redis knows the room, in an epoch that the fence has open, and says how far the
-    /// room is.
+    /// Sees to it that Redis knows the room, and says how far the room is.
     ///
     /// # Errors
     /// Where Redis or the table is not to be had until the deadline. It may be repeated.
-    pub(super) async fn look(&self, room: &RoomName, deadline: Instant) -> Result<Found, FleetError> {
+    pub(super) async fn look(
+        self: &Arc<Self>,
+        room: &RoomName,
+        deadline: Instant,
+    ) -> Result<Found, FleetError> {
         match self.link.look(room).await? {
-            Looked::Known { done, stalled, .. } => Ok(Found { done, stalled }),
-            Looked::Rotate(_) => {
-                let lock = self.rotations.of(room);
-                let found = match timeout_at(deadline, lock.lock()).await {
-                    Ok(_alone) => self.rotate(room, deadline).await,
-                    Err(_) => Err(FleetError::Deadline),
-                };
-                self.rotations.done(room, lock);
-                found
-            }
+            Looked::Known { done, head, stalled, .. } => Ok(Found { done, head, stalled }),
+            Looked::Rotate(_) => self.rotated(room, None, deadline).await,
         }
     }
 
-    async fn rotate(&self, room: &RoomName, deadline: Instant) -> Result<Found, FleetError> {
+    /// Has the room go on in a later epoch than `ended`, which the fence has open no more or whose log
+    /// is lost, though Redis may not know.
+    ///
+    /// # Errors
+    /// As [`Fleet::look`].
+    pub(super) async fn rotated(
+        self: &Arc<Self>,
+        room: &RoomName,
+        ended: Option<Epoch>,
+        deadline: Instant,
+    ) -> Result<Found, FleetError> {
+        let rotating = {
+            let mut rooms = locked(&self.rotations.0);
+            if let Some(rotating) = rooms.get(room) {
+                rotating.clone()
+            } else {
+                let (fleet, name) = (self.clone(), room.clone());
+                let task = self.tasks.spawn(async move {
+                    let found = fleet.rotate(&name, ended.as_ref(), Instant::now() + PATIENCE).await;
+                    locked(&fleet.rotations.0).remove(&name);
+                    found
+                });
+                let rotating = task.map(|found| found.unwrap_or(Err(FleetError::Closed))).boxed().shared();
+                rooms.insert(room.clone(), rotating.clone());
+                rotating
+            }
+        };
+        timeout_at(deadline, rotating).await.unwrap_or(Err(FleetError::Deadline))
+    }
+
+    async fn rotate(
+        &self,
+        room: &RoomName,
+        ended: Option<&Epoch>,
+        deadline: Instant,
+    ) -> Result<Found, FleetError> {
         for _ in 0..MAX_ATTEMPTS {
-            // Whoever has waited for another to do it finds it done.
-            let rotate = match self.link.look(room).await? {
-                Looked::Known { done, stalled, .. } => return Ok(Found { done, stalled }),
-                Looked::Rotate(rotate) => rotate,
+            // Another hub may have done it meanwhile.
+            let server = match self.link.look(room).await? {
+                Looked::Known { done, head, stalled, server } => {
+                    if ended != Some(&done.epoch) {
+                        return Ok(Found { done, head, stalled });
+                    }
+                    // One that was cut off learns so soon, and others are about to do this.
+                    sleep(GIVE_WAY.mul_f64(2.0 * fastrand::f64())).await;
+                    server
+                }
+                Looked::Rotate(rotate) => rotate.server,
             };
-            let fence = self.open_next(room, deadline).await?;
+            let Some(fence) = self.open_next(room, deadline).await? else {
+                sleep(GIVE_WAY.mul_f64(2.0 * fastrand::f64())).await;
+                continue;
+            };
             let last_time = self.remember(room, &fence, deadline).await?;
-            match self.link.install(room, &rotate.server, &fence.epoch, last_time).await? {
+            match self.link.install(room, &server, &fence.epoch, last_time).await? {
                 Installed::Yes => {
                     tracing::info!(%room, epoch = %fence.epoch, "a room goes on in a new epoch");
                 }
@@ -87,17 +122,23 @@ impl Fleet {
         Err(FleetError::Restless)
     }
 
-    /// Advances the fence to an epoch that was never installed anywhere, and seals the one before.
-    async fn open_next(&self, room: &RoomName, deadline: Instant) -> Result<Fence, FleetError> {
+    /// Advances the fence to an epoch of this hub's own and seals the one before; `None` where another hub
+    /// was quicker. Only who opened an epoch installs it, so that it never begins on two servers, or
+    /// twice on one.
+    async fn open_next(&self, room: &RoomName, deadline: Instant) -> Result<Option<Fence>, FleetError> {
         let fence = self.table.fence(room, deadline).await?;
         let from = match fence {
-            // Somebody was interrupted before the new epoch was installed: it is as good as a newer one.
-            Some(fence) if fence.closing.is_some() => return self.seal(room, fence, deadline).await,
+            Some(fence) if fence.closing.is_some() => {
+                // Whoever opened its epoch may have been interrupted.
+                self.seal(room, fence, deadline).await?;
+                return Ok(None);
+            }
             fence => fence.map(|fence| fence.epoch),
         };
-        let fence = self.table.advance(room, from.as_ref(), &epoch::mint(from.as_ref()), deadline).await?;
-        // Where another hub was quicker this is its epoch, which both install.
-        self.seal(room, fence, deadline).await
+        let own = epoch::mint(from.as_ref());
+        let fence = self.table.advance(room, from.as_ref(), &own, deadline).await?;
+        let fence = self.seal(room, fence, deadline).await?;
+        Ok((fence.epoch == own).then_some(fence))
     }
 
     async fn seal(&self, room: &RoomName, fence: Fence, deadline: Instant) -> Result<Fence, FleetError> {
@@ -135,6 +176,8 @@ impl Fleet {
 pub(super) struct Found {
     /// What may be shown.
     pub(super) done: Position,
+    /// The last offset that was assigned.
+    pub(super) head: Offset,
     /// For how long that has stood still though messages are pending.
     pub(super) stalled: Duration,
 }

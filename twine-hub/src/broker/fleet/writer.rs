@@ -74,7 +74,7 @@ impl Fleet {
     }
 
     /// Writes what waits for a room, as much as goes together; false once nothing does.
-    async fn write_next(&self, room: &RoomName) -> bool {
+    async fn write_next(self: &Arc<Self>, room: &RoomName) -> bool {
         let batch = {
             let mut rooms = locked(&self.writers.0);
             let Some(queue) = rooms.get_mut(room) else { return false };
@@ -97,7 +97,9 @@ impl Fleet {
         }
         if matches!(fate, Ok(Fate::Durable)) {
             self.telemetry.published.inc_by(records.len() as u64);
-            self.show(room, &epoch, &records).await;
+            // The next batch does not wait for it.
+            let (fleet, room) = (self.clone(), room.clone());
+            self.tasks.spawn(async move { fleet.show(&room, &epoch, &records).await });
         }
         true
     }
@@ -129,16 +131,22 @@ impl Fleet {
     ///
     /// # Errors
     /// Where Redis or the table is not to be had. It may be repeated.
-    pub(super) async fn complete(&self, room: &RoomName, epoch: &Epoch) -> Result<(), FleetError> {
-        let overdue = self.link.overdue(room, epoch, OVERDUE, COMPLETED, COMPLETED_BYTES).await?;
-        // What is in another epoch, or lost, is looked at by whoever looks at the room next.
-        let Overdue::Messages(records) = overdue else { return Ok(()) };
+    pub(super) async fn complete(self: &Arc<Self>, room: &RoomName, epoch: &Epoch) -> Result<(), FleetError> {
+        let deadline = Instant::now() + PATIENCE;
+        let Overdue::Messages(records) =
+            self.link.overdue(room, epoch, OVERDUE, COMPLETED, COMPLETED_BYTES).await?
+        else {
+            // It goes on elsewhere, or its log is lost and it has to.
+            self.rotated(room, Some(epoch.clone()), deadline).await?;
+            return Ok(());
+        };
         if records.is_empty() {
             return Ok(());
         }
         tracing::info!(%room, messages = records.len(), "completing messages that another hub left");
-        if self.settle(room, epoch, &records, Instant::now() + PATIENCE).await? == Fate::Durable {
-            self.show(room, epoch, &records).await;
+        match self.settle(room, epoch, &records, deadline).await? {
+            Fate::Durable => self.show(room, epoch, &records).await,
+            Fate::Ended => drop(self.rotated(room, Some(epoch.clone()), deadline).await?),
         }
         Ok(())
     }

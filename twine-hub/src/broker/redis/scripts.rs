@@ -85,6 +85,8 @@ pub(crate) enum Looked {
         head: Offset,
         /// For how long `done` has stood still though messages are pending.
         stalled: Duration,
+        /// The server that says so.
+        server: String,
     },
     Rotate(Rotate),
 }
@@ -242,6 +244,7 @@ impl Link {
                     done: Position { epoch: fields.epoch()?, offset: fields.offset()? },
                     head: fields.offset()?,
                     stalled: fields.millis()?,
+                    server: fields.text()?,
                 },
                 "rotate" => Looked::Rotate(fields.rotate()?),
                 _ => return Err(fields.kind(kind)),

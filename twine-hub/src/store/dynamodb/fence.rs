@@ -97,17 +97,18 @@ impl Fence {
         }
     }
 
-    /// The seals with one more, without the earliest where they are too many.
+    /// The seals with one more; where they are too many, without the earliest epochs that had no
+    /// message, then without the earliest.
     fn seals_with(&self, seal: Seal) -> Vec<Seal> {
-        let mut bytes = 0;
-        let mut seals: Vec<Seal> = self.seals.iter().cloned().chain([seal]).rev().collect();
-        let kept = seals.iter().take(MAX_SEALS).take_while(|seal| {
-            bytes += seal.size();
-            bytes <= MAX_SEALS_BYTES
-        });
-        let kept = kept.count().max(1);
-        seals.truncate(kept);
-        seals.reverse();
+        let mut seals: Vec<Seal> = self.seals.iter().cloned().chain([seal]).collect();
+        while seals.len() > 1
+            && (seals.len() > MAX_SEALS || seals.iter().map(Seal::size).sum::<usize>() > MAX_SEALS_BYTES)
+        {
+            // The last one stays, for the present epoch begins where it ends.
+            let earlier = seals.iter().take(seals.len() - 1);
+            let empty = earlier.take_while(|seal| seal.last > Offset::ZERO).count();
+            seals.remove(if empty + 1 < seals.len() { empty } else { 0 });
+        }
         seals
     }
 

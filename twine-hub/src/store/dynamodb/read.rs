@@ -107,7 +107,7 @@ impl Table {
         Ok(Tail { last, missing: Offsets::missing(after, last, present) })
     }
 
-    /// The ids of the messages in a room's log since `since` (milliseconds), the latest first.
+    /// The ids of the messages in a room's sealed epochs since `since` (milliseconds), the latest first.
     pub(crate) fn ids<'a>(&'a self, room: &'a RoomName, fence: &'a Fence, since: u64) -> Ids<'a> {
         let keys = Keys { low: BEFORE_ALL.into(), high: item::key_after(&fence.epoch, Offset::MAX) };
         let query = Query::new(self, room, keys, Order::Backwards, usize::MAX);
@@ -191,7 +191,9 @@ impl Ids<'_> {
         let Some(items) = query.next(deadline).await? else { return Ok(None) };
         let mut ids = Vec::new();
         for item in items {
-            if item.time < *since {
+            // Of an epoch that is open nobody knows yet what its seal will have.
+            let Some(seal) = fence.seal_of(&item.epoch) else { continue };
+            if item.time < *since && seal.has(item.last) {
                 // So are all those before it.
                 *is_over = true;
                 break;
@@ -201,7 +203,7 @@ impl Ids<'_> {
                 let position = Position { epoch: epoch.clone(), offset };
                 if let Some(id) = id
                     && time >= *since
-                    && fence.has(&position)
+                    && seal.has(offset)
                 {
                     ids.push(StoredId { id, position, time });
                 }

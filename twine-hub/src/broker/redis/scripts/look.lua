@@ -10,4 +10,4 @@ if n_pending > 0 then
   redis.call('PEXPIRE', log, ARGV[1])
   redis.call('PEXPIRE', pending, ARGV[1])
 end
-return {'ok', epoch, done, head, stalled(now())}
+return {'ok', epoch, done, head, stalled(now()), server}

@@ -112,16 +112,14 @@ pub(super) async fn ids(bench: Bench) {
         closing: None,
         seals: vec![Seal { epoch: epoch(1), last: offset(6), missing: "4-5".parse().unwrap() }],
     };
+    // Of the open epoch, which may be sealed without it, of one that the fence does not know, and of
+    // another room.
     table.write(&room(), &epoch(2), &[record(1, 1_010)], soon()).await.unwrap();
-    // Of a later epoch than the fence knows, and of another room.
     table.write(&room(), &epoch(3), &[record(9, 1_011)], soon()).await.unwrap();
     table.write(&"other".parse().unwrap(), &epoch(2), &[record(9, 1_011)], soon()).await.unwrap();
-    for (since, expected) in [
-        (0, vec![(2, 1), (1, 6), (1, 3), (1, 2), (1, 1)]),
-        (1_003, vec![(2, 1), (1, 6), (1, 3)]),
-        (1_010, vec![(2, 1)]),
-        (1_011, vec![]),
-    ] {
+    for (since, expected) in
+        [(0, vec![(1, 6), (1, 3), (1, 2), (1, 1)]), (1_003, vec![(1, 6), (1, 3)]), (1_007, vec![])]
+    {
         let room = room();
         let mut ids = table.ids(&room, &fence, since);
         let mut found = Vec::new();
