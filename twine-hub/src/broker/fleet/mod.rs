@@ -267,7 +267,7 @@ impl Fleet {
                 (Ok(()), Err(error)) => {
                     tracing::error!(%error, "publishes are refused until it works again");
                 }
-                (Err(_), Ok(())) => tracing::info!("Redis and DynamoDB work again"),
+                (Err(_), Ok(())) => tracing::info!("Redis and DynamoDB can be used"),
                 _ => {}
             }
             tokio::time::sleep(PROBE_EVERY).await;
