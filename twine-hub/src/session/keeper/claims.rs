@@ -59,7 +59,7 @@ impl Keeper {
             },
             Choice::Probe(live) => {
                 let live = live.into_iter().map(|session| session.id.clone()).collect();
-                self.probe(request, live, now);
+                self.probe(request, live);
             }
             Choice::New => self.begin(request, How::New, Cursors::new(), &known)?,
         }
@@ -158,7 +158,7 @@ impl Keeper {
     }
 
     /// Asks the connections of these sessions for a sign of life.
-    fn probe(&mut self, request: Request, live: Vec<SessionId>, now: Now) {
+    fn probe(&mut self, request: Request, live: Vec<SessionId>) {
         let claim = self.waiting.next_id();
         let mut silent = Vec::with_capacity(live.len());
         for id in live {
@@ -170,7 +170,7 @@ impl Keeper {
                 silent.push((id, ticket));
             }
         }
-        self.waiting.push(Waiter { request, silent }, now.instant);
+        self.waiting.push(Waiter { request, silent });
     }
 }
 

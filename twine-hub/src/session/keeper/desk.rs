@@ -8,6 +8,7 @@ use twine_protocol::{InstanceId, Position, RoomName, SessionId};
 use uuid::Uuid;
 
 use super::{Command, Keeper, Now, Request};
+use crate::clock::manual;
 use crate::connection::Key;
 use crate::session::store::{self, Session, Store};
 use crate::session::{
@@ -144,7 +145,10 @@ impl Desk {
 
     /// Does in the next round what was asked since the last, as it goes when much is asked at once.
     pub(super) fn round(&mut self) {
+        manual::set(Some(manual::Set { now: self.now.instant, unix_millis: self.now.time }));
         self.keeper.round(self.queue.drain(..), self.now);
+        // A store may have taken its time.
+        self.now = Now::read();
     }
 
     /// Nobody asks for anything any more.
@@ -268,6 +272,12 @@ impl Desk {
     pub(super) fn saved(&mut self, of: CookieHash, session: &SessionId) -> Option<Cursors> {
         let is_there = self.in_store(of).iter().any(|stored| stored.id == *session);
         is_there.then(|| self.keeper.store.rooms(session).unwrap().unwrap())
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        manual::set(None);
     }
 }
 

@@ -1,26 +1,36 @@
 //! A store that fails when a test says so, at whatever it is doing then.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use twine_protocol::{InstanceId, SessionId};
 
+use crate::clock::{self, manual};
 use crate::session::store::{Session, Store};
 use crate::session::{CookieHash, Cursors};
 use crate::store::StoreError;
 
-/// Which call fails: the so many-th from now; 0 stands for none.
 #[derive(Clone, Default)]
-pub(super) struct Faults(Arc<AtomicUsize>);
+pub(super) struct Faults {
+    /// Which call fails: the so many-th from now; 0 stands for none.
+    nth: Arc<AtomicUsize>,
+    /// How long a commit takes, by the time that the test sets.
+    commit_millis: Arc<AtomicU64>,
+}
 
 impl Faults {
     pub(super) fn fail_at(&self, nth: usize) {
-        self.0.store(nth, Ordering::Relaxed);
+        self.nth.store(nth, Ordering::Relaxed);
+    }
+
+    pub(super) fn slow_commits(&self, millis: u64) {
+        self.commit_millis.store(millis, Ordering::Relaxed);
     }
 
     /// Whether the call is still to come.
     pub(super) fn is_armed(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
+        self.nth.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -40,8 +50,8 @@ impl FaultyStore {
         &mut self,
         call: impl FnOnce(&mut dyn Store) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        if self.is_open && self.faults.0.load(Ordering::Relaxed) > 0 {
-            let was = self.faults.0.fetch_sub(1, Ordering::Relaxed);
+        if self.is_open && self.faults.is_armed() {
+            let was = self.faults.nth.fetch_sub(1, Ordering::Relaxed);
             if was == 1 {
                 let source = rusqlite::Error::InvalidQuery;
                 return Err(StoreError::Database { action: "being tested", source });
@@ -58,6 +68,11 @@ impl Store for FaultyStore {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
+        let millis = self.faults.commit_millis.load(Ordering::Relaxed);
+        if millis > 0 {
+            let now = clock::now() + Duration::from_millis(millis);
+            manual::set(Some(manual::Set { now, unix_millis: clock::unix_millis() + millis }));
+        }
         let committed = self.call(|store| store.commit());
         if committed.is_err() {
             self.store.rollback();

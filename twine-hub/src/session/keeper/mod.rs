@@ -318,6 +318,8 @@ impl Keeper {
                 Effect::Forgotten { done } => drop(done.send(Ok(()))),
             }
         }
+        // The commit has taken its time.
+        self.waiting.start(clock::now());
         for bound in dropped {
             self.telemetry.sessions_dropped.get_or_create(&telemetry::Bound { bound: bound.as_str() }).inc();
         }
@@ -352,5 +354,6 @@ impl Keeper {
                 Effect::Forgotten { done } => drop(done.send(Err(error.clone()))),
             }
         }
+        self.waiting.start(clock::now());
     }
 }

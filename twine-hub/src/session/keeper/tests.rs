@@ -10,6 +10,7 @@ use std::time::Duration;
 use twine_protocol::{InstanceId, SessionId};
 
 use super::desk::{Desk, START, Told, claim, cookie, options, rooms};
+use super::faults::{Faults, FaultyStore};
 use crate::session::store;
 use crate::session::{Attached, Claim, Cursors, How, Lost, Options};
 use crate::store::Kind;

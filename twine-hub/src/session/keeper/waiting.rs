@@ -26,7 +26,9 @@ pub(super) struct Waiter {
 pub(super) struct Waiting {
     next: ClaimId,
     waiters: HashMap<ClaimId, Waiter>,
-    /// When each has waited long enough; all wait equally long.
+    /// Those that wait for connections that have yet to be asked.
+    unasked: Vec<ClaimId>,
+    /// When each other one has waited long enough; all wait equally long.
     deadlines: VecDeque<(Instant, ClaimId)>,
 }
 
@@ -36,10 +38,16 @@ impl Waiting {
         self.next
     }
 
-    pub(super) fn push(&mut self, waiter: Waiter, now: Instant) {
+    /// Adds a claim, whose time begins with [`Waiting::start`].
+    pub(super) fn push(&mut self, waiter: Waiter) {
         self.waiters.insert(self.next, waiter);
-        self.deadlines.push_back((now + PATIENCE, self.next));
+        self.unasked.push(self.next);
         self.next += 1;
+    }
+
+    /// All connections have been asked.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.deadlines.extend(self.unasked.drain(..).map(|claim| (now + PATIENCE, claim)));
     }
 
     /// Notes that a session has given a sign of life, or is attached no more. Gives back the claim if

@@ -236,6 +236,23 @@ fn a_silent_connection_counts_as_gone() {
 
 /// It went unnoticed: a page of another scope began at the head of what the silent one had held.
 #[test]
+fn time_for_a_sign_of_life_begins_when_it_is_asked_for() {
+    let faults = Faults::default();
+    let store = store::open(&Kind::Memory { max_bytes: 0 }, START).unwrap();
+    let mut desk = Desk::new(Box::new(FaultyStore::new(store, faults.clone())), options());
+    let live = desk.stored(claim(1, "a"), rooms(&[("chat", 7)]));
+    // The connection is asked after the commit.
+    faults.slow_commits(3_000);
+    let waits = desk.start_attach(claim(1, "b"));
+    faults.slow_commits(0);
+    desk.round();
+    assert!(!waits.is_there());
+    desk.alive(&live);
+    assert_eq!(waits.take().unwrap().how, How::New);
+    assert_eq!(desk.told(), [Told::Probed(live.ticket)]);
+}
+
+#[test]
 fn what_a_silent_connection_of_another_scope_held_is_inherited() {
     on_each(|desk| {
         let elsewhere = |instance: &str| {
