@@ -71,17 +71,16 @@ impl Keeper {
     }
 
     /// What an attachment saves that has something owed already would fail again, and all others with
-    /// it: that is owed from now on.
+    /// it: that is owed from now on. Also where the attachment is over, for the round that ended it may
+    /// still be undone; if it is not, the save has no effect.
     pub(super) fn obey_unless_owed(&mut self, command: Command, now: Now) -> Result<(), StoreError> {
-        match &command {
-            Command::Save(Save { ticket, .. }) | Command::Detach(Save { ticket, .. })
-                if self.owed.contains_key(ticket) =>
-            {
-                self.owe(command);
-                Ok(())
-            }
-            _ => self.obey(command, now),
+        if let Command::Save(Save { ticket, .. }) | Command::Detach(Save { ticket, .. }) = &command
+            && let Some(owed) = self.owed.get_mut(ticket)
+        {
+            *owed = command;
+            return Ok(());
         }
+        self.obey(command, now)
     }
 
     pub(super) fn save(&mut self, save: &Save, now: Now) -> Result<(), StoreError> {

@@ -216,6 +216,30 @@ fn what_can_never_be_saved_stops_nobody_else() {
 }
 
 #[test]
+fn an_end_that_is_owed_stays_owed_where_the_round_that_ended_it_otherwise_fails() {
+    lockable(|desk, other| {
+        let live = desk.stored(claim(1, "a"), rooms(&[("chat", 1)]));
+        let another = desk.stored(claim(2, "a"), rooms(&[("chat", 1)]));
+        other
+            .execute_batch(
+                "CREATE TRIGGER bad BEFORE UPDATE OF rooms ON sessions BEGIN SELECT RAISE(ABORT, 'bad'); END;",
+            )
+            .unwrap();
+        desk.save(&live, rooms(&[("chat", 2)]));
+        // Taken over and at its end at once; but a save of somebody else undoes the round.
+        let taken_over = desk.ask_attach(claim(1, "a").naming(&live));
+        desk.ask_detach(&live, rooms(&[("chat", 3)]));
+        desk.ask_save(&another, rooms(&[("chat", 2)]));
+        desk.round();
+        assert!(taken_over.take().is_none());
+        other.execute_batch("DROP TRIGGER bad").unwrap();
+        let adopted = desk.start_attach(claim(1, "b"));
+        assert!(adopted.is_there(), "its connection is not asked, which is gone");
+        assert_is(&adopted.take().unwrap(), How::Adopted, &live.session, &rooms(&[("chat", 3)]));
+    });
+}
+
+#[test]
 fn sessions_that_are_old_go_also_while_something_can_not_be_saved() {
     lockable(|desk, other| {
         let bad = desk.stored(claim(1, "a"), rooms(&[("chat", 1)]));
