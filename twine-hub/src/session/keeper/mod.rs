@@ -184,7 +184,7 @@ impl Keeper {
     /// Does what it is asked and what is due, commits it, and tells everybody.
     pub(super) fn round(&mut self, commands: impl Iterator<Item = Command>, now: Now) {
         let mut commands = commands.fuse();
-        let done = self.repay(now).and_then(|()| {
+        let done = self.repay(saves::MAX_BAD, now).and_then(|()| {
             self.store.begin()?;
             for command in commands.by_ref() {
                 self.obey_unless_owed(command, now)?;
@@ -209,7 +209,7 @@ impl Keeper {
 
     /// Tries for the last time to save what is owed: nobody asks for anything any more.
     pub(super) fn close(&mut self, now: Now) {
-        if let Err(error) = self.repay(now) {
+        if let Err(error) = self.repay(usize::MAX, now) {
             tracing::error!(%error, "the store of sessions fails to the end");
         }
         if !self.owed.is_empty() {

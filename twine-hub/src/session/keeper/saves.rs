@@ -10,14 +10,15 @@ use crate::store::StoreError;
 
 /// How many of what is owed are found bad, until the others have to wait for the next round: where the
 /// store fails at all of them, nobody should wait for that.
-const MAX_BAD: usize = 4;
+pub(super) const MAX_BAD: usize = 4;
 
 impl Keeper {
-    /// Saves what is owed, before anything else is done: whoever claims a session must find it.
+    /// Saves what is owed, before anything else is done: whoever claims a session must find it. Where
+    /// `max_bad` have failed, the others stay owed.
     ///
     /// # Errors
     /// Where no transaction can be had at all: then there is no use in trying anything else.
-    pub(super) fn repay(&mut self, now: Now) -> Result<(), StoreError> {
+    pub(super) fn repay(&mut self, max_bad: usize, now: Now) -> Result<(), StoreError> {
         let all = std::mem::take(&mut self.owed);
         if all.is_empty() || self.transact(all.into_values(), now)? {
             return Ok(());
@@ -30,7 +31,7 @@ impl Keeper {
             let Some(command) = self.owed.remove(&ticket) else { continue };
             self.last_tried = ticket;
             n_bad += usize::from(!self.transact(std::iter::once(command), now)?);
-            if n_bad == MAX_BAD {
+            if n_bad == max_bad {
                 break;
             }
         }

@@ -295,3 +295,23 @@ fn what_is_owed_at_the_end_is_saved() {
     desk.close();
     assert_eq!(desk.saved(cookie(1), &live.session), Some(rooms(&[("chat", 8)])));
 }
+
+#[test]
+fn at_the_end_everything_is_saved_that_can_be() {
+    lockable(|desk, other| {
+        let all: Vec<_> = (0..6).map(|n| desk.stored(claim(n, "a"), rooms(&[("chat", 1)]))).collect();
+        other
+            .execute_batch(
+                "CREATE TRIGGER bad BEFORE UPDATE ON sessions WHEN OLD.seq <= 5
+                 BEGIN SELECT RAISE(ABORT, 'a bad row'); END;",
+            )
+            .unwrap();
+        for attached in &all {
+            desk.ask_detach(attached, rooms(&[("chat", 2)]));
+        }
+        desk.round();
+        assert_eq!(desk.saved(cookie(5), &all[5].session), Some(rooms(&[("chat", 1)])));
+        desk.close();
+        assert_eq!(desk.saved(cookie(5), &all[5].session), Some(rooms(&[("chat", 2)])));
+    });
+}
