@@ -370,12 +370,15 @@ mod tests {
 
     #[test]
     fn clients_are_not_told_to_go_after_the_end() {
-        let problems = with(&[], &[], "drain_window = \"9s\"").unwrap_err().to_string();
-        assert!(
-            problems.contains("`drain_window` (9s)") && problems.contains("`shutdown_grace` (8s)"),
-            "{problems}"
-        );
-        assert!(with(&[], &[], "drain_window = \"8s\"").is_ok());
+        for window in ["8s", "9s"] {
+            let problems = with(&[], &[], &format!("drain_window = \"{window}\"")).unwrap_err().to_string();
+            assert!(
+                problems.contains(&format!("`drain_window` ({window})"))
+                    && problems.contains("`shutdown_grace` (8s)"),
+                "{problems}"
+            );
+        }
+        assert!(with(&[], &[], "drain_window = \"7s\"").is_ok());
     }
 
     #[test]

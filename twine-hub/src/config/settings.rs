@@ -247,9 +247,10 @@ pub enum Conflict {
         /// The setting `role`.
         role: Role,
     },
-    /// Clients would be told to go when the hub has ended.
+    /// Clients would be told to go until the hub has ended, and requests would have no time.
     #[error(
-        "`drain_window` ({window:?}) is longer than `shutdown_grace` ({grace:?}): lower it, or raise `shutdown_grace`"
+        "`drain_window` ({window:?}) leaves nothing of `shutdown_grace` ({grace:?}): lower it, or raise \
+         `shutdown_grace`"
     )]
     DrainBeyondGrace {
         /// The setting `drain_window`.
@@ -288,7 +289,7 @@ impl Config {
             conflicts.push(Conflict::RoleAlone { role: self.role });
         }
         let &Self { drain_window: window, shutdown_grace: grace, .. } = self;
-        if window > grace {
+        if !window.is_zero() && window >= grace {
             conflicts.push(Conflict::DrainBeyondGrace { window, grace });
         }
         match (&self.broker, &self.store) {

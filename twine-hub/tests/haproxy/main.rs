@@ -46,11 +46,13 @@ impl Ports {
                 config.shards = 1;
                 // A hub that is told to stop goes on for as long as a test looks at it.
                 config.drain_window = Duration::from_hours(1);
-                config.shutdown_grace = Duration::from_hours(1);
+                config.shutdown_grace = Duration::from_hours(2);
             });
             match builder.start().await {
                 Ok(hub) => return hub,
-                Err(twine_hub::StartError::Listen { .. }) => tokio::task::yield_now().await,
+                Err(twine_hub::StartError::Listen { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await
+                }
                 Err(error) => panic!("{error}"),
             }
         }
