@@ -117,36 +117,30 @@ impl Reader for SqliteReader {
         let mut statement = self
             .connection
             .prepare_cached(
-                "SELECT m.epoch, m.offset, octet_length(m.data) FROM messages m
+                "SELECT (SELECT epoch FROM epochs WHERE id = m.epoch), m.offset, octet_length(m.data)
+                 FROM messages m
                  WHERE m.room = (SELECT id FROM rooms WHERE name = ?1)
                    AND (m.epoch, m.offset) <= ((SELECT id FROM epochs WHERE epoch = ?2), ?3)
-                 ORDER BY m.epoch DESC, m.offset DESC LIMIT ?4",
+                 ORDER BY m.epoch DESC, m.offset DESC",
             )
             .map_err(StoreError::database(action))?;
         let mut rows = statement
-            .query(params![room.as_str(), until.epoch.as_str(), until.offset.get(), n])
+            .query(params![room.as_str(), until.epoch.as_str(), until.offset.get()])
             .map_err(StoreError::database(action))?;
         let mut found = None;
-        let mut total = 0_usize;
-        while let Some(row) = rows.next().map_err(StoreError::database(action))? {
-            let size: usize = row.get(2).map_err(StoreError::database(action))?;
+        let (mut counted, mut total) = (0, 0_usize);
+        while counted < n
+            && let Some(row) = rows.next().map_err(StoreError::database(action))?
+        {
+            let Some((position, size)) = self.intact(room, place(row))? else { continue };
+            counted += 1;
             total = total.saturating_add(size);
             if total > bytes && found.is_some() {
                 break;
             }
-            let epoch: i64 = row.get(0).map_err(StoreError::database(action))?;
-            found = Some((epoch, offset(row, 1).map_err(StoreError::database(action))?));
+            found = Some(position);
         }
-        drop(rows);
-        drop(statement);
-        let Some((epoch, offset)) = found else { return Ok(None) };
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT epoch FROM epochs WHERE id = ?1")
-            .map_err(StoreError::database(action))?;
-        let epoch =
-            statement.query_row([epoch], |row| epoch_name(row, 0)).map_err(StoreError::database(action))?;
-        Ok(Some(Position { epoch, offset }))
+        Ok(found)
     }
 
     fn next_time(
@@ -175,6 +169,11 @@ impl Reader for SqliteReader {
         }
         Ok(None)
     }
+}
+
+/// Where a message is, and how much data it has.
+fn place(row: &Row<'_>) -> rusqlite::Result<(Position, usize)> {
+    Ok((Position { epoch: epoch_name(row, 0)?, offset: offset(row, 1)? }, row.get(2)?))
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {

@@ -129,6 +129,26 @@ fn a_header_that_is_damaged_is_refused_with_what_to_do_or_does_no_harm() {
 }
 
 #[test]
+fn a_message_whose_place_can_not_be_read_is_not_counted_and_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = sqlite(&folder);
+    append(&mut store, "a", 1..10, 10);
+    let by_hand = rusqlite::Connection::open(database(&folder)).unwrap();
+    for damage in [
+        "UPDATE messages SET epoch = -1 WHERE offset = 2",
+        "UPDATE messages SET offset = -3 WHERE offset = 3",
+        "UPDATE messages SET offset = 4.5 WHERE offset = 4",
+    ] {
+        by_hand.execute(damage, []).unwrap();
+    }
+    let (epoch, until) = (store.writer.epoch().clone(), at(store.writer.epoch(), 9));
+    for (n, first) in [(1, 9), (5, 5), (6, 1), (7, 1)] {
+        let found = store.reader.nth_last(&room("a"), n, &until, usize::MAX).unwrap();
+        assert_eq!(found, Some(at(&epoch, first)), "the last {n}");
+    }
+}
+
+#[test]
 fn a_message_that_can_not_be_read_is_a_loss_and_holds_up_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = sqlite(&folder);
