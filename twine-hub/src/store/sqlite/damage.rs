@@ -20,11 +20,16 @@ const MAX_CHECKED: u64 = 512 << 20;
 /// the first moment of its life, but sessions are only kept once the database has its schema. Where it
 /// was moved away on purpose, there is no file.
 pub(super) fn check_emptied(path: &Path, data_dir: &Path) -> Result<(), StoreError> {
-    let len = |path: &Path| path.metadata().ok().map(|file| file.len());
-    if len(path) == Some(0) && len(&data_dir.join("sessions.db")).is_some_and(|len| len > 0) {
+    let has_sessions = data_dir.join("sessions.db").metadata().is_ok_and(|file| file.len() > 0);
+    if is_empty(path) && has_sessions {
         return Err(StoreError::Corrupt { path: path.to_owned(), source: None });
     }
     Ok(())
+}
+
+/// Whether there is a file, and nothing in it.
+pub(super) fn is_empty(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.len() == 0)
 }
 
 /// Checks the database at `path` and its log, as far as their files show it.

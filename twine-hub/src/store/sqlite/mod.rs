@@ -12,7 +12,7 @@ mod schema;
 mod tests;
 mod writer;
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
@@ -42,16 +42,28 @@ fn open_both(data_dir: &Path) -> Result<(SqliteWriter, SqliteReader), StoreError
     let lock = lock(data_dir)?;
     let path = data_dir.join("twine.db");
     damage::check_emptied(&path, data_dir)?;
-    // SQLite would make it readable for all; what it puts beside the file later has the file's mode.
-    drop(private(&path)?);
-    damage::check_files(&path)?;
-    let mut connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-    let (epoch_id, epoch) = begin(&mut connection, &path).map_err(|error| damaged(error, &path))?;
+    let is_new = !path.exists();
+    let (connection, epoch_id, epoch) = set_up(&path).inspect_err(|_| {
+        // The next start must not take it for one that was emptied.
+        if is_new && damage::is_empty(&path) {
+            drop(fs::remove_file(&path));
+        }
+    })?;
     let last_time = last_time(&connection)?;
     let reader = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let place = Place::of(&path)?;
     let writer = SqliteWriter::new(connection, epoch_id, epoch, last_time, place, lock);
     Ok((writer, SqliteReader::new(reader)))
+}
+
+/// Opens the database, which is made if missing, and begins an epoch in it.
+fn set_up(path: &Path) -> Result<(Connection, i64, Epoch), StoreError> {
+    // SQLite would make it readable for all; what it puts beside the file later has the file's mode.
+    drop(private(path)?);
+    damage::check_files(path)?;
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let (epoch_id, epoch) = begin(&mut connection, path).map_err(|error| damaged(error, path))?;
+    Ok((connection, epoch_id, epoch))
 }
 
 /// Checks the database, brings it up to date and begins an epoch in it.

@@ -229,6 +229,21 @@ fn a_database_that_was_cut_off_to_nothing_is_no_new_one() {
 }
 
 #[test]
+fn a_start_that_fails_leaves_no_empty_database_behind() {
+    let folder = used();
+    let kind = Kind::Sqlite { data_dir: folder.path().to_owned() };
+    drop(crate::session::store::open(&kind, 0).unwrap());
+    // Moved away, and its log was forgotten.
+    fs::remove_file(database(&folder)).unwrap();
+    fs::write(log(&folder), "a log").unwrap();
+    let error = refused(&folder);
+    assert!(matches!(error, StoreError::Orphaned { .. }), "{error:?}");
+    assert!(!database(&folder).exists());
+    fs::remove_file(log(&folder)).unwrap();
+    assert!(try_to_open(&folder).is_ok());
+}
+
+#[test]
 fn a_database_that_a_killed_hub_left_is_refused_when_it_is_damaged_and_kept_as_it_is() {
     let folder = killed(3);
     let before = (fs::read(database(&folder)).unwrap(), fs::read(log(&folder)).unwrap());
