@@ -277,7 +277,8 @@ fn a_hub_without_a_file_left_serves_on_and_accepts_again_when_there_is_one() {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 100 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_twine-hub")]);
     command.env_clear().current_dir(folder.path()).stdin(Stdio::null());
-    let hub = Served::spawn(command, folder, &[]);
+    // Each shard has files of its own.
+    let hub = Served::spawn(command, folder, &["--shards", "1"]);
     let key = std::fs::read_to_string(hub.folder.path().join("twine-data/api-key")).unwrap();
     let mut publisher = std::net::TcpStream::connect(&hub.address).unwrap();
     let mut publish = || {

@@ -1,6 +1,7 @@
 //! How full a hub says that it is, to people and to HAProxy.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -28,6 +29,11 @@ async fn open(hub: &Running) -> impl Sized + use<> {
     tokio_tungstenite::connect_async(format!("ws://{}/ws", hub.address())).await.unwrap()
 }
 
+/// Between two looks at what nobody announces.
+async fn a_moment() {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
 /// What the agent says, to the end.
 async fn asked(agent: SocketAddr) -> String {
     let mut line = String::new();
@@ -45,6 +51,7 @@ async fn the_load_is_the_greatest_of_its_parts_and_follows_the_connections() {
         if load["parts"]["connections"]["used"] == 3.0 {
             break load;
         }
+        a_moment().await;
     };
     assert_eq!((&load["role"], &load["draining"]), (&"all".into(), &false.into()));
     let parts = load["parts"].as_object().unwrap();
@@ -65,6 +72,7 @@ async fn metrics_say_what_load_says() {
             assert!(metrics.contains("\ntwine_load_ratio "), "{metrics}");
             break;
         }
+        a_moment().await;
     }
 }
 
@@ -80,7 +88,9 @@ async fn time_from_publish_to_socket_counts_once_there_was_one() {
         futures_util::StreamExt::next(&mut socket).await.unwrap().unwrap();
     }
     Request::publish(r#"{"room":"chat","data":1}"#).send(&hub).await;
-    while load(&hub).await["parts"]["publish_to_socket"].is_null() {}
+    while load(&hub).await["parts"]["publish_to_socket"].is_null() {
+        a_moment().await;
+    }
 }
 
 #[tokio::test]
@@ -92,7 +102,9 @@ async fn the_agent_offers_what_is_left() {
     assert!((1..=100).contains(&weight.parse::<u8>().unwrap()), "{said}");
     let _open = (open(&hub).await, open(&hub).await, open(&hub).await, open(&hub).await);
     // Full, and never none.
-    while asked(agent).await != "ready up 1%\n" {}
+    while asked(agent).await != "ready up 1%\n" {
+        a_moment().await;
+    }
 }
 
 #[tokio::test]
