@@ -51,7 +51,7 @@ impl Ports {
             match builder.start().await {
                 Ok(hub) => return hub,
                 Err(twine_hub::StartError::Listen { .. }) => {
-                    tokio::time::sleep(Duration::from_millis(20)).await
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Err(error) => panic!("{error}"),
             }
