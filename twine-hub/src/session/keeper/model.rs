@@ -334,13 +334,21 @@ impl World {
 
     /// Has the keeper do what it was asked, and checks what it told and stored.
     fn settle(&mut self) {
+        // Time may have passed since the last round, and passes in this one.
+        self.age();
         self.listen();
         self.forget_empty();
+        self.age();
+        self.check_store();
+    }
+
+    /// Notes which sessions have had their time: they may be gone from now on, also if the clock is set
+    /// back.
+    fn age(&mut self) {
         let oldest = self.desk.now.time - u64::try_from(self.options.lifetime.as_millis()).unwrap();
         for session in self.sessions.values_mut() {
             session.is_old |= session.detached.is_some_and(|time| time < oldest);
         }
-        self.check_store();
     }
 
     /// Has the keeper do what it was asked, checks what it told, and has live connections answer.
