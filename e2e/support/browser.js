@@ -31,12 +31,15 @@ export async function launchHiding(t) {
 /** Chromium for somebody who has told it to block all cookies, which blocks a page's storage as well. */
 export async function launchBlocking(t) {
   const folder = await mkdtemp(join(tmpdir(), "twine-chromium-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
   const settings = { profile: { default_content_setting_values: { cookies: 2 } } };
   await mkdir(join(folder, "Default"));
   await writeFile(join(folder, "Default/Preferences"), JSON.stringify(settings));
   const context = await chromium.launchPersistentContext(folder, { executablePath: EXECUTABLE, args: FLAGS });
-  t.after(() => context.close());
+  t.after(async () => {
+    await context.close();
+    // The browser's last processes may still write there.
+    await rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  });
   return context;
 }
 
