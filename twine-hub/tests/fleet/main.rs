@@ -107,7 +107,7 @@ async fn redis_is_many() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_table_fails() {
     run(&[Scenario {
-        name: "DynamoDB throttles, fails, loses answers, and is silent",
+        name: "DynamoDB throttles, loses answers, and is silent",
         roles: &["all", "all"],
         redis: Layout::Alone,
         events: &[

@@ -1,7 +1,7 @@
 //! Carries a scenario out, and counts.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -182,7 +182,10 @@ fn start_redis(layout: Layout) -> (Vec<Server>, String) {
             let replica = Server::with(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
             let sentinel = Server::sentinel(&master, MASTER);
             let knows = |server: &Server, command: &[&str], what: &str| {
+                // Nobody announces it.
+                let deadline = Instant::now() + PATIENCE;
                 while !format!("{:?}", server.admin::<redis::Value>(command)).contains(what) {
+                    assert!(Instant::now() < deadline, "no {what} after {PATIENCE:?}");
                     std::thread::sleep(Duration::from_millis(20));
                 }
             };
