@@ -202,8 +202,7 @@ impl Table {
     ) -> Result<Fence, TableError> {
         if let Some(from) = from {
             let request = self
-                .update_fence(room)
-                .update_expression("SET epoch = :to, closing = :from")
+                .open_fence(room, "SET epoch = :to, closing = :from")
                 .condition_expression("epoch = :from AND attribute_not_exists(closing)")
                 .expression_attribute_values(":from", text(from.as_str()))
                 .expression_attribute_values(":to", text(to.as_str()));
@@ -212,8 +211,7 @@ impl Table {
             }
         }
         let request = self
-            .update_fence(room)
-            .update_expression("SET epoch = :to")
+            .open_fence(room, "SET epoch = :to")
             .condition_expression("attribute_not_exists(epoch)")
             .expression_attribute_values(":to", text(to.as_str()));
         let fence = self.change(room, "opening a room's first epoch", deadline, request).await?;
@@ -256,6 +254,18 @@ impl Table {
         };
         // Where another hub has opened a new epoch meanwhile, the next message renews it.
         self.change(room, "renewing a room's fence", deadline, request).await.map(drop)
+    }
+
+    /// A change that also says when the fence may go: a room that never has a message has nobody else to
+    /// say it.
+    fn open_fence(&self, room: &RoomName, change: &str) -> UpdateItemFluentBuilder {
+        match self.fence_expires() {
+            Some(expires) => self
+                .update_fence(room)
+                .update_expression(format!("{change}, expires = :expires"))
+                .expression_attribute_values(":expires", number_value(expires)),
+            None => self.update_fence(room).update_expression(change),
+        }
     }
 
     fn update_fence(&self, room: &RoomName) -> UpdateItemFluentBuilder {
