@@ -68,8 +68,6 @@ pub(crate) enum FleetError {
     Tls(#[source] rustls::Error),
     #[error("the Redis that this hub is connected to is behind the fleet")]
     Behind,
-    #[error("the system gives no random bytes")]
-    Random,
     #[error("the hub is shutting down")]
     Closed,
 }
@@ -251,7 +249,10 @@ impl Fleet {
         }
         let (fleet, room, epoch) = (self.clone(), room.clone(), epoch.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = fleet.complete(&room, &epoch).await {
+            // Another hub can do it as well as one that is shutting down.
+            let complete = Box::pin(fleet.complete(&room, &epoch));
+            let completed = fleet.stop.run_until_cancelled(complete).await;
+            if let Some(Err(error)) = completed {
                 tracing::debug!(%room, %error, "messages that another hub left could not be completed yet");
             }
             locked(&fleet.completing).remove(&room);

@@ -1,5 +1,6 @@
 //! A publish on a fleet, from the request to the answer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 use twine_protocol::api::Published;
 use twine_protocol::{MessageId, Offset, Position, RoomName};
+use uuid::Uuid;
 
 use super::writer::{Fate, OVERDUE};
 use super::{Fleet, FleetError};
@@ -38,15 +40,12 @@ impl Fleet {
         messages: Vec<NewMessage>,
     ) -> Result<Vec<Published>, FleetError> {
         let deadline = Instant::now() + PATIENCE;
-        let mut rooms: Vec<(RoomName, Vec<(usize, Entry)>)> = Vec::new();
+        let mut rooms: HashMap<RoomName, Vec<(usize, Entry)>> = HashMap::new();
         for (at, message) in messages.into_iter().enumerate() {
-            let id = message.id.clone().map_or_else(new_id, Ok)?;
+            let id = message.id.clone().unwrap_or_else(new_id);
             let room = message.room.clone();
             let entry = Entry { message, id, is_own: false, published: None };
-            match rooms.iter_mut().find(|(other, _)| *other == room) {
-                Some((_, entries)) => entries.push((at, entry)),
-                None => rooms.push((room, vec![(at, entry)])),
-            }
+            rooms.entry(room).or_default().push((at, entry));
         }
         let published = rooms.into_iter().map(|(room, entries)| async move {
             let (places, mut entries): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
@@ -163,8 +162,8 @@ impl Entry {
 }
 
 /// An id for a message whose publisher gave none: what a hub repeats must be stored once all the same.
-fn new_id() -> Result<MessageId, FleetError> {
-    let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes).map_err(|_| FleetError::Random)?;
-    MessageId::new(&format!("{:032x}", u128::from_ne_bytes(bytes))).map_err(|_| FleetError::Random)
+// 32 hexadecimal digits: always an id.
+#[allow(clippy::expect_used)]
+fn new_id() -> MessageId {
+    MessageId::new(&Uuid::new_v4().simple().to_string()).expect("short and plain")
 }

@@ -70,14 +70,16 @@ impl Fleet {
     ) -> Result<Found, FleetError> {
         let rotating = {
             let mut rooms = locked(&self.rotations.0);
-            if let Some(rotating) = rooms.get(room) {
+            if let Some(rotating) = rooms.get(room).filter(|rotating| rotating.peek().is_none()) {
                 rotating.clone()
             } else {
                 let (fleet, name) = (self.clone(), room.clone());
                 let task = self.tasks.spawn(async move {
-                    let found = fleet.rotate(&name, ended.as_ref(), Instant::now() + PATIENCE).await;
+                    let rotate = Box::pin(fleet.rotate(&name, ended.as_ref(), Instant::now() + PATIENCE));
+                    // It may be left at any point: the fence says where the next hub goes on.
+                    let found = fleet.stop.run_until_cancelled(rotate).await;
                     locked(&fleet.rotations.0).remove(&name);
-                    found
+                    found.unwrap_or(Err(FleetError::Closed))
                 });
                 let rotating = task.map(|found| found.unwrap_or(Err(FleetError::Closed))).boxed().shared();
                 rooms.insert(room.clone(), rotating.clone());
