@@ -13,6 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 pub(crate) use self::histogram::{Counts, Histogram};
+use crate::store::dynamodb::Usage;
 
 /// Every metric of the hub; one for all its parts.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct Telemetry {
     pub(crate) load: Gauge<f64, AtomicU64>,
     /// The same of each thing that makes it full.
     pub(crate) load_parts: Family<Part, Gauge<f64, AtomicU64>>,
+    /// What the table of a fleet was asked.
+    pub(crate) table: Usage,
     registry: Registry,
 }
 
@@ -86,6 +89,7 @@ impl Default for Telemetry {
             sessions_dropped: Family::default(),
             load: Gauge::default(),
             load_parts: Family::default(),
+            table: Usage::default(),
             registry: Registry::with_prefix("twine"),
         };
         telemetry.register();
@@ -134,6 +138,16 @@ impl Telemetry {
             "load_part_ratio",
             "How full the hub is by one thing that makes it so",
             self.load_parts.clone(),
+        );
+        registry.register(
+            "dynamodb_read_units",
+            "Read units that the table of a fleet has cost",
+            self.table.read_units.clone(),
+        );
+        registry.register(
+            "dynamodb_write_units",
+            "Write units that the table of a fleet has cost",
+            self.table.write_units.clone(),
         );
         registry.register("build", "What is running", Info::new([("version", crate::VERSION)]));
     }

@@ -122,7 +122,7 @@ impl FleetBroker {
         delivery: Delivery,
         telemetry: Arc<Telemetry>,
     ) -> Result<(Self, Vec<Box<dyn Reader>>), StoreError> {
-        let table = Table::open(table, retention, Instant::now() + START).await?;
+        let table = Table::open(table, retention, telemetry.table.clone(), Instant::now() + START).await?;
         let (link, bus) = Link::start(redis, redis::Limits::default())
             .map_err(|error| StoreError::from(FleetError::Tls(error)))?;
         let runtime = Handle::current();

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{
 use tokio::time::{Instant, sleep_until};
 
 use super::call::CallError;
-use super::{Location, Table, TableError};
+use super::{Location, Table, TableError, Usage};
 use crate::store::Retention;
 
 /// How often it is asked whether the table is ready.
@@ -34,7 +34,7 @@ impl Table {
     /// # Errors
     /// [`TableError`]. It may be repeated.
     pub(crate) async fn init(location: &Location, deadline: Instant) -> Result<Initialized, TableError> {
-        let table = Self::connect(location, Retention::Forever).await?;
+        let table = Self::connect(location, Retention::Forever, Usage::default()).await?;
         table.make(deadline).await
     }
 

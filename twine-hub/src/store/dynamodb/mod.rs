@@ -80,35 +80,31 @@ impl Deref for Table {
 
 impl Table {
     /// Connects to a table that is there and ready. Messages written through it are kept for
-    /// `retention`; all hubs of a fleet must agree on it.
+    /// `retention`; all hubs of a fleet must agree on it. What it is asked is counted in `usage`.
     ///
     /// # Errors
     /// [`TableError`]; [`TableError::Missing`] where it must be made first, by [`Table::init`].
     pub(crate) async fn open(
         location: &Location,
         retention: Retention,
+        usage: Usage,
         deadline: Instant,
     ) -> Result<Self, TableError> {
-        let table = Self::connect(location, retention).await?;
+        let table = Self::connect(location, retention, usage).await?;
         let described = table.describe(deadline).await?;
         table.check_ready(&described.ok_or_else(|| table.missing())?)?;
         Ok(table)
     }
 
     /// A handle to a table that may not be there.
-    async fn connect(location: &Location, retention: Retention) -> Result<Self, TableError> {
-        Ok(Self::with_client(client::load(client::settings(), location).await?, location, retention))
+    async fn connect(location: &Location, retention: Retention, usage: Usage) -> Result<Self, TableError> {
+        let client = client::load(client::settings(), location).await?;
+        Ok(Self::with_client(client, location, retention, usage))
     }
 
-    fn with_client(client: Client, location: &Location, retention: Retention) -> Self {
+    fn with_client(client: Client, location: &Location, retention: Retention, usage: Usage) -> Self {
         let name = location.table.clone();
-        Self(Arc::new(Shared { client, name, retention, caller: Caller::default(), usage: Usage::default() }))
-    }
-
-    /// What was read and written by this handle and its clones.
-    #[cfg(test)]
-    pub(crate) fn usage(&self) -> &Usage {
-        &self.usage
+        Self(Arc::new(Shared { client, name, retention, caller: Caller::default(), usage }))
     }
 
     /// Asks for something small, to learn whether a table that failed works again.

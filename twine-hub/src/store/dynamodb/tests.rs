@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 
 use self::dynamodb_local::DynamoDbLocal;
-use super::{Location, Table, client};
+use super::{Location, Table, Usage, client};
 use crate::store::{Record, Retention};
 
 #[test]
@@ -95,7 +95,7 @@ fn location(port: u16, name: &str) -> Location {
 
 async fn connect(location: &Location, retention: Retention) -> Table {
     let settings = client::settings().credentials_provider(Credentials::for_tests());
-    Table::with_client(client::load(settings, location).await.unwrap(), location, retention)
+    Table::with_client(client::load(settings, location).await.unwrap(), location, retention, Usage::default())
 }
 
 /// A deadline that nothing misses but by hanging.

@@ -40,7 +40,7 @@ pub(super) async fn write_units(bench: Bench) {
         for records in messages.chunks(batch) {
             table.write(&room, &epoch(1), records, soon()).await.unwrap();
         }
-        let units = table.usage().write_units.get();
+        let units = table.usage.write_units.get();
         let per_million = units * 1_000_000.0 / f64::from(u32::try_from(messages.len()).unwrap());
         lines.push(format!("| {batch} | {per_million:.0} |"));
     }

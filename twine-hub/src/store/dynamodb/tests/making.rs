@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::{Bench, soon};
-use crate::store::dynamodb::{Initialized, Table, TableError, client};
+use crate::store::dynamodb::{Initialized, Table, TableError, Usage, client};
 use crate::store::{Retention, StoreError};
 
 pub(super) async fn once(bench: Bench) {
@@ -45,7 +45,7 @@ pub(super) async fn no_credentials(bench: Bench) {
     let profile = ProfileFileCredentialsProvider::builder().configure(&provider).profile_name("of-nobody");
     let settings = client::settings().credentials_provider(profile.build());
     let client = client::load(settings, &location).await.unwrap();
-    let table = Table::with_client(client, &location, Retention::Forever);
+    let table = Table::with_client(client, &location, Retention::Forever, Usage::default());
     let error = table.probe(soon()).await.unwrap_err();
     assert!(matches!(error, TableError::NotSent { .. }), "{error:?}");
 }
