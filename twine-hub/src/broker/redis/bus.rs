@@ -1,4 +1,4 @@
-//! What other hubs say about the rooms that this one watches.
+//! What arrives on the channels that this hub watches: what other hubs say about rooms, mostly.
 
 use std::sync::Arc;
 
@@ -17,6 +17,15 @@ pub(crate) struct Bus {
     receiver: mpsc::Receiver<Pushed>,
     shared: Arc<Shared>,
     malformed: Seldom,
+}
+
+/// What arrived, unread.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// This.
+    Pushed(Pushed),
+    /// Something may have been missed, on any channel.
+    Interrupted,
 }
 
 /// What happened.
@@ -41,18 +50,10 @@ impl Bus {
     /// Nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<BusEvent> {
         loop {
-            let subscriptions = &self.shared.subscriptions;
-            let pushed = tokio::select! {
-                biased;
-                () = self.shared.stop.cancelled() => return None,
-                // First, for looking at the rooms makes what is still queued superfluous.
-                () = subscriptions.missed() => {
-                    subscriptions.take_missed();
-                    return Some(BusEvent::Interrupted);
-                }
-                pushed = self.receiver.recv() => pushed?,
+            let pushed = match self.arrival().await? {
+                Arrival::Pushed(pushed) => pushed,
+                Arrival::Interrupted => return Some(BusEvent::Interrupted),
             };
-            subscriptions.taken(&pushed);
             let Some(room) = keys::room_of(&pushed.channel) else { continue };
             return Some(match Chunk::decode(&pushed.payload) {
                 Ok(chunk) => BusEvent::Said { room, chunk },
@@ -63,5 +64,25 @@ impl Bus {
                 }
             });
         }
+    }
+
+    /// The same, for whoever watches channels that are none of rooms.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn arrival(&mut self) -> Option<Arrival> {
+        let subscriptions = &self.shared.subscriptions;
+        let pushed = tokio::select! {
+            biased;
+            () = self.shared.stop.cancelled() => return None,
+            // First, for looking at the rooms makes what is still queued superfluous.
+            () = subscriptions.missed() => {
+                subscriptions.take_missed();
+                return Some(Arrival::Interrupted);
+            }
+            pushed = self.receiver.recv() => pushed?,
+        };
+        subscriptions.taken(&pushed);
+        Some(Arrival::Pushed(pushed))
     }
 }

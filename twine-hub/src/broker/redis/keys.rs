@@ -1,57 +1,76 @@
-//! Names in Redis: the keys of a room, all in one slot, and its channel.
+//! Names in Redis: what goes together is in one slot; the keys of a room, and its channel.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use twine_protocol::RoomName;
 
 /// What must not stand inside the braces that name a slot.
 const RESERVED: &AsciiSet = &CONTROLS.add(b'{').add(b'}').add(b'%');
-const OPEN: &str = "twine:{";
+const PREFIX: &str = "twine:";
 const SLOTS: u16 = 16_384;
 
-/// The names that belong to a room.
-#[derive(Debug, Clone)]
-pub(crate) struct Keys {
-    /// `twine:{ROOM}`: the channel, and the start of every key.
-    channel: String,
+/// A name whose slot is known: a channel, or what the keys of one slot begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tagged {
+    name: String,
     slot: u16,
 }
 
-impl Keys {
-    pub(crate) fn new(room: &RoomName) -> Self {
-        let tag = utf8_percent_encode(room.as_str(), RESERVED).to_string();
-        let slot = slot(tag.as_bytes());
-        Self { channel: format!("{OPEN}{tag}}}"), slot }
+impl Tagged {
+    /// `PREFIX{TAG}`; neither may have braces.
+    pub(crate) fn new(prefix: &str, tag: &str) -> Self {
+        Self { name: format!("{prefix}{{{tag}}}"), slot: slot(tag.as_bytes()) }
     }
 
-    /// Of a cluster's 16,384 slots, the one that all of the room's keys are in.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Of a cluster's 16,384 slots, the one that everything with this tag is in.
     pub(crate) fn slot(&self) -> u16 {
         self.slot
     }
+}
 
-    pub(crate) fn channel(&self) -> &str {
-        &self.channel
+/// The names that belong to a room.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys(Tagged);
+
+impl Keys {
+    pub(crate) fn new(room: &RoomName) -> Self {
+        Self(Tagged::new(PREFIX, &utf8_percent_encode(room.as_str(), RESERVED).to_string()))
+    }
+
+    /// The slot that all of the room's keys are in.
+    pub(crate) fn slot(&self) -> u16 {
+        self.0.slot()
+    }
+
+    /// `twine:{ROOM}`: the channel, and the start of every key.
+    pub(crate) fn channel(&self) -> &Tagged {
+        &self.0
     }
 
     pub(crate) fn room(&self) -> String {
-        format!("{}:room", self.channel)
+        format!("{}:room", self.0.name())
     }
 
     pub(crate) fn log(&self) -> String {
-        format!("{}:log", self.channel)
+        format!("{}:log", self.0.name())
     }
 
     pub(crate) fn pending(&self) -> String {
-        format!("{}:pending", self.channel)
+        format!("{}:pending", self.0.name())
     }
 
     pub(crate) fn id(&self, id: &str) -> String {
-        format!("{}:id:{id}", self.channel)
+        format!("{}:id:{id}", self.0.name())
     }
 }
 
 /// The room whose channel this is.
 pub(super) fn room_of(channel: &[u8]) -> Option<RoomName> {
-    let tag = std::str::from_utf8(channel).ok()?.strip_prefix(OPEN)?.strip_suffix('}')?;
+    let tag =
+        std::str::from_utf8(channel).ok()?.strip_prefix(PREFIX)?.strip_prefix('{')?.strip_suffix('}')?;
     RoomName::new(&percent_decode_str(tag).decode_utf8().ok()?).ok()
 }
 
@@ -80,7 +99,7 @@ mod tests {
     #[test]
     fn braces_of_a_room_do_not_move_its_slot() {
         let keys = Keys::new(&RoomName::new("a}{b%").unwrap());
-        assert_eq!(keys.channel(), "twine:{a%7D%7Bb%25}");
+        assert_eq!(keys.channel().name(), "twine:{a%7D%7Bb%25}");
         assert_eq!(keys.id("}"), "twine:{a%7D%7Bb%25}:id:}");
     }
 
@@ -88,7 +107,7 @@ mod tests {
         #[test]
         fn a_channel_names_its_room(name in "[^\\p{Cc}]{1,60}") {
             let room = RoomName::new(&name).unwrap();
-            prop_assert_eq!(room_of(Keys::new(&room).channel().as_bytes()), Some(room));
+            prop_assert_eq!(room_of(Keys::new(&room).channel().name().as_bytes()), Some(room));
         }
 
         #[test]

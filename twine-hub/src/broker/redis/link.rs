@@ -20,7 +20,7 @@ use super::bus::Bus;
 use super::connect::Connector;
 use super::directory::{Directory, Map};
 use super::error::RedisError;
-use super::keys::Keys;
+use super::keys::{Keys, Tagged};
 use super::node::Node;
 use super::subscriptions::Subscriptions;
 use super::target::{Address, Target};
@@ -67,9 +67,21 @@ pub(super) struct Shared {
 }
 
 /// A command, and the one to send instead where the server does not know the script of the first.
-pub(super) struct Request {
-    pub(super) command: Cmd,
-    pub(super) with_source: Option<Cmd>,
+pub(crate) struct Request {
+    command: Cmd,
+    with_source: Option<Cmd>,
+}
+
+impl Request {
+    /// A command that every server knows.
+    pub(crate) fn plain(command: Cmd) -> Self {
+        Self { command, with_source: None }
+    }
+
+    /// A script by its name, and with its source.
+    pub(super) fn script(command: Cmd, with_source: Cmd) -> Self {
+        Self { command, with_source: Some(with_source) }
+    }
 }
 
 impl Link {
@@ -111,7 +123,12 @@ impl Link {
     /// # Cancel safety
     /// Dropped early, it is as after an error.
     pub(crate) async fn watch(&self, room: &RoomName) -> Result<(), RedisError> {
-        let in_force = self.shared.subscriptions.watch(&Keys::new(room));
+        self.watch_channel(Keys::new(room).channel()).await
+    }
+
+    /// The same for any channel.
+    pub(crate) async fn watch_channel(&self, channel: &Tagged) -> Result<(), RedisError> {
+        let in_force = self.shared.subscriptions.watch(channel);
         let deadline = self.shared.limits.deadline;
         tokio::select! {
             biased;
@@ -125,7 +142,7 @@ impl Link {
 
     /// Wants no more of a room. What is on its way may still arrive.
     pub(crate) fn unwatch(&self, room: &RoomName) {
-        self.shared.subscriptions.unwatch(&Keys::new(room));
+        self.shared.subscriptions.unwatch(Keys::new(room).channel());
     }
 
     /// Whether Redis can be used, and since when not.
@@ -142,7 +159,10 @@ impl Link {
     }
 
     /// Sends a command to the server that has the slot and waits for the answer, until the deadline.
-    pub(super) async fn ask(&self, slot: u16, request: &Request) -> Result<Value, RedisError> {
+    ///
+    /// # Errors
+    /// [`RedisError`].
+    pub(crate) async fn ask(&self, slot: u16, request: &Request) -> Result<Value, RedisError> {
         let after = self.shared.limits.deadline;
         tokio::select! {
             biased;

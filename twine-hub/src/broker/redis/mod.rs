@@ -26,16 +26,19 @@ mod error;
 mod keys;
 mod link;
 mod node;
+mod script;
 mod scripts;
 mod subscriptions;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub(crate) use bus::{Bus, BusEvent};
+pub(crate) use bus::{Arrival, Bus, BusEvent};
 pub(crate) use chunk::Chunk;
 pub(crate) use error::RedisError;
-pub(crate) use link::{Link, State};
+pub(crate) use keys::Tagged;
+pub(crate) use link::{Link, Request, State};
+pub(crate) use script::{Call, Script, millis, scripts};
 #[cfg(test)]
 use scripts::Committed;
 pub(crate) use scripts::{Installed, Looked, Overdue, Published, RoomLimits, Tail};

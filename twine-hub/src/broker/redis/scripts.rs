@@ -1,6 +1,5 @@
 //! The scripts, typed. Each is atomic, may be run again, and reads in itself which server it runs on.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::{Cmd, Value};
@@ -9,6 +8,7 @@ use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 use super::error::RedisError;
 use super::keys::Keys;
 use super::link::{Link, Request};
+use super::script::{Call, Fields, Script, millis, scripts};
 use crate::store::{Record, packed};
 
 /// Bounds of what a room keeps in Redis.
@@ -129,22 +129,8 @@ pub(crate) enum Overdue {
     Elsewhere,
 }
 
-/// A script, and the name that a server knows it by once it has seen it.
-struct Script {
-    source: &'static str,
-    hash: LazyLock<String>,
-}
-
-macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {
-        $(static $name: Script = {
-            const SOURCE: &str = concat!(include_str!("scripts/room.lua"), "\n", include_str!($file));
-            Script { source: SOURCE, hash: LazyLock::new(|| redis::Script::new(SOURCE).get_hash().to_owned()) }
-        };)*
-    };
-}
-
 scripts! {
+    concat!(include_str!("scripts/room.lua"), "\n");
     PUBLISH = "scripts/publish.lua";
     COMMIT = "scripts/commit.lua";
     LOOK = "scripts/look.lua";
@@ -169,7 +155,7 @@ impl Link {
         let keys = Keys::new(room);
         let mut bytes = Vec::with_capacity(data.len() + 64);
         packed::pack_untimed(Some(id), sender, data, &mut bytes);
-        let answer = Call::new(&PUBLISH, &keys, Some(keys.id(id.as_str())))
+        let answer = call(&PUBLISH, &keys, Some(keys.id(id.as_str())))
             .arg(bytes)
             .arg(millis(limits.window))
             .arg(millis(limits.trim_age))
@@ -212,7 +198,7 @@ impl Link {
         let keys = Keys::new(room);
         let mut committed = Committed::Rotated;
         for offsets in offsets.chunks(MAX_COMMIT) {
-            let mut call = Call::new(&COMMIT, &keys, Some(keys.channel().to_owned()))
+            let mut call = call(&COMMIT, &keys, Some(keys.channel().name().to_owned()))
                 .arg(epoch.as_str())
                 .arg(millis(limits.trim_age * 2));
             for offset in offsets {
@@ -238,7 +224,7 @@ impl Link {
     /// [`RedisError`].
     pub(crate) async fn look(&self, room: &RoomName) -> Result<Looked, RedisError> {
         let keys = Keys::new(room);
-        Call::new(&LOOK, &keys, None).arg(millis(KEEP)).run(self, "look").await?.read(|kind, fields| {
+        call(&LOOK, &keys, None).arg(millis(KEEP)).run(self, "look").await?.read(|kind, fields| {
             Ok(match kind {
                 "ok" => Looked::Known {
                     done: Position { epoch: fields.epoch()?, offset: fields.offset()? },
@@ -265,7 +251,7 @@ impl Link {
         least_time: u64,
     ) -> Result<Installed, RedisError> {
         let keys = Keys::new(room);
-        Call::new(&INSTALL, &keys, Some(keys.channel().to_owned()))
+        call(&INSTALL, &keys, Some(keys.channel().name().to_owned()))
             .arg(server)
             .arg(epoch.as_str())
             .arg(least_time)
@@ -302,7 +288,7 @@ impl Link {
             .arg(format!("={} {}", position.epoch, position.offset.get()))
             .arg("PX")
             .arg(millis(left).max(1));
-        self.ask(keys.slot(), &Request { command, with_source: None }).await?;
+        self.ask(keys.slot(), &Request::plain(command)).await?;
         Ok(())
     }
 
@@ -318,7 +304,7 @@ impl Link {
         bytes: usize,
     ) -> Result<Tail, RedisError> {
         let keys = Keys::new(room);
-        Call::new(&READ, &keys, None)
+        call(&READ, &keys, None)
             .arg(after.epoch.as_str())
             .arg(after.offset.get())
             .arg(limit)
@@ -355,7 +341,7 @@ impl Link {
         bytes: usize,
     ) -> Result<Overdue, RedisError> {
         let keys = Keys::new(room);
-        Call::new(&OVERDUE, &keys, None)
+        call(&OVERDUE, &keys, None)
             .arg(epoch.as_str())
             .arg(millis(age))
             .arg(limit)
@@ -379,94 +365,14 @@ impl Link {
     }
 }
 
-/// A script's arguments, gathered.
-struct Call {
-    slot: u16,
-    script: &'static Script,
-    /// What follows the script: the number of keys, the keys, the arguments.
-    args: Vec<Vec<u8>>,
+/// A script on a room's keys, and perhaps a fourth one.
+fn call(script: &'static Script, keys: &Keys, fourth: Option<String>) -> Call {
+    let keys_of_room = [Some(keys.room()), Some(keys.log()), Some(keys.pending()), fourth];
+    Call::new(script, keys.slot(), keys_of_room.into_iter().flatten())
 }
 
-impl Call {
-    fn new(script: &'static Script, keys: &Keys, fourth: Option<String>) -> Self {
-        let keys_of_room = [Some(keys.room()), Some(keys.log()), Some(keys.pending()), fourth];
-        let mut args: Vec<_> = keys_of_room.into_iter().flatten().map(String::into_bytes).collect();
-        args.insert(0, args.len().to_string().into_bytes());
-        Self { slot: keys.slot(), script, args }
-    }
-
-    fn arg(mut self, arg: impl redis::ToRedisArgs) -> Self {
-        self.args.extend(arg.to_redis_args());
-        self
-    }
-
-    async fn run(self, link: &Link, name: &'static str) -> Result<Answer, RedisError> {
-        let mut command = Cmd::new();
-        command.arg("EVALSHA").arg(self.script.hash.as_str()).arg(&self.args);
-        let mut with_source = Cmd::new();
-        with_source.arg("EVAL").arg(self.script.source).arg(&self.args);
-        let value = link.ask(self.slot, &Request { command, with_source: Some(with_source) }).await?;
-        Ok(Answer { to: name, value })
-    }
-}
-
-/// What a script said.
-struct Answer {
-    to: &'static str,
-    value: Value,
-}
-
-impl Answer {
-    /// Takes the answer apart: its kind, and what follows it.
-    fn read<T>(self, read: impl FnOnce(&str, &mut Fields) -> Result<T, RedisError>) -> Result<T, RedisError> {
-        let values = match self.value {
-            Value::Array(values) => values,
-            other => vec![other],
-        };
-        let mut fields = Fields { to: self.to, values: values.into_iter() };
-        let kind = fields.text()?;
-        read(&kind, &mut fields)
-    }
-}
-
-/// The fields of an answer that were not read yet.
-struct Fields {
-    to: &'static str,
-    values: std::vec::IntoIter<Value>,
-}
-
+/// What only the answers about rooms have.
 impl Fields {
-    fn value<T: redis::FromRedisValue>(&mut self) -> Result<T, RedisError> {
-        let value = self.values.next().unwrap_or_default();
-        redis::from_redis_value(value).map_err(|error| self.unexpected(error))
-    }
-
-    fn text(&mut self) -> Result<String, RedisError> {
-        self.value()
-    }
-
-    fn number(&mut self) -> Result<u64, RedisError> {
-        self.value()
-    }
-
-    fn list(&mut self) -> Result<Vec<Value>, RedisError> {
-        self.value()
-    }
-
-    fn millis(&mut self) -> Result<Duration, RedisError> {
-        Ok(Duration::from_millis(self.number()?))
-    }
-
-    fn epoch(&mut self) -> Result<Epoch, RedisError> {
-        let text = self.text()?;
-        Epoch::new(&text).map_err(|error| self.unexpected(error))
-    }
-
-    fn offset(&mut self) -> Result<Offset, RedisError> {
-        let number = self.number()?;
-        Offset::new(number).map_err(|error| self.unexpected(error))
-    }
-
     fn rotate(&mut self) -> Result<Rotate, RedisError> {
         let last = Position { epoch: self.epoch()?, offset: self.offset()? };
         Ok(Rotate { last: Some(last).filter(|last| !last.epoch.is_empty()), server: self.text()? })
@@ -485,16 +391,4 @@ impl Fields {
         let number: u64 = redis::from_redis_value(value).map_err(|error| self.unexpected(error))?;
         Offset::new(number).map_err(|error| self.unexpected(error))
     }
-
-    fn kind(&self, kind: &str) -> RedisError {
-        self.unexpected(format_args!("it begins with {kind:?}"))
-    }
-
-    fn unexpected(&self, what: impl std::fmt::Display) -> RedisError {
-        RedisError::Unexpected { to: self.to, what: what.to_string() }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The rooms whose bus messages this hub wants, and what arrives of them.
+//! The channels whose messages this hub wants, and what arrives on them.
 //!
 //! Each bus connection makes what is subscribed on it equal to what is wanted of its server: at first,
 //! after a reconnect and after slots moved, by the same loop. Where a subscription comes into force *again*,
@@ -14,7 +14,7 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::debug;
 
-use super::keys::Keys;
+use super::keys::Tagged;
 use super::link::Shared;
 use super::target::Address;
 
@@ -24,9 +24,10 @@ const BATCH: usize = 512;
 const RETRY: Duration = Duration::from_millis(100);
 
 /// A message of the bus, undecoded.
-pub(super) struct Pushed {
-    pub(super) channel: Vec<u8>,
-    pub(super) payload: Vec<u8>,
+#[derive(Debug)]
+pub(crate) struct Pushed {
+    pub(crate) channel: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// What is wanted, and the queue of what came.
@@ -71,13 +72,13 @@ impl Subscriptions {
         }
     }
 
-    /// Wants a room's messages. What is returned ends once the subscription is in force.
-    pub(super) fn watch(&self, keys: &Keys) -> oneshot::Receiver<()> {
+    /// Wants a channel's messages. What is returned ends once the subscription is in force.
+    pub(super) fn watch(&self, channel: &Tagged) -> oneshot::Receiver<()> {
         let (in_force, waiter) = oneshot::channel();
-        let channel: Arc<str> = keys.channel().into();
+        let name: Arc<str> = channel.name().into();
         let mut table = self.table();
-        let wanted = table.wanted.entry(Arc::clone(&channel)).or_insert_with(|| Wanted {
-            slot: keys.slot(),
+        let wanted = table.wanted.entry(Arc::clone(&name)).or_insert_with(|| Wanted {
+            slot: channel.slot(),
             at: None,
             was: false,
             waiters: Vec::new(),
@@ -90,17 +91,17 @@ impl Subscriptions {
         // Who gave up waiting leaves nothing behind.
         wanted.waiters.retain(|waiter| !waiter.is_closed());
         wanted.waiters.push(in_force);
-        table.dirty.insert(channel, keys.slot());
+        table.dirty.insert(name, channel.slot());
         drop(table);
         self.changed.send_replace(());
         waiter
     }
 
-    /// Wants a room's messages no more.
-    pub(super) fn unwatch(&self, keys: &Keys) {
+    /// Wants a channel's messages no more.
+    pub(super) fn unwatch(&self, channel: &Tagged) {
         let mut table = self.table();
-        if let Some((channel, wanted)) = table.wanted.remove_entry(keys.channel()) {
-            table.dirty.insert(channel, wanted.slot);
+        if let Some((name, wanted)) = table.wanted.remove_entry(channel.name()) {
+            table.dirty.insert(name, wanted.slot);
             drop(table);
             self.changed.send_replace(());
         }

@@ -62,7 +62,7 @@ async fn a_room_whose_slot_moves_goes_on_at_its_new_node() {
     hub.next_interruption().await;
     until("subscribed at the new node", async || {
         to.admin::<Vec<String>>(&["PUBSUB", "SHARDCHANNELS"])
-            .contains(&Keys::new(moving).channel().to_owned())
+            .contains(&Keys::new(moving).channel().name().to_owned())
     })
     .await;
     let second = publisher.rotate(moving, "2").await;

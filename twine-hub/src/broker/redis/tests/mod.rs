@@ -3,7 +3,7 @@
 mod faults;
 mod layouts;
 mod scripts;
-mod server;
+pub(crate) mod server;
 
 use std::time::{Duration, Instant};
 

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Longer than anything takes on a loaded machine.
-pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A `redis-server` or `redis-sentinel`.
-pub(super) struct Server {
-    pub(super) port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     dir: TempDir,
     args: Vec<String>,
     child: Option<Child>,
@@ -21,11 +21,11 @@ pub(super) struct Server {
 
 impl Server {
     /// A server that keeps nothing.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(&[])
     }
 
-    pub(super) fn with(args: &[&str]) -> Self {
+    pub(crate) fn with(args: &[&str]) -> Self {
         Self::launch(|_, port| {
             let own = ["--bind", "127.0.0.1", "--save", "", "--daemonize", "no", "--port"];
             own.iter().chain([&port.to_string().as_str()]).chain(args).map(|&arg| arg.to_owned()).collect()
@@ -33,7 +33,7 @@ impl Server {
     }
 
     /// A member of a cluster that does not exist yet.
-    pub(super) fn cluster_node() -> Self {
+    pub(crate) fn cluster_node() -> Self {
         Self::launch(|_, port| {
             format!(
                 "--bind 127.0.0.1 --appendonly no --port {port} --cluster-enabled yes --cluster-port {} \
@@ -47,7 +47,7 @@ impl Server {
     }
 
     /// A sentinel that alone decides.
-    pub(super) fn sentinel(master: &Self, name: &str) -> Self {
+    pub(crate) fn sentinel(master: &Self, name: &str) -> Self {
         Self::launch(|dir, port| {
             let config = format!(
                 "port {port}\nbind 127.0.0.1\nsentinel monitor {name} 127.0.0.1 {} 1\n\
@@ -74,7 +74,7 @@ impl Server {
     }
 
     /// Starts it again, with what is on its disk.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let give_up = Instant::now() + PATIENCE;
         while !self.try_start() {
             assert!(Instant::now() < give_up, "redis does not start: {}", self.log());
@@ -115,7 +115,7 @@ impl Server {
     }
 
     /// `kill -9`.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             // It may have ended by itself.
             let _gone = child.kill();
@@ -123,11 +123,11 @@ impl Server {
         }
     }
 
-    pub(super) fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.signal("-STOP");
     }
 
-    pub(super) fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.signal("-CONT");
     }
 
@@ -136,12 +136,12 @@ impl Server {
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Asks the server over a connection of its own.
-    pub(super) fn admin<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+    pub(crate) fn admin<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
         redis::from_redis_value(self.try_admin(command).unwrap()).unwrap()
     }
 
@@ -162,12 +162,12 @@ fn text(value: redis::Value) -> String {
     redis::from_redis_value(value).unwrap()
 }
 
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Three masters that share the slots.
-pub(super) fn cluster() -> Vec<Server> {
+pub(crate) fn cluster() -> Vec<Server> {
     let nodes: Vec<_> = (0..3).map(|_| Server::cluster_node()).collect();
     let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
     let created = Command::new("redis-cli")
