@@ -161,11 +161,13 @@ impl Builder {
             blocking(move || Rooms::open(&store, &options, telemetry)).await?
         };
         // After the store, which keeps a second hub out of the folder.
-        let open = {
+        let opened = if let BrokerKind::Redis(RedisTarget(redis)) = &config.broker {
+            Sessions::join(redis, config.sessions(), telemetry.clone()).map_err(StartError::from)
+        } else {
             let (store, options, telemetry) = (config.store(), config.sessions(), telemetry.clone());
-            move || Sessions::open(&store.kind, options, telemetry)
+            blocking(move || Sessions::open(&store.kind, options, telemetry)).await
         };
-        let sessions = match blocking(open).await {
+        let sessions = match opened {
             Ok(sessions) => sessions,
             Err(error) => {
                 // The folder is free again when the error is told.

@@ -140,7 +140,7 @@ settings! {
     /// Who orders messages: `local`, this hub, which is alone then; or a Redis (version 7 or later, or Valkey) that the hubs of a fleet share.
     broker: BrokerKind = "local", Secret, one(value::broker_kind),
         "local, redis://host:port, redis-cluster://host1,host2 or redis-sentinel://host1,host2/master; rediss for TLS, user:password@ before the hosts";
-    /// What keeps messages and sessions: `sqlite`, databases in `data_dir`; `memory`, gone at a restart; or a table in DynamoDB, for a fleet.
+    /// What keeps messages and sessions: `sqlite`, databases in `data_dir`; `memory`, gone at a restart; or, for a fleet, a table in DynamoDB, beside which sessions are in the broker's Redis.
     store: StoreKind = "sqlite", One, one(value::store_kind),
         "sqlite, memory or dynamodb:TABLE?region=...&endpoint=...";
     /// How long messages are kept.
@@ -179,7 +179,7 @@ settings! {
     recovery_max_age: Duration = "24h", One, one(value::duration), "a time like 24h";
     /// How long a session is kept after its connection has ended.
     session_lifetime: Duration = "24h", One, one(value::duration), "a time like 24h";
-    /// Sessions kept in all; those that ended longest ago go first.
+    /// Sessions kept in all, by a fleet together; those that ended longest ago go first.
     max_sessions: usize = "250000", One, one(value::count), "a number from 1";
     /// Sessions kept of one cookie; those that ended longest ago go first, then the oldest.
     max_sessions_per_cookie: usize = "50", One, one(value::count), "a number from 1";

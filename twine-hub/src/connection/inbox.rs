@@ -32,6 +32,8 @@ pub(super) enum Event {
     Lose { connection: Key, ticket: Ticket, why: Lost },
     /// Somebody wants to know whether this connection is still there.
     Probe { connection: Key, ticket: Ticket },
+    /// A connection's session is to be saved, changed or not.
+    Refresh { connection: Key, ticket: Ticket },
     /// Somebody wants to know how late the shard is.
     Knock(Arc<Knock>),
     /// Close all connections, one after the other over `window` and by force at `until`, and end.
@@ -105,6 +107,10 @@ impl Holder for Inbox {
 
     fn probe(&self, connection: Key, ticket: Ticket) {
         self.push(Event::Probe { connection, ticket });
+    }
+
+    fn refresh(&self, connection: Key, ticket: Ticket) {
+        self.push(Event::Refresh { connection, ticket });
     }
 }
 

@@ -300,6 +300,14 @@ impl Shard {
         }
     }
 
+    /// Whoever keeps the session of a connection wants to have it once more.
+    pub(super) fn refresh_session(&mut self, key: Key, ticket: Ticket) {
+        let session = self.connection(key).and_then(|c| c.session.as_deref());
+        if session.is_some_and(|session| session.ticket == ticket) {
+            self.unsaved.soon(key);
+        }
+    }
+
     /// Asks a connection for a sign of life.
     pub(super) fn probe(&mut self, key: Key, ticket: Ticket) {
         let ping = self.ping.clone();

@@ -206,6 +206,7 @@ impl Shard {
             Event::Attached { connection, result } => self.attached(connection, result),
             Event::Lose { connection, ticket, why } => self.lose_session(connection, ticket, why),
             Event::Probe { connection, ticket } => self.probe(connection, ticket),
+            Event::Refresh { connection, ticket } => self.refresh_session(connection, ticket),
             Event::Knock(knock) => knock.hear(),
             Event::Drain { window, until } => self.drain(window, until),
         }

@@ -4,9 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use twine_protocol::{InstanceId, RoomName, SessionId};
 
-use super::claims::Patience;
-use crate::session::store::Session;
-use crate::session::{Claim, Cursors, How, Identity};
+use super::store::Session;
+use super::{Claim, Cursors, How, Identity};
 
 /// The sessions of a cookie, in the order of their creation.
 pub(super) struct Known {
@@ -19,6 +18,13 @@ impl Known {
     pub(super) fn all(&self) -> impl Iterator<Item = &Session> + Clone {
         self.stored.iter().chain(&self.fresh)
     }
+}
+
+/// Whether a claim may wait for others to give a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    Waits,
+    HasWaited,
 }
 
 /// Sessions that one claim has pinged at most, the latest.

@@ -1,39 +1,44 @@
 //! Sessions: what a browser comes back to (PROTOCOL.md, "Sessions").
 //!
-//! A session is a set of rooms with a cursor each, and outlives the connections that hold it. One
-//! thread, the keeper, decides who gets which ([`keeper`]), so that two connections never take up
-//! the same one, and writes them to a store of their own ([`store`]): sessions are many, small and
-//! short-lived, and must not hold up messages. The connection that holds a session has its cursors
-//! in memory and gives them back in batches and when it ends; nothing is written for a message.
+//! A session is a set of rooms with a cursor each, and outlives the connections that hold it. Who gets
+//! which is chosen by the same rules everywhere ([`choice`]), and two connections never take up the same
+//! one: of a hub that is alone one thread decides, the keeper ([`keeper`]), and writes them to a store of
+//! their own ([`store`]); the hubs of a fleet share them in Redis ([`fleet`]). Sessions are many, small
+//! and short-lived, and must not hold up messages. The connection that holds a session has its cursors in
+//! memory and gives them back in batches and when it ends; nothing is written for a message.
 //!
 //! A session proves nothing by its id. What it belongs to is an [`Identity`], and all of that has to
 //! be equal: the cookie (of which a hash is kept), the page's origin, the subject and the scope.
 
+mod choice;
+mod cursors;
+mod fleet;
 mod keeper;
+mod local;
+mod newcomers;
 pub(crate) mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::oneshot;
-use twine_protocol::{InstanceId, Position, RoomName, SessionId};
+use twine_protocol::{InstanceId, SessionId};
 use uuid::Uuid;
 
-use self::keeper::{Command, Keeper, Now, Request};
+pub(crate) use self::cursors::Cursors;
+use self::fleet::FleetSessions;
+#[cfg(test)]
+pub(crate) use self::local::Keeping;
+use self::local::LocalSessions;
+#[cfg(test)]
 use self::store::Store;
-use crate::clock;
+use crate::broker::redis::Target;
 use crate::connection::Key;
-use crate::rooms::locked;
 use crate::store::{Kind, StoreError};
 use crate::telemetry::Telemetry;
-use crate::threads;
 
 /// How sessions are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +58,7 @@ pub(crate) struct Options {
 
 /// What a browser's cookie is known by here: a hash, so that whoever reads the store can't show the
 /// cookie itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct CookieHash([u8; 16]);
 
 impl CookieHash {
@@ -103,9 +108,6 @@ pub(crate) struct Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(pub(crate) u64);
 
-/// Rooms and the cursors that were acknowledged for them, oldest room first.
-pub(crate) type Cursors = Vec<(RoomName, Position)>;
-
 /// What a claim brought.
 #[derive(Debug)]
 pub(crate) struct Attached {
@@ -145,9 +147,9 @@ impl How {
     }
 }
 
-/// What a connection gives back of its session. Whose it is the keeper knows from the claim, and
-/// remembers until the first save that has a room was stored.
-#[derive(Debug)]
+/// What a connection gives back of its session. Whose it is the claim has said, which is
+/// remembered until the first save that has a room was stored.
+#[derive(Debug, Clone)]
 pub(crate) struct Save {
     pub(crate) session: SessionId,
     pub(crate) ticket: Ticket,
@@ -155,7 +157,7 @@ pub(crate) struct Save {
     pub(crate) rooms: Cursors,
 }
 
-/// The connections of one shard, as the keeper sees them. Both return at once.
+/// The connections of one shard, as whoever keeps their sessions sees them. All return at once.
 pub(crate) trait Holder: Send + Sync {
     /// The session that connection `key` held with this ticket is no longer its own.
     fn lose(&self, key: Key, ticket: Ticket, why: Lost);
@@ -163,6 +165,10 @@ pub(crate) trait Holder: Send + Sync {
     /// Pings connection `key`, if it still holds this ticket, and calls [`Sessions::alive`] once it
     /// says anything.
     fn probe(&self, key: Key, ticket: Ticket);
+
+    /// Has connection `key` save its session soon, if it still holds this ticket, also where nothing of
+    /// it has changed: what is kept of it may be lost, or would be forgotten as unused.
+    fn refresh(&self, key: Key, ticket: Ticket);
 }
 
 /// Why a connection loses its session.
@@ -175,90 +181,100 @@ pub(crate) enum Lost {
     Forgotten,
 }
 
-/// A handle to all sessions of this hub; clones share the keeper's thread.
-#[derive(Clone)]
-pub(crate) struct Sessions(Arc<Shared>);
-
-struct Shared {
-    /// `None` says only that there are saves. What waits is bounded by those who ask: a connection has
-    /// one claim under way, and one end. Nothing of it is ever dropped.
-    commands: Mutex<Option<Sender<Option<Command>>>>,
-    saves: Arc<WaitingSaves>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+/// A bound that costs sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Cookie,
+    Hub,
+    Address,
 }
 
-/// Saves that wait for the keeper, of each attachment the latest: it has everything again.
-type WaitingSaves = Mutex<BTreeMap<Ticket, Save>>;
+impl Bound {
+    /// Its name in the metrics.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Cookie => "cookie",
+            Self::Hub => "hub",
+            Self::Address => "address",
+        }
+    }
+}
 
-/// Commands of one round at most, beside the saves.
-const MAX_COMMANDS: usize = 1_024;
+/// A handle to all sessions that this hub knows; clones share them.
+#[derive(Clone)]
+pub(crate) enum Sessions {
+    /// The hub is alone, and keeps them itself.
+    Local(LocalSessions),
+    /// The hub is one of several, which share them.
+    Fleet(FleetSessions),
+}
+
+/// Called once with what a claim brought.
+pub(crate) type OnAttached = Box<dyn FnOnce(Option<Attached>) + Send>;
 
 impl Sessions {
     /// Opens the store for sessions that goes with the one for messages, after that one: its lock
-    /// keeps other hubs out. Starts the keeper's thread.
+    /// keeps other hubs out.
     ///
     /// # Errors
     /// Where the store is not to be had, damaged, or made by a later version.
     pub(crate) fn open(kind: &Kind, options: Options, telemetry: Arc<Telemetry>) -> Result<Self, StoreError> {
-        Self::start(store::open(kind, Now::read().time)?, options, telemetry)
+        LocalSessions::open(kind, options, telemetry).map(Self::Local)
     }
 
-    /// Starts the keeper's thread.
+    /// Shares the sessions of a fleet, in its Redis, on the present runtime. While that is away there are
+    /// none, and connections that open do without.
     ///
     /// # Errors
-    /// Where the system gives no thread.
-    fn start(store: Box<dyn Store>, options: Options, telemetry: Arc<Telemetry>) -> Result<Self, StoreError> {
-        let (sessions, mut keeping) = Self::new(store, options, telemetry);
-        let thread = threads::spawn("twine-sessions", move || while keeping.round() {})
-            .map_err(|source| StoreError::Thread { source })?;
-        *locked(&sessions.0.thread) = Some(thread);
-        Ok(sessions)
+    /// Where TLS can't be set up, or the system gives no random bytes.
+    pub(crate) fn join(
+        redis: &Target,
+        options: Options,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, StoreError> {
+        FleetSessions::join(redis, options, telemetry).map(Self::Fleet)
     }
 
-    /// A handle, and what has to be run for it.
+    /// Those of a hub that is alone, and what has to be run for them.
+    #[cfg(test)]
     pub(crate) fn new(store: Box<dyn Store>, options: Options, telemetry: Arc<Telemetry>) -> (Self, Keeping) {
-        let (commands, waiting) = channel();
-        let saves = Arc::<WaitingSaves>::default();
-        let keeper = Keeper::new(store, options, telemetry, Now::read());
-        let keeping = Keeping { keeper, waiting, saves: saves.clone() };
-        let commands = Mutex::new(Some(commands));
-        (Self(Arc::new(Shared { commands, saves, thread: Mutex::default() })), keeping)
+        let (local, keeping) = LocalSessions::new(store, options, telemetry);
+        (Self::Local(local), keeping)
     }
 
-    /// Claims a session for connection `key` of `holder`. `done` is called once, on the keeper's
-    /// thread and perhaps seconds later, with `None` where the connection has to do without one. Where
-    /// the connection has ended by then, [`Sessions::detach`] must be called all the same.
-    pub(crate) fn attach(
-        &self,
-        claim: Claim,
-        holder: Arc<dyn Holder>,
-        key: Key,
-        done: Box<dyn FnOnce(Option<Attached>) + Send>,
-    ) {
-        self.send(Some(Command::Attach(Request { claim, holder, key, done: Done::new(done) })));
+    /// Claims a session for connection `key` of `holder`. `done` is called once, on another thread and
+    /// perhaps seconds later, with `None` where the connection has to do without one. Where the
+    /// connection has ended by then, [`Sessions::detach`] must be called all the same.
+    pub(crate) fn attach(&self, claim: Claim, holder: Arc<dyn Holder>, key: Key, done: OnAttached) {
+        let request = Request { claim, holder, key, done: Done::new(done) };
+        match self {
+            Self::Local(local) => local.attach(request),
+            Self::Fleet(fleet) => fleet.attach(request),
+        }
     }
 
     /// Saves what these connections have acknowledged, soon.
     pub(crate) fn save(&self, saves: Vec<Save>) {
-        let is_first = {
-            let mut waiting = locked(&self.0.saves);
-            let is_first = waiting.is_empty();
-            waiting.extend(saves.into_iter().map(|save| (save.ticket, save)));
-            is_first
-        };
-        if is_first {
-            self.send(None);
+        match self {
+            Self::Local(local) => local.save(saves),
+            Self::Fleet(fleet) => fleet.save(saves),
         }
     }
 
     /// Saves it for the last time: its connection has ended.
     pub(crate) fn detach(&self, save: Save) {
-        self.send(Some(Command::Detach(save)));
+        match self {
+            Self::Local(local) => local.detach(save),
+            Self::Fleet(fleet) => fleet.detach(save),
+        }
     }
 
     /// Answers [`Holder::probe`].
     pub(crate) fn alive(&self, session: SessionId, ticket: Ticket) {
-        self.send(Some(Command::Alive { session, ticket }));
+        match self {
+            Self::Local(local) => local.alive(session, ticket),
+            Self::Fleet(fleet) => fleet.alive(&session, ticket),
+        }
     }
 
     /// Removes all sessions of a cookie; the connections that hold one lose it.
@@ -266,76 +282,42 @@ impl Sessions {
     /// # Errors
     /// Where the store fails: then they may still be there.
     pub(crate) async fn forget(&self, cookie: CookieHash) -> Result<(), Arc<StoreError>> {
-        let (done, forgotten) = oneshot::channel();
-        self.send(Some(Command::Forget { cookie, done }));
-        forgotten.await.unwrap_or_else(|_| Err(Arc::new(self.ended())))
+        match self {
+            Self::Local(local) => local.forget(cookie).await,
+            Self::Fleet(fleet) => fleet.forget(cookie).await,
+        }
     }
 
-    /// Whether the keeper's thread is there.
+    /// Whether whatever decides about them is there. Where a fleet's Redis is away, its broker says so.
     pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
-        match &*locked(&self.0.thread) {
-            Some(thread) if thread.is_finished() => Err(Arc::new(StoreError::Ended)),
-            _ => Ok(()),
+        match self {
+            Self::Local(local) => local.health(),
+            Self::Fleet(_) => Ok(()),
         }
     }
 
     /// Saves what waits, refuses what comes, and closes the store.
     pub(crate) async fn close(&self) {
-        drop(locked(&self.0.commands).take());
-        let thread = locked(&self.0.thread).take();
-        // One that panicked has said so.
-        let _ = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
-    }
-
-    /// Hands a command over. One that a closed keeper doesn't take is dropped, which answers it.
-    fn send(&self, command: Option<Command>) {
-        if let Some(commands) = &*locked(&self.0.commands) {
-            drop(commands.send(command));
-        }
-    }
-
-    fn ended(&self) -> StoreError {
-        match &*locked(&self.0.commands) {
-            Some(_) => StoreError::Ended,
-            None => StoreError::Closed,
+        match self {
+            Self::Local(local) => local.close().await,
+            Self::Fleet(fleet) => fleet.close().await,
         }
     }
 }
 
-/// What the keeper's thread owns, and does in rounds.
-pub(crate) struct Keeping {
-    keeper: Keeper,
-    waiting: Receiver<Option<Command>>,
-    saves: Arc<WaitingSaves>,
-}
-
-impl Keeping {
-    /// Waits until there is something to do, and does it; false where nobody can ask any more.
-    pub(crate) fn round(&mut self) -> bool {
-        let first = match self.waiting.recv_timeout(clock::until(self.keeper.deadline())) {
-            Ok(command) => Some(command),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                self.keeper.close(Now::read());
-                return false;
-            }
-        };
-        let commands: Vec<_> = first.into_iter().chain(self.waiting.try_iter()).take(MAX_COMMANDS).collect();
-        // After the commands were fetched: what was saved before one of them was asked for is done
-        // before it. The other way round nothing is wrong, for a save of an attachment that is over has
-        // no effect.
-        let saves = std::mem::take(&mut *locked(&self.saves));
-        let saves = saves.into_values().map(Command::Save);
-        self.keeper.round(saves.chain(commands.into_iter().flatten()), Now::read());
-        true
-    }
+/// A claim and who makes it.
+struct Request {
+    claim: Claim,
+    holder: Arc<dyn Holder>,
+    key: Key,
+    done: Done,
 }
 
 /// Who waits for the answer to a claim, and gets one in any case.
-struct Done(Option<Box<dyn FnOnce(Option<Attached>) + Send>>);
+struct Done(Option<OnAttached>);
 
 impl Done {
-    fn new(done: Box<dyn FnOnce(Option<Attached>) + Send>) -> Self {
+    fn new(done: OnAttached) -> Self {
         Self(Some(done))
     }
 
@@ -353,4 +335,16 @@ impl Drop for Done {
             done(None);
         }
     }
+}
+
+/// A new session's id: 128 random bits.
+///
+/// # Errors
+/// Where the system gives none.
+fn mint() -> std::io::Result<SessionId> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes)?;
+    // 32 hexadecimal digits: always an id.
+    #[allow(clippy::expect_used)]
+    Ok(SessionId::new(&format!("{:032x}", u128::from_ne_bytes(bytes))).expect("short and plain"))
 }

@@ -1,6 +1,10 @@
 //! The handle and its thread: what waits is saved at the end, and whoever asks is answered.
 
+use tokio::sync::oneshot;
+use twine_protocol::Position;
+
 use super::*;
+use crate::rooms::locked;
 
 fn options() -> Options {
     Options {
@@ -37,6 +41,8 @@ impl Holder for Nobody {
     fn lose(&self, _: Key, _: Ticket, _: Lost) {}
 
     fn probe(&self, _: Key, _: Ticket) {}
+
+    fn refresh(&self, _: Key, _: Ticket) {}
 }
 
 /// Asks for a session; the receiver has the answer.
@@ -45,6 +51,13 @@ fn attach(sessions: &Sessions, session: Option<SessionId>) -> oneshot::Receiver<
     let done = Box::new(move |result| drop(done.send(result)));
     sessions.attach(claim(session), Arc::new(Nobody), Key::of_slot(1), done);
     attached
+}
+
+fn local(sessions: &Sessions) -> &LocalSessions {
+    match sessions {
+        Sessions::Local(local) => local,
+        Sessions::Fleet(_) => panic!("these are none of a fleet"),
+    }
 }
 
 /// Has the keeper's thread panic.
@@ -86,13 +99,13 @@ fn of_the_saves_of_an_attachment_the_latest_waits() {
     for offset in 1..=3 {
         sessions.save(vec![save(&attached, offset)]);
     }
-    assert_eq!(locked(&sessions.0.saves).len(), 1);
+    assert_eq!(locked(local(&sessions).saves()).len(), 1);
     // Made before what was asked for after it, though the other way leads there.
     let mut answer = attach(&sessions, Some(attached.session.clone()));
     assert!(keeping.round());
     let copy = answer.try_recv().unwrap().unwrap();
     assert_eq!((copy.how, copy.rooms), (How::Copied, rooms(3)));
-    assert!(locked(&sessions.0.saves).is_empty());
+    assert!(locked(local(&sessions).saves()).is_empty());
 }
 
 #[tokio::test]

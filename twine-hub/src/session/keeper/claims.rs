@@ -2,12 +2,14 @@
 
 use twine_protocol::SessionId;
 
-use super::choice::{self, Choice, Inheritance, Known};
 use super::held::{Attachment, Fresh};
 use super::waiting::Waiter;
-use super::{Bound, Effect, Keeper, Now, Request};
+use super::{Effect, Keeper, Now};
+use crate::session::choice::{self, Choice, Inheritance, Known, Patience};
 use crate::session::store::Session;
-use crate::session::{Attached, Claim, CookieHash, Cursors, How, Identity, Lost, Ticket};
+use crate::session::{
+    Attached, Bound, Claim, CookieHash, Cursors, How, Identity, Lost, Request, Ticket, mint,
+};
 use crate::store::StoreError;
 
 /// The session that a claim gets.
@@ -17,13 +19,6 @@ struct Grant {
     how: How,
     rooms: Cursors,
     inherited: Cursors,
-}
-
-/// Whether a claim may wait for others to give a sign of life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
-    Waits,
-    HasWaited,
 }
 
 impl Keeper {
@@ -172,13 +167,4 @@ impl Keeper {
         }
         self.waiting.push(Waiter { request, silent });
     }
-}
-
-/// A session's id: 128 random bits.
-fn mint() -> std::io::Result<SessionId> {
-    let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes)?;
-    // 32 hexadecimal digits: always an id.
-    #[allow(clippy::expect_used)]
-    Ok(SessionId::new(&format!("{:032x}", u128::from_ne_bytes(bytes))).expect("short and plain"))
 }

@@ -7,12 +7,13 @@ use tokio::sync::oneshot;
 use twine_protocol::{InstanceId, Position, RoomName, SessionId};
 use uuid::Uuid;
 
-use super::{Command, Keeper, Now, Request};
+use super::{Command, Keeper, Now};
 use crate::clock::manual;
 use crate::connection::Key;
 use crate::session::store::{self, Session, Store};
 use crate::session::{
-    Attached, Claim, CookieHash, Cursors, Done, Holder, Identity, Lost, Options, Save, Ticket, Visitor,
+    Attached, Claim, CookieHash, Cursors, Done, Holder, Identity, Lost, Options, Request, Save, Ticket,
+    Visitor,
 };
 use crate::store::{Kind, StoreError};
 use crate::telemetry::Telemetry;
@@ -91,6 +92,10 @@ impl Holder for Record {
 
     fn probe(&self, _: Key, ticket: Ticket) {
         self.0.lock().unwrap().push(Told::Probed(ticket));
+    }
+
+    fn refresh(&self, _: Key, _: Ticket) {
+        unreachable!("the keeper has what it was told")
     }
 }
 

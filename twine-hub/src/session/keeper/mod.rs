@@ -2,7 +2,7 @@
 //!
 //! Commands go in, in rounds, together with the time; each round is one transaction of the store. A
 //! claim is answered after the commit, so that nobody holds a session that a crash gives to another.
-//! [`choice`] has the rules; this module keeps the books on who holds what.
+//! [`choice`](super::choice) has the rules; this module keeps the books on who holds what.
 //!
 //! ```text
 //!                claim: resume, adopt
@@ -21,7 +21,6 @@
 //! those who sent them do not send them twice. What is owed is saved before the next round, and as
 //! soon as one of it can't be, each by itself: a row that fails for ever costs nobody else anything.
 
-mod choice;
 mod claims;
 #[cfg(test)]
 mod desk;
@@ -30,7 +29,6 @@ mod faults;
 mod held;
 #[cfg(test)]
 mod model;
-mod newcomers;
 mod saves;
 #[cfg(test)]
 mod tests;
@@ -44,12 +42,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use twine_protocol::SessionId;
 
-use self::claims::Patience;
 use self::held::{Attachment, Fresh, Held};
-use self::newcomers::Newcomers;
 use self::waiting::{ClaimId, Waiting};
+use super::choice::Patience;
+use super::newcomers::Newcomers;
 use super::store::Store;
-use super::{Attached, Claim, CookieHash, Done, Holder, Lost, Options, Save, Ticket};
+use super::{Attached, Bound, CookieHash, Done, Holder, Lost, Options, Request, Save, Ticket};
 use crate::clock;
 use crate::connection::Key;
 use crate::seldom::Seldom;
@@ -69,14 +67,6 @@ pub(super) enum Command {
     Detach(Save),
     Alive { session: SessionId, ticket: Ticket },
     Forget { cookie: CookieHash, done: Forgotten },
-}
-
-/// A claim and who makes it.
-pub(super) struct Request {
-    pub(super) claim: Claim,
-    pub(super) holder: Arc<dyn Holder>,
-    pub(super) key: Key,
-    pub(super) done: Done,
 }
 
 /// Told when a cookie's sessions are gone.
@@ -136,24 +126,6 @@ enum Effect {
     Lose { holder: Arc<dyn Holder>, key: Key, ticket: Ticket, why: Lost },
     Probe { holder: Arc<dyn Holder>, key: Key, ticket: Ticket },
     Forgotten { done: Forgotten },
-}
-
-/// A bound that costs sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bound {
-    Cookie,
-    Hub,
-    Address,
-}
-
-impl Bound {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Cookie => "cookie",
-            Self::Hub => "hub",
-            Self::Address => "address",
-        }
-    }
 }
 
 impl Keeper {

@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use twine_protocol::{InstanceId, SessionId};
 
-use super::choice::MAX_PROBES;
 use super::desk::{Answer, Desk, Forgotten, START, Told, at, claim, cookie, options, room};
 use super::faults::{Faults, FaultyStore};
+use crate::session::choice::MAX_PROBES;
 use crate::session::store;
 use crate::session::{Attached, Claim, Cursors, How, Lost, Options, Ticket};
 use crate::store::Kind;

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::held::Fresh;
-use super::{Bound, Command, Keeper, Now};
+use super::{Command, Keeper, Now};
 use crate::session::store::Session;
-use crate::session::{Cursors, Lost, Save, Ticket};
+use crate::session::{Bound, Cursors, Lost, Save, Ticket};
 use crate::store::StoreError;
 
 /// How many of what is owed are found bad, until the others have to wait for the next round: where the

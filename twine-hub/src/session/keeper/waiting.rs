@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use twine_protocol::SessionId;
 
-use super::Request;
-use crate::session::{CookieHash, Ticket};
+use crate::session::{CookieHash, Request, Ticket};
 
 /// How long a connection has for a sign of life. A claim waits no longer.
 const PATIENCE: Duration = Duration::from_secs(2);

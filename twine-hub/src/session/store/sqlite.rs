@@ -9,11 +9,11 @@
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, Row, params};
-use twine_protocol::{Epoch, InstanceId, Offset, Position, RoomName, SessionId};
+use twine_protocol::{InstanceId, SessionId};
 
 use super::{Session, Store};
 use crate::seldom::Seldom;
-use crate::session::{CookieHash, Cursors};
+use crate::session::{CookieHash, Cursors, cursors};
 use crate::store::StoreError;
 use crate::store::sqlite::{connect, damaged, private, unreadable};
 
@@ -223,7 +223,7 @@ impl Store for SqliteStore {
                 session.scope,
                 session.instance.as_ref().map(InstanceId::as_str),
                 session.detached,
-                written(rooms),
+                cursors::write(rooms),
             ],
         )?;
         self.len += 1;
@@ -243,7 +243,7 @@ impl Store for SqliteStore {
 
     fn save(&mut self, id: &SessionId, rooms: &Cursors) -> Result<(), StoreError> {
         let sql = "UPDATE sessions SET rooms = ?2 WHERE id = ?1";
-        self.execute("saving a session", sql, params![id.as_str(), written(rooms)]).map(drop)
+        self.execute("saving a session", sql, params![id.as_str(), cursors::write(rooms)]).map(drop)
     }
 
     fn take(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError> {
@@ -303,19 +303,9 @@ fn session_id(row: &Row<'_>) -> rusqlite::Result<SessionId> {
     SessionId::new(row.get_ref(0)?.as_str()?).map_err(|error| unreadable(0, error))
 }
 
-/// Rooms and cursors as JSON: `[["chat","0000018bcfe56800-7f3a",42]]`.
-fn written(rooms: &Cursors) -> String {
-    let rows: Vec<_> = rooms.iter().map(|(room, at)| (room, &at.epoch, at.offset)).collect();
-    // Texts and numbers in lists: always JSON.
-    #[allow(clippy::expect_used)]
-    serde_json::to_string(&rows).expect("texts and numbers are JSON")
-}
-
-/// Reads what [`written`] wrote, from the second column.
+/// The second column.
 fn read(row: &Row<'_>) -> rusqlite::Result<Cursors> {
-    let rooms = serde_json::from_slice(row.get_ref(1)?.as_bytes()?);
-    let rooms: Vec<(RoomName, Epoch, Offset)> = rooms.map_err(|error| unreadable(1, error))?;
-    Ok(rooms.into_iter().map(|(room, epoch, offset)| (room, Position { epoch, offset })).collect())
+    cursors::read(row.get_ref(1)?.as_bytes()?).map_err(|error| unreadable(1, error))
 }
 
 #[cfg(test)]
