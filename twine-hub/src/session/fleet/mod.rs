@@ -62,7 +62,7 @@ const REFRESH_AFTER: Duration = Duration::from_mins(15);
 /// How often that is looked for, and who waits no more is forgotten.
 const CHORES_EVERY: Duration = Duration::from_secs(30);
 /// How long Redis may take. Whoever opens a connection waits no longer for a session.
-const DEADLINE: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why sessions can't be had now. It passes.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -18,9 +18,9 @@ local function row_of(holder, time, what)
   return string.format('%s\n%.0f\n%s', holder, time, what)
 end
 
--- The holder of a row, and what it is.
+-- The holder of a row, its time, and what it is.
 local function parts(row)
-  return string.match(row, '^([^\n]*)\n%d+\n(.*)$')
+  return string.match(row, '^([^\n]*)\n(%d+)\n(.*)$')
 end
 
 local function member(cookie, id)

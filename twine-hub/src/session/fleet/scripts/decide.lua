@@ -67,7 +67,7 @@ while at <= #ARGV do
   elseif change == 'end' then
     local row = redis.call('HGET', rows, id)
     if row then
-      local _, what = parts(row)
+      local _, _, what = parts(row)
       redis.call('HSET', rows, id, row_of('-', time, what))
     end
     at = at + 2

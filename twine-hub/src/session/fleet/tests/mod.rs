@@ -2,6 +2,7 @@
 
 mod away;
 mod bounds;
+mod cost;
 mod moving;
 mod random;
 mod silence;
