@@ -1,116 +1,130 @@
 //! Subscribers, and what they got.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use twine_client::{Client, Event, State, SubscribeOptions, Subscription};
-use twine_protocol::Position;
 
-use crate::ledger::{Number, Place, read};
-use crate::scenario::Losses;
+use crate::history::History;
+use crate::ledger::{Number, read};
 
-/// Before a client that lost its hub tries it again, at the latest.
+/// Before a client in a hurry, that lost its hub, tries it again, at the latest.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// What one reader got of one room, in the order in which it came.
-#[derive(Debug)]
-pub(crate) struct Sequence {
-    reader: &'static str,
-    pub(crate) room: &'static str,
-    start: Position,
-    places: Vec<Place>,
-    n_gaps: usize,
-}
 
 /// What readers know of a room's end: the number of its last message, once there is one.
 pub(crate) type Last = watch::Receiver<Option<Number>>;
 
-/// A client that does not wait long for its next attempt.
-struct Hurried {
-    client: Client,
-    /// Ends with it.
-    _wakes: JoinSet<()>,
+/// How long clients wait for their next attempt when they lost their hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manners {
+    /// As long as they are told to.
+    Patient,
+    /// Hardly.
+    Hurried,
 }
 
-impl Hurried {
-    fn start(url: &str) -> Self {
+/// How often a client was without a hub, and for how long.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outages {
+    pub(crate) n: usize,
+    pub(crate) longest: Duration,
+    since: Option<Instant>,
+}
+
+/// A client, and how it fares.
+struct Connection {
+    client: Client,
+    outages: Arc<Mutex<Outages>>,
+    /// Ends with it.
+    _watch: JoinSet<()>,
+}
+
+impl Connection {
+    fn start(url: &str, manners: Manners) -> Self {
         let client = Client::builder(url).start().unwrap();
-        let (mut states, woken) = (client.states(), client.clone());
-        let mut wakes = JoinSet::new();
-        wakes.spawn(async move {
+        let outages = Arc::new(Mutex::new(Outages::default()));
+        let (mut states, woken, noted) = (client.states(), client.clone(), outages.clone());
+        let mut watch = JoinSet::new();
+        watch.spawn(async move {
             while let Some(state) = states.next().await {
-                if matches!(state, State::Reconnecting { .. }) {
+                if !matches!(state, State::Reconnecting { .. }) {
+                    continue;
+                }
+                {
+                    let mut outages = noted.lock().unwrap();
+                    if outages.since.is_none() {
+                        outages.since = Some(Instant::now());
+                        outages.n += 1;
+                    }
+                }
+                if manners == Manners::Hurried {
                     sleep(PAUSE).await;
                     woken.wake().await;
                 }
             }
         });
-        Self { client, _wakes: wakes }
+        Self { client, outages, _watch: watch }
+    }
+
+    /// Something has come: where that is after an outage, the outage is over. What was still queued
+    /// when a connection was lost comes before there is the next one.
+    fn is_served(&self) {
+        if self.client.state() == State::Connected {
+            let mut outages = self.outages.lock().unwrap();
+            if let Some(since) = outages.since.take() {
+                outages.longest = since.elapsed().max(outages.longest);
+            }
+        }
     }
 }
 
-impl Sequence {
-    fn new(reader: &'static str, room: &'static str, subscription: &Subscription) -> Self {
-        Self { reader, room, start: subscription.position().clone(), places: Vec::new(), n_gaps: 0 }
-    }
-
-    /// Takes the next event; the number of a message.
-    async fn take(&mut self, subscription: &mut Subscription) -> Option<Number> {
-        match subscription.recv().await {
-            Some(Ok(Event::Message(message))) => {
-                let number = read(&serde_json::from_str::<String>(message.data.get()).unwrap());
-                self.places.push((message.position, number));
-                Some(number)
-            }
-            Some(Ok(Event::Gap(_))) => {
-                self.n_gaps += 1;
-                None
-            }
-            other => panic!("{} reader of {}: no event but {other:?}", self.reader, self.room),
+/// Takes the next event; the number of a message.
+async fn take(
+    connection: &Connection,
+    subscription: &mut Subscription,
+    history: &mut History,
+) -> Option<Number> {
+    let event = subscription.recv().await;
+    connection.is_served();
+    match event {
+        Some(Ok(Event::Message(message))) => {
+            let number = read(&serde_json::from_str::<String>(message.data.get()).unwrap());
+            history.message(message.position, number);
+            Some(number)
         }
-    }
-
-    /// Where it goes on.
-    fn cursor(&self) -> Position {
-        self.places.last().map_or_else(|| self.start.clone(), |(position, _)| position.clone())
-    }
-
-    /// It has every message of the room's log after its start, once and in order. So what it was told
-    /// to be lost is nowhere, and that may be only where the scenario allows it.
-    pub(crate) fn check(&self, log: &[Place], losses: Losses) {
-        let Self { reader, room, start, places, n_gaps } = self;
-        let from = log.partition_point(|(position, _)| position <= start);
-        for (at, (got, stored)) in places.iter().zip(&log[from..]).enumerate() {
-            assert_eq!(got, stored, "{reader} reader of {room}, {at} messages after {start}");
+        Some(Ok(Event::Gap(gap))) => {
+            history.gap(gap.from, gap.to);
+            None
         }
-        assert_eq!(places.len(), log.len() - from, "{reader} reader of {room}, after {start}");
-        assert!(*n_gaps == 0 || losses != Losses::Never, "{reader} reader of {room}: {n_gaps} gaps");
+        other => panic!("{} reader of {}: no event but {other:?}", history.reader, history.room),
     }
 }
 
 /// A client that subscribes one room at one hub, and stays.
 pub(crate) struct Staying {
-    _client: Hurried,
+    connection: Connection,
     subscription: Subscription,
-    sequence: Sequence,
+    history: History,
 }
 
 impl Staying {
-    pub(crate) async fn subscribe(url: &str, room: &'static str) -> Self {
-        let client = Hurried::start(url);
-        let subscription = client.client.subscribe(room, SubscribeOptions::default()).await.unwrap();
-        let sequence = Sequence::new("staying", room, &subscription);
-        Self { _client: client, subscription, sequence }
+    pub(crate) async fn subscribe(url: &str, room: &'static str, manners: Manners) -> Self {
+        let connection = Connection::start(url, manners);
+        let subscription = connection.client.subscribe(room, SubscribeOptions::default()).await.unwrap();
+        let history = History::new("staying", room, subscription.position().clone());
+        Self { connection, subscription, history }
     }
 
     /// Reads up to the room's last message.
-    pub(crate) async fn read(mut self, last: Last) -> Sequence {
+    pub(crate) async fn read(mut self, last: Last) -> (History, Outages) {
         loop {
-            let number = self.sequence.take(&mut self.subscription).await;
+            let number = take(&self.connection, &mut self.subscription, &mut self.history).await;
             if number.is_some() && number == *last.borrow() {
-                return self.sequence;
+                let outages = *self.connection.outages.lock().unwrap();
+                return (self.history, outages);
             }
         }
     }
@@ -123,22 +137,26 @@ pub(crate) async fn wander(
     room: &'static str,
     mut draw: fastrand::Rng,
     last: Last,
-) -> Sequence {
-    let mut sequence: Option<Sequence> = None;
+) -> (History, Outages) {
+    let mut history: Option<History> = None;
     for url in urls.iter().cycle() {
-        let client = Hurried::start(url);
-        let after = sequence.as_ref().map(Sequence::cursor);
+        let connection = Connection::start(url, Manners::Hurried);
+        let after = history.as_ref().map(History::cursor);
         let options = SubscribeOptions { after, ..SubscribeOptions::default() };
-        let mut subscription = client.client.subscribe(room, options).await.unwrap();
-        let mut so_far = sequence.unwrap_or_else(|| Sequence::new("wandering", room, &subscription));
-        so_far.n_gaps += usize::from(subscription.recovered() == Some(false));
+        let mut subscription = connection.client.subscribe(room, options).await.unwrap();
+        let start = subscription.position().clone();
+        let mut so_far = history.unwrap_or_else(|| History::new("wandering", room, start.clone()));
+        if subscription.recovered() == Some(false) {
+            so_far.loss(start);
+        }
         for _ in 0..draw.usize(1..40) {
-            let number = so_far.take(&mut subscription).await;
+            let number = take(&connection, &mut subscription, &mut so_far).await;
             if number.is_some() && number == *last.borrow() {
-                return so_far;
+                // It never stays for long enough to count.
+                return (so_far, Outages::default());
             }
         }
-        sequence = Some(so_far);
+        history = Some(so_far);
     }
     unreachable!("there are hubs")
 }

@@ -85,7 +85,7 @@ async fn publish(address: SocketAddr, data: &str) {
 async fn a_hub_that_drains_gets_nobody_new_and_serves_on_and_is_back_when_it_is() {
     let (first, second) = (Ports::reserve(), Ports::reserve());
     let (stopping, _other) = (first.start(100).await, second.start(100).await);
-    let proxy = Proxy::start([&first, &second].map(|hub| (hub.http.address(), hub.agent.address())));
+    let proxy = Proxy::start(&[&first, &second].map(|hub| (hub.http.address(), hub.agent.address())));
     for hub in ["hub-1", "hub-2"] {
         proxy.until(hub, Server::is_up).await;
     }
@@ -118,7 +118,7 @@ async fn a_hub_that_drains_gets_nobody_new_and_serves_on_and_is_back_when_it_is(
 async fn a_hub_gets_the_share_of_connections_that_it_has_room_for_and_a_full_one_turns_nobody_away() {
     let (first, second) = (Ports::reserve(), Ports::reserve());
     let (_small, _large) = (first.start(4).await, second.start(1_000).await);
-    let proxy = Proxy::start([&first, &second].map(|hub| (hub.http.address(), hub.agent.address())));
+    let proxy = Proxy::start(&[&first, &second].map(|hub| (hub.http.address(), hub.agent.address())));
     let address = first.http.address();
     let mut there = vec![subscriber(address).await, subscriber(address).await, subscriber(address).await];
     // At most, for the processor's load counts too.

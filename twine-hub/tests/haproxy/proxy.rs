@@ -12,6 +12,10 @@ use tempfile::TempDir;
 
 const CONFIG: &str = include_str!("../../../deploy/haproxy/haproxy.cfg");
 
+/// The two hubs of the configuration, in each of its backends.
+const EXAMPLES: &str = "    server hub-1 10.0.0.11:7070 agent-port 7071\n    \
+                        server hub-2 10.0.0.12:7070 agent-port 7071\n";
+
 /// A port that nobody else gets, and that several processes may listen at, one after the other.
 pub(crate) struct Port {
     address: SocketAddr,
@@ -33,7 +37,7 @@ impl Port {
     }
 }
 
-/// HAProxy in front of two hubs; killed when dropped.
+/// HAProxy in front of hubs; killed when dropped.
 pub(crate) struct Proxy {
     child: Child,
     port: Port,
@@ -56,8 +60,9 @@ impl Server {
 }
 
 impl Proxy {
-    /// Starts it in front of hubs at these addresses, each with its agent's.
-    pub(crate) fn start(hubs: [(SocketAddr, SocketAddr); 2]) -> Self {
+    /// Starts it in front of hubs at these addresses, each with its agent's. They are `hub-1`, `hub-2`
+    /// and so on.
+    pub(crate) fn start(hubs: &[(SocketAddr, SocketAddr)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (port, stats) = (Port::reserve(), folder.path().join("stats"));
         let replace = |config: &str, part: &str, by: &str| {
@@ -66,10 +71,10 @@ impl Proxy {
         };
         let mut config = replace(CONFIG, "bind :8080", &format!("bind {}", port.address()));
         config = replace(&config, "global\n", &format!("global\n    stats socket {}\n", stats.display()));
-        for ((http, agent), example) in hubs.iter().zip(["10.0.0.11", "10.0.0.12"]) {
-            let example = format!("{example}:7070 agent-port 7071");
-            config = replace(&config, &example, &format!("{http} agent-port {}", agent.port()));
-        }
+        let server = |(at, (http, agent)): (usize, &(SocketAddr, SocketAddr))| {
+            format!("    server hub-{} {http} agent-port {}\n", at + 1, agent.port())
+        };
+        config = replace(&config, EXAMPLES, &hubs.iter().enumerate().map(server).collect::<String>());
         // On a busy machine a check may take too long a few times in a row; the agents say who drains.
         config = replace(&config, "fall 2", "fall 1000");
         let path = folder.path().join("haproxy.cfg");

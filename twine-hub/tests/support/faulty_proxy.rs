@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -11,12 +12,14 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// What happens to a request instead of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Fault {
     /// It is refused, for there are too many.
     Throttle,
@@ -28,6 +31,8 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// Nothing is done, and no answer comes.
     Hang,
+    /// It is done, and the answer comes so late.
+    Slow { millis: u64 },
 }
 
 /// A proxy; ends when dropped.
@@ -130,6 +135,11 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         Some(Fault::LoseAnswer) => {
             forward(shared, request).await?;
             Err("cut".into())
+        }
+        Some(Fault::Slow { millis }) => {
+            let answer = forward(shared, request).await;
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            answer
         }
         Some(Fault::Hang) => match std::future::pending::<Infallible>().await {},
     }

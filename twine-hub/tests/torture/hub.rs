@@ -15,7 +15,7 @@ use twine_protocol::Position;
 use twine_protocol::api::{History, StoredMessage};
 use twine_server_sdk::{Twine, TwineBuilder};
 
-const KEY: &str = "a-key-for-tests-only";
+pub(crate) const KEY: &str = "a-key-for-tests-only";
 /// Lines of the log that a failure shows.
 const LOG_LINES: usize = 200;
 
@@ -24,6 +24,9 @@ pub(crate) struct Hub {
     address: SocketAddr,
     folder: TempDir,
     settings: Vec<String>,
+    environment: Vec<(String, String)>,
+    /// The network namespace that it runs in, where that is not this process's.
+    network: Option<String>,
     child: Option<Child>,
     log: Arc<Mutex<Vec<String>>>,
     /// Holds the port while no hub does; it does not listen.
@@ -41,10 +44,25 @@ impl Hub {
             address: port.local_addr().unwrap().as_socket().unwrap(),
             folder: tempfile::tempdir().unwrap(),
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            environment: Vec::new(),
+            network: None,
             child: None,
             log: Arc::default(),
             _port: port,
         }
+    }
+
+    /// Has it start with this variable in its environment.
+    #[allow(dead_code, reason = "only some of the tests that share this file do")]
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Has it start in another network, where it has this address.
+    #[allow(dead_code, reason = "only some of the tests that share this file do")]
+    pub(crate) fn move_to(&mut self, network: &str, address: Ipv4Addr) {
+        self.network = Some(network.to_owned());
+        self.address.set_ip(address.into());
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -62,8 +80,20 @@ impl Hub {
 
     /// The process, of which nothing is known yet but that it exists; and word that it listens.
     pub(crate) fn spawn(&mut self) -> oneshot::Receiver<()> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_twine-hub"));
-        command.env_clear().current_dir(self.folder.path()).env("TWINE_API_KEY", KEY);
+        let binary = env!("CARGO_BIN_EXE_twine-hub");
+        let mut command = match &self.network {
+            None => Command::new(binary),
+            Some(network) => {
+                // It becomes what it is told to run: the child is the hub.
+                let mut ip = Command::new("ip");
+                ip.args(["netns", "exec", network, binary]);
+                ip
+            }
+        };
+        // Debian keeps `ip` where only root looks by itself.
+        command.env_clear().env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
+        command.current_dir(self.folder.path()).env("TWINE_API_KEY", KEY);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // DynamoDB Local wants to know who asks, and takes anybody.
         command.env("AWS_ACCESS_KEY_ID", "tests").env("AWS_SECRET_ACCESS_KEY", "tests");
         command.args(["--listen", &self.address.to_string()]).args(&self.settings);
@@ -131,6 +161,12 @@ impl Hub {
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 
+    /// Whether it says that it takes work; not where it says nothing.
+    #[allow(dead_code, reason = "only some of the tests that share this file do")]
+    pub(crate) async fn is_ready(&self) -> bool {
+        self.get("/readyz").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+    }
+
     /// The value of a counter or gauge; 0 where it has not counted yet.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let text = self.ask("/metrics").await;
@@ -153,16 +189,21 @@ impl Hub {
 
     /// The body of the answer to a GET.
     async fn ask(&self, path: &str) -> String {
-        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        let answer = self.get(path).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    async fn get(&self, path: &str) -> std::io::Result<String> {
+        let mut socket = TcpStream::connect(self.address).await?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Bearer {KEY}\r\n\r\n",
             self.address
         );
-        socket.write_all(request.as_bytes()).await.unwrap();
+        socket.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        socket.read_to_string(&mut answer).await?;
+        Ok(answer)
     }
 }
 
