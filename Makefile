@@ -13,12 +13,15 @@ HUB_MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' twine-hub/Cargo.tom
 WASM := --target wasm32-unknown-unknown --no-default-features --features wasm
 STAGE := scripts/stage
 
+# How long `make torture` goes on.
+TORTURE_MINUTES ?= 30
+
 # What `make bench` runs; see bench/README.md for more.
 PRESETS ?= idle,fanout-1k,saturate-1k,publish,storm,storm-restart
 TARGETS ?= floor,twine,twine-memory,nchan,nats,mosquitto,uws,bun,sockudo,ws-node,socketio
 
 .DEFAULT_GOAL := help
-.PHONY: help setup client hub demo lint deny test test-rust test-vectors test-wasm test-npm test-e2e image package msrv bench clean
+.PHONY: help setup client hub demo lint deny test test-rust test-vectors test-wasm test-npm test-e2e image package msrv torture bench clean
 
 help: ## List what make can do here
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -106,6 +109,10 @@ msrv: ## Compile with the oldest Rust that is supported
 	cargo +$(MSRV) check --locked --workspace --exclude twine-hub --all-features
 	cargo +$(MSRV) check --locked -p twine-client $(WASM)
 	cargo +$(HUB_MSRV) check --locked -p twine-hub --all-features
+
+torture: ## Every failure of a fleet, and then random ones, for TORTURE_MINUTES=30
+	TWINE_FLEET_MINUTES=$(TORTURE_MINUTES) cargo test --locked -p twine-hub --test fleet torture -- \
+	  --exact --ignored --nocapture
 
 bench: hub ## A short comparison with the floor and with the peers that are installed
 	cargo build --locked --release --manifest-path bench/Cargo.toml

@@ -27,6 +27,7 @@ mod hub;
 #[allow(dead_code, reason = "other tests share this file")]
 #[path = "../torture/ledger.rs"]
 mod ledger;
+mod ledger_checks;
 mod members;
 mod namespaces;
 #[allow(dead_code, reason = "other tests share this file")]

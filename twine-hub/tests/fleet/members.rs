@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::time::sleep;
 
@@ -18,6 +18,7 @@ use crate::wire::Wire;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Before somebody asks again what nobody announces.
 const PAUSE: Duration = Duration::from_millis(20);
+const DAY: u64 = 24 * 3_600;
 /// For how long a hub behind a balancer, whose agent is asked every second, lets its clients go.
 const DRAIN_WINDOW: &str = "3s";
 
@@ -77,6 +78,7 @@ impl Fleet {
                 set_clock(&mut hub, *seconds);
             }
             hub.start().await;
+            assert_clock(&hub, scenario.clocks.get(at).copied().unwrap_or(0)).await;
             members.push(Member { hub, role: role.clone(), to_redis, to_table, network, agent });
         }
         let mut fleet = Self { members, redis, table, balancer: None };
@@ -166,6 +168,16 @@ fn set_clock(hub: &mut Hub, seconds: i64) {
     for name in ["FAKETIME_DONT_FAKE_MONOTONIC", "DONT_FAKE_MONOTONIC"] {
         hub.set(name, "1");
     }
+}
+
+/// That a hub's clock is wrong by so many seconds, give or take what a busy machine needs.
+async fn assert_clock(hub: &Hub, seconds: i64) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let off = hub.seconds_of_day().await - i64::try_from(now % DAY).unwrap() - seconds;
+    let day = i64::try_from(DAY).unwrap();
+    // It may be another day already, or still.
+    let off = (off + day / 2).rem_euclid(day) - day / 2;
+    assert!(off.abs() < 60, "the clock of a hub is off by {off} s");
 }
 
 /// Makes the table as an operator does.

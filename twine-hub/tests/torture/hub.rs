@@ -167,6 +167,15 @@ impl Hub {
         self.get("/readyz").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
     }
 
+    /// The time of its day, in seconds, as it says itself.
+    #[allow(dead_code, reason = "only some of the tests that share this file do")]
+    pub(crate) async fn seconds_of_day(&self) -> i64 {
+        let answer = self.get("/healthz").await.unwrap();
+        let date = answer.lines().find_map(|line| line.strip_prefix("date: ")).expect("an answer has a date");
+        let time = date.split(' ').nth(4).expect("a date has a time");
+        time.split(':').fold(0, |seconds, part| seconds * 60 + part.parse::<i64>().unwrap())
+    }
+
     /// The value of a counter or gauge; 0 where it has not counted yet.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let text = self.ask("/metrics").await;
