@@ -22,8 +22,8 @@ pub(crate) fn is_within() -> bool {
 }
 
 /// Runs a test of this program, by its name, in a world of its own; and there `body`. Where there can
-/// be none it is left out, and says why; but not in CI, which is to notice.
-pub(crate) fn within(test: &str, body: impl FnOnce()) {
+/// be none it is left out, says why, and gives `false`; but not in CI, which is to notice.
+pub(crate) fn within(test: &str, body: impl FnOnce()) -> bool {
     if is_within() {
         for command in [
             // The names of namespaces, which are nobody's business outside.
@@ -35,7 +35,8 @@ pub(crate) fn within(test: &str, body: impl FnOnce()) {
         ] {
             run(command);
         }
-        return body();
+        body();
+        return true;
     }
     let Some(mut world) = world() else {
         assert!(std::env::var_os("CI").is_none(), "namespaces are needed in CI (`unshare --net` failed)");
@@ -43,7 +44,7 @@ pub(crate) fn within(test: &str, body: impl FnOnce()) {
             "LEFT OUT: {test}: no network namespaces can be made here, neither by `unshare --net` nor as \
             a user of one's own (`unshare --user`): be root, or allow unprivileged user namespaces"
         );
-        return;
+        return false;
     };
     let status = world
         .arg(std::env::current_exe().unwrap())
@@ -53,6 +54,7 @@ pub(crate) fn within(test: &str, body: impl FnOnce()) {
         .status()
         .unwrap();
     assert!(status.success(), "{test}, in a world of its own: {status}");
+    true
 }
 
 /// What runs a program in a world of its own, if anything does.
@@ -60,8 +62,9 @@ fn world() -> Option<Command> {
     let all = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
     [&[][..], &["--user", "--map-root-user"][..]].into_iter().find_map(|more| {
         let unshare = || {
-            let mut command = Command::new("unshare");
-            command.args(more).args(all);
+            // It takes no notice of Ctrl-C, and so is to end when this process does.
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", "unshare"]).args(more).args(all);
             command
         };
         let tried = unshare().args(["ip", "link", "set", "lo", "up"]).env("PATH", SYSTEM).output();

@@ -110,8 +110,10 @@ impl Fleet {
         let events = async {
             for event in (0..rounds).flat_map(|_| &scenario.events) {
                 load.ledger.until_more(draw.usize(..BETWEEN)).await;
+                let begun = Instant::now();
                 self.happen(*event, &load, &mut draw).await;
                 load.ledger.until_more(1).await;
+                println!("  {event:?}: over after {:.1?}", begun.elapsed());
             }
         };
         tokio::select! {
