@@ -42,6 +42,13 @@ mod scenarios;
 #[allow(dead_code, reason = "other tests share this file")]
 #[path = "../../src/broker/redis/tests/server.rs"]
 mod server;
+mod sessions;
+#[path = "../http/support.rs"]
+#[allow(dead_code, reason = "other tests share this file")]
+mod support;
+#[path = "../support/tab.rs"]
+#[allow(dead_code, reason = "other tests share this file")]
+mod tab;
 #[path = "../support/wire.rs"]
 mod wire;
 

@@ -12,4 +12,6 @@ mod requests;
 mod sessions;
 mod silence;
 mod support;
+#[path = "../support/tab.rs"]
+mod tab;
 mod websocket;

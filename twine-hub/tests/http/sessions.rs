@@ -5,17 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use twine_hub::Running;
 
 use crate::support::{Answer, Request, hub, hub_in, hub_with};
+use crate::tab::{APP, Tab};
 
-const APP: &str = "http://localhost:3000";
 /// Of a page on the same machine, which this hub lets in too.
 const OTHER_APP: &str = "http://localhost:4000";
 const EVIL: &str = "https://evil.example";
@@ -28,104 +23,6 @@ async fn set_cookie(hub: &Running, origin: &str) -> String {
 fn cookie_of(answer: &Answer) -> String {
     assert_eq!(answer.status, 204, "{answer:?}");
     answer.header("set-cookie").unwrap().split(';').next().unwrap().to_owned()
-}
-
-/// A page's connection.
-struct Tab(tokio_tungstenite::WebSocketStream<TcpStream>);
-
-impl Tab {
-    /// Opens it with these headers, and says `connect` with these fields; gives what the hub answers.
-    async fn open(hub: SocketAddr, headers: &[(&str, &str)], mut connect: Value) -> (Self, Value) {
-        let mut request = format!("ws://{hub}/ws").into_client_request().unwrap();
-        for (name, value) in headers {
-            let name: HeaderName = name.parse().unwrap();
-            request.headers_mut().append(name, HeaderValue::from_str(value).unwrap());
-        }
-        let socket = TcpStream::connect(hub).await.unwrap();
-        let (socket, _) = tokio_tungstenite::client_async(request, socket).await.unwrap();
-        let mut tab = Self(socket);
-        connect["type"] = "connect".into();
-        tab.say(&connect).await;
-        let connected = tab.next().await;
-        assert_eq!(connected["type"], "connected", "{connected}");
-        (tab, connected)
-    }
-
-    /// The same for a page of [`APP`] with this cookie.
-    async fn of(hub: &Running, cookie: &str, connect: Value) -> (Self, Value) {
-        Self::open(hub.address(), &[("Origin", APP), ("Cookie", cookie)], connect).await
-    }
-
-    async fn say(&mut self, frame: &Value) {
-        self.0.send(Message::text(frame.to_string())).await.unwrap();
-    }
-
-    async fn next(&mut self) -> Value {
-        loop {
-            let message = self.0.next().await.expect("a frame").expect("a frame");
-            if let Message::Text(text) = message {
-                return serde_json::from_str(&text).unwrap();
-            }
-        }
-    }
-
-    /// Subscribes `chat` without saying from where; gives the answer.
-    async fn subscribe(&mut self) -> Value {
-        self.say(&json!({ "type": "subscribe", "id": 1, "room": "chat" })).await;
-        let subscribed = self.next().await;
-        assert_eq!(subscribed["type"], "subscribed", "{subscribed}");
-        subscribed
-    }
-
-    /// What comes up to the message with this data; epochs are left out.
-    async fn data_up_to(&mut self, last: u64) -> Vec<u64> {
-        let mut all = Vec::new();
-        while all.last() != Some(&last) {
-            let frame = self.next().await;
-            match frame["type"].as_str() {
-                Some("message") => all.push(frame["data"].as_u64().unwrap()),
-                Some("epoch") => {}
-                _ => panic!("no message: {frame}"),
-            }
-        }
-        all
-    }
-
-    /// Says that it has everything of `chat` up to here; the hub has heard it when this returns.
-    async fn acknowledge(&mut self, position: &Value) {
-        self.say(&json!({ "type": "pong", "cursors": { "chat": position } })).await;
-        self.say(&json!({ "type": "unsubscribe", "id": 9, "room": "none" })).await;
-        assert_eq!(self.next().await["id"], 9);
-    }
-
-    /// Takes `chat` out of its session, which without rooms goes with the connection.
-    async fn unsubscribe(&mut self) {
-        self.say(&json!({ "type": "unsubscribe", "id": 2, "room": "chat" })).await;
-        assert_eq!(self.next().await["type"], "unsubscribed");
-    }
-
-    /// Ends the connection, and waits until the hub has.
-    async fn leave(mut self) {
-        self.0.close(None).await.unwrap();
-        self.ended().await;
-    }
-
-    /// Waits until the hub has ended the connection.
-    async fn ended(mut self) {
-        while self.0.next().await.is_some_and(|frame| frame.is_ok()) {}
-    }
-
-    /// Has four messages of `chat` come, and acknowledges two.
-    async fn has_acknowledged_half(&mut self, publish: impl AsyncFn(u64) -> Value) {
-        self.subscribe().await;
-        for n in 1..=4 {
-            let position = publish(n).await;
-            assert_eq!(self.data_up_to(n).await, [n]);
-            if n == 2 {
-                self.acknowledge(&position).await;
-            }
-        }
-    }
 }
 
 /// Publishes a number to `chat`; gives its position.
@@ -152,9 +49,9 @@ const ADOPTED: (bool, bool) = (false, true);
 async fn a_handshake_with_the_cookie_gets_a_session_and_one_without_gets_none() {
     let hub = hub().await;
     let cookie = set_cookie(&hub, APP).await;
-    let (_, connected) = Tab::of(&hub, &cookie, json!({})).await;
+    let (_, connected) = Tab::of(hub.address(), &cookie, json!({})).await;
     assert!(connected["session"].is_string(), "{connected}");
-    let (_, connected) = Tab::of(&hub, &format!("theme=dark; {cookie}; x=y"), json!({})).await;
+    let (_, connected) = Tab::of(hub.address(), &format!("theme=dark; {cookie}; x=y"), json!({})).await;
     assert!(connected["session"].is_string(), "{connected}");
 
     let other = set_cookie(&hub, APP).await;
@@ -199,7 +96,7 @@ async fn behind_https_only_the_protected_cookie_gets_a_session() {
 async fn a_session_id_is_worthless_without_its_cookie_or_from_another_origin() {
     let hub = hub().await;
     let cookie = set_cookie(&hub, APP).await;
-    let (mut tab, connected) = Tab::of(&hub, &cookie, json!({ "instance": "tab" })).await;
+    let (mut tab, connected) = Tab::of(hub.address(), &cookie, json!({ "instance": "tab" })).await;
     tab.has_acknowledged_half(async |n| publish(&hub, n).await).await;
     tab.leave().await;
 
@@ -225,7 +122,7 @@ async fn a_session_id_is_worthless_without_its_cookie_or_from_another_origin() {
             tab.leave().await;
         }
     }
-    let (mut tab, connected) = Tab::of(&hub, &cookie, json!({ "session": session })).await;
+    let (mut tab, connected) = Tab::of(hub.address(), &cookie, json!({ "session": session })).await;
     assert_eq!((how(&connected), &connected["rooms"]), (RESUMED, &json!(["chat"])));
     assert_eq!(tab.subscribe().await["offset"], 2);
     assert_eq!(tab.data_up_to(4).await, [3, 4]);
@@ -235,9 +132,9 @@ async fn a_session_id_is_worthless_without_its_cookie_or_from_another_origin() {
 async fn who_logs_out_gets_another_cookie_and_leaves_nothing_behind() {
     let hub = hub().await;
     let cookie = set_cookie(&hub, APP).await;
-    let (gone, _) = Tab::of(&hub, &cookie, json!({ "scope": "/other" })).await;
+    let (gone, _) = Tab::of(hub.address(), &cookie, json!({ "scope": "/other" })).await;
     gone.leave().await;
-    let (mut tab, connected) = Tab::of(&hub, &cookie, json!({})).await;
+    let (mut tab, connected) = Tab::of(hub.address(), &cookie, json!({})).await;
     tab.has_acknowledged_half(async |n| publish(&hub, n).await).await;
 
     let forget = Request::new("DELETE", "/set-cookie").header("Origin", APP);
@@ -254,7 +151,7 @@ async fn who_logs_out_gets_another_cookie_and_leaves_nothing_behind() {
     tab.leave().await;
     for cookie in [&cookie, &next] {
         for claim in [json!({ "session": connected["session"] }), json!({}), json!({ "scope": "/other" })] {
-            let (mut tab, connected) = Tab::of(&hub, cookie, claim).await;
+            let (mut tab, connected) = Tab::of(hub.address(), cookie, claim).await;
             assert_eq!((how(&connected), &connected["rooms"]), (NEW, &json!([])));
             assert_eq!(tab.subscribe().await["offset"], 5);
             tab.unsubscribe().await;
@@ -278,7 +175,7 @@ async fn a_page_may_log_out_where_it_may_connect_and_a_foreign_one_logs_nobody_o
     assert!(methods.split(", ").any(|method| method == "DELETE"), "{methods}");
 
     let cookie = set_cookie(&hub, APP).await;
-    let (mut tab, connected) = Tab::of(&hub, &cookie, json!({})).await;
+    let (mut tab, connected) = Tab::of(hub.address(), &cookie, json!({})).await;
     tab.subscribe().await;
     tab.leave().await;
     let forget = Request::new("DELETE", "/set-cookie").header("Origin", EVIL).header("Cookie", &cookie);
@@ -288,7 +185,7 @@ async fn a_page_may_log_out_where_it_may_connect_and_a_foreign_one_logs_nobody_o
         assert_eq!(answer.header("access-control-allow-origin"), None);
         assert_eq!(answer.header("set-cookie"), None);
     }
-    let (_, again) = Tab::of(&hub, &cookie, json!({ "session": connected["session"] })).await;
+    let (_, again) = Tab::of(hub.address(), &cookie, json!({ "session": connected["session"] })).await;
     assert_eq!(how(&again), RESUMED);
 }
 
@@ -298,7 +195,7 @@ async fn a_session_goes_on_on_a_hub_that_was_shut_down_and_started_again() {
     for claims_by_id in [true, false] {
         let hub = hub_in(folder.path()).await;
         let cookie = set_cookie(&hub, APP).await;
-        let (mut tab, connected) = Tab::of(&hub, &cookie, json!({})).await;
+        let (mut tab, connected) = Tab::of(hub.address(), &cookie, json!({})).await;
         tab.has_acknowledged_half(async |n| publish(&hub, n).await).await;
         // It is connected while the hub goes.
         tokio::join!(hub.shutdown(), tab.ended());
@@ -310,7 +207,7 @@ async fn a_session_goes_on_on_a_hub_that_was_shut_down_and_started_again() {
         } else {
             (json!({}), ADOPTED)
         };
-        let (mut tab, again) = Tab::of(&hub, &cookie, claim).await;
+        let (mut tab, again) = Tab::of(hub.address(), &cookie, claim).await;
         assert_eq!(how(&again), expected);
         assert_eq!((&again["session"], &again["rooms"]), (&connected["session"], &json!(["chat"])));
         let subscribed = tab.subscribe().await;
@@ -341,7 +238,7 @@ async fn a_session_goes_on_on_a_hub_that_was_killed_and_started_again() {
     let hub = hub_in(folder.path()).await;
     publish(&hub, 5).await;
     let (mut tab, again) =
-        Tab::of(&hub, &cookie, json!({ "session": connected["session"], "scope": "/a" })).await;
+        Tab::of(hub.address(), &cookie, json!({ "session": connected["session"], "scope": "/a" })).await;
     assert_eq!((how(&again), &again["rooms"]), (RESUMED, &json!(["chat"])));
     assert_eq!(tab.subscribe().await["offset"], 2);
     assert_eq!(tab.data_up_to(5).await, [3, 4, 5]);

@@ -25,8 +25,6 @@ use crate::telemetry;
 
 /// How often it is decided anew.
 const MAX_ATTEMPTS: usize = 32;
-/// Rounds of saving that a claim waits for: the one under way, and the one that has what its cookie owes.
-const MAX_ROUNDS: usize = 2;
 
 /// A claim that has its turn some time.
 pub(super) struct Turn {
@@ -102,7 +100,7 @@ impl Shared {
     async fn serve(self: &Arc<Self>, turn: Turn) -> Result<(), SessionsError> {
         let Turn { request: Request { claim, holder, key, done }, patience, mut silent } = turn;
         let (cookie, claimant) = (claim.identity.visitor.cookie, Claimant { holder, key });
-        self.saved(cookie).await;
+        self.saved(|owed| !owed.has(cookie)).await;
         for _ in 0..MAX_ATTEMPTS {
             let book = self.shelf.read(cookie).await?;
             if !silent.is_empty() {
@@ -154,19 +152,6 @@ impl Shared {
             self.shelf.decide(book, &[Change::Remove(id)], None).await?;
         }
         Ok(rooms)
-    }
-
-    /// Waits until what this hub owes of a cookie is in Redis, unless it can't be had.
-    async fn saved(&self, cookie: CookieHash) {
-        for _ in 0..MAX_ROUNDS {
-            let mut rounds = self.rounds.subscribe();
-            if !locked(&self.owed).has(cookie) {
-                return;
-            }
-            self.is_due.notify_one();
-            // The sender is in `self`.
-            drop(tokio::time::timeout(super::DEADLINE, rounds.changed()).await);
-        }
     }
 
     /// The cookie's sessions, as the rules want to have them.

@@ -324,9 +324,8 @@ impl Shared {
                     // Who is just being answered is there.
                     let is_expected = held.expects(&session, ticket);
                     drop(held);
-                    let letter =
-                        if is_expected { Letter::Alive { session } } else { Letter::Gone { session } };
-                    self.post(from, letter);
+                    let sign = if is_expected { Sign::Alive } else { Sign::Gone };
+                    self.tell_others(&session, vec![from], sign);
                 }
             }
             Letter::Alive { session } => locked(&self.asks).say(&session, Sign::Alive),
@@ -347,14 +346,27 @@ impl Shared {
     /// Tells whoever waits for a sign of a session: claims here, and other hubs.
     fn tell_of(self: &Arc<Self>, session: &SessionId, asked_by: Vec<HubId>, sign: Sign) {
         locked(&self.asks).say(session, sign);
-        for hub in asked_by {
-            let session = session.clone();
+        self.tell_others(session, asked_by, sign);
+    }
+
+    /// Tells other hubs. What is gone is so once what it leaves is there for them.
+    fn tell_others(self: &Arc<Self>, session: &SessionId, hubs: Vec<HubId>, sign: Sign) {
+        if hubs.is_empty() {
+            return;
+        }
+        let (shared, session) = (self.clone(), session.clone());
+        self.spawn(async move {
             let letter = match sign {
                 Sign::Alive => Letter::Alive { session },
-                Sign::Gone => Letter::Gone { session },
+                Sign::Gone => {
+                    shared.saved(Owed::is_settled).await;
+                    Letter::Gone { session }
+                }
             };
-            self.post(hub, letter);
-        }
+            for hub in hubs {
+                shared.post(hub, letter.clone());
+            }
+        });
     }
 
     /// Tells the holder of a session, wherever it is, that it is so no more.

@@ -73,7 +73,6 @@ impl Owed {
     }
 
     /// Whether nothing waits or is under way.
-    #[cfg(test)]
     pub(super) fn is_settled(&self) -> bool {
         self.waiting.is_empty() && self.under_way.is_empty()
     }

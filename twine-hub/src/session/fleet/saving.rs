@@ -10,7 +10,7 @@ use futures_util::stream;
 use tokio::time::timeout;
 
 use super::held::Kept;
-use super::owed::{Ended, Entry};
+use super::owed::{Ended, Entry, Owed};
 use super::shelf::{Change, Decided, Saved, Saving, bucket};
 use super::{SessionsError, Shared};
 use crate::broker::redis::RedisError;
@@ -25,6 +25,8 @@ const LAST_SAVES: Duration = Duration::from_secs(3);
 const MAX_BATCH: usize = 64;
 /// Scripts and sessions that are on their way at once.
 const IN_FLIGHT: usize = 64;
+/// Rounds that one waits for whom something concerns: the one under way, and the one that has it.
+const MAX_ROUNDS: usize = 2;
 /// How often a new session is decided about anew.
 const MAX_ATTEMPTS: usize = 32;
 
@@ -47,6 +49,19 @@ impl Shared {
             if self.save_owed().await.is_err() {
                 tokio::time::sleep(RETRY_AFTER).await;
             }
+        }
+    }
+
+    /// Waits until enough of what this hub owes is in Redis, unless it can't be had.
+    pub(super) async fn saved(&self, is_enough: impl Fn(&Owed) -> bool) {
+        for _ in 0..MAX_ROUNDS {
+            let mut rounds = self.rounds.subscribe();
+            if is_enough(&locked(&self.owed)) {
+                return;
+            }
+            self.is_due.notify_one();
+            // The sender is in `self`.
+            drop(timeout(super::DEADLINE, rounds.changed()).await);
         }
     }
 

@@ -146,7 +146,7 @@ impl Server {
     }
 
     /// The same where the server may not answer: one that learns of its master cuts who is connected.
-    pub(super) fn try_admin(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
+    pub(crate) fn try_admin(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_connection_with_timeout(PATIENCE)?;
         redis::cmd(command[0]).arg(&command[1..]).query(&mut connection)
