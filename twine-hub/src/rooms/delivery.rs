@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use twine_protocol::{Epoch, Position, RoomName};
+use twine_protocol::{Epoch, Offset, Position, RoomName};
 
 use super::room::Entry;
 use super::tail::Tails;
@@ -63,6 +63,13 @@ impl Delivery {
         room.append(entries);
     }
 
+    /// The room goes on after a later offset of its epoch: what lies before it can't be had here any more.
+    /// Who has not had all of it goes on in the store, and learns there what is lost.
+    pub(crate) fn skip(&mut self, room: &Arc<Room>, to: Offset) {
+        let bytes = room.skip(to);
+        self.tails.left_behind(bytes);
+    }
+
     /// The room goes on in a later epoch. All that it will ever have of the one before is committed, and
     /// in the store: who has not had all of it goes on there.
     pub(crate) fn cross(&mut self, room: &Arc<Room>, epoch: Epoch) {
@@ -92,7 +99,6 @@ mod tests {
     use std::time::Duration;
 
     use serde_json::value::RawValue;
-    use twine_protocol::Offset;
 
     use super::*;
     use crate::rooms::TailRead;

@@ -22,8 +22,8 @@ struct State {
     head: Position,
     /// The last messages of the head's epoch, up to the head, without holes.
     tail: VecDeque<Entry>,
-    /// Messages of earlier epochs that [`Tails`](super::tail::Tails) has in its order and the tail no
-    /// longer.
+    /// Messages before what the tail begins with that [`Tails`](super::tail::Tails) has in its order and the
+    /// tail no longer: the room went on in another epoch, or skipped what could not be had.
     n_left_behind: usize,
     watchers: Vec<Watcher>,
 }
@@ -118,12 +118,15 @@ impl Room {
     /// Goes on in a later epoch, at its beginning, and tells the watchers. The messages in memory are
     /// of the one before and are forgotten: says how many bytes they had.
     pub(super) fn cross(&self, epoch: Epoch) -> usize {
+        locked(&self.state).move_to(Position { epoch, offset: Offset::ZERO })
+    }
+
+    /// Goes on after a later offset, for what lies before it can't be had, and tells the watchers. The
+    /// messages in memory don't continue there and are forgotten: says how many bytes they had.
+    pub(super) fn skip(&self, to: Offset) -> usize {
         let mut state = locked(&self.state);
-        state.head = Position { epoch, offset: Offset::ZERO };
-        let left = std::mem::take(&mut state.tail);
-        state.n_left_behind += left.len();
-        state.tell();
-        left.iter().map(|entry| entry.frame.len()).sum()
+        let epoch = state.head.epoch.clone();
+        state.move_to(Position { epoch, offset: to })
     }
 
     /// Forgets the oldest message that was added and says how many bytes are free for it: none where
@@ -187,6 +190,15 @@ impl Room {
 }
 
 impl State {
+    /// Goes on at another place, with nothing in memory. Says how many bytes of messages that leaves behind.
+    fn move_to(&mut self, head: Position) -> usize {
+        self.head = head;
+        let left = std::mem::take(&mut self.tail);
+        self.n_left_behind += left.len();
+        self.tell();
+        left.iter().map(|entry| entry.frame.len()).sum()
+    }
+
     /// Tells the watchers that the head has moved.
     fn tell(&self) {
         for watcher in &self.watchers {
@@ -265,6 +277,20 @@ mod tests {
         is_told.store(false, Ordering::SeqCst);
         room.append([entry("5")]);
         assert_eq!(counter.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_room_that_skips_sends_who_is_behind_to_the_store() {
+        let counter = Arc::new(Counter(AtomicU64::new(0)));
+        let room = Room::new("chat".parse().unwrap(), at(10));
+        room.append([entry("11")]);
+        room.watch(Watcher { watch: counter.clone(), room: 7, is_told: Arc::default() });
+        assert_eq!(room.skip(offset(15)), 2);
+        assert_eq!((room.head(), counter.0.load(Ordering::Relaxed)), (at(15), 1));
+        room.append([entry("16")]);
+        assert!(texts(room.read(&at(11), Offset::MAX, 1000)).is_none());
+        assert_eq!(texts(room.read(&at(15), Offset::MAX, 1000)).unwrap(), ["16"]);
+        assert_eq!([(); 3].map(|()| room.drop_oldest()), [0, 2, 0], "the oldest was left behind");
     }
 
     #[test]

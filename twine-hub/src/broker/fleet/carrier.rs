@@ -288,16 +288,20 @@ impl Carrier {
     }
 
     fn filled(&mut self, name: &RoomName, epoch: &Epoch, records: Result<Vec<Record>, FleetError>) {
-        let records = records.unwrap_or_else(|error| {
-            tracing::warn!(room = %name, %error, "a hole could not be filled yet");
-            if let Some(Stage::Open(watched)) = self.rooms.get_mut(name) {
-                let error = Arc::new(StoreError::from(error));
-                for waiting in watched.waiting.drain(..) {
-                    waiting.answer(Err(error.clone()));
+        let records = match records {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(room = %name, %error, "a hole could not be filled yet");
+                if let Some(Stage::Open(watched)) = self.rooms.get_mut(name) {
+                    watched.following.unfilled(epoch);
+                    let error = Arc::new(StoreError::from(error));
+                    for waiting in watched.waiting.drain(..) {
+                        waiting.answer(Err(error.clone()));
+                    }
                 }
+                return;
             }
-            Vec::new()
-        });
+        };
         self.take(name, |following| following.filled(epoch, records));
     }
 
@@ -335,7 +339,11 @@ impl Carrier {
     /// Has a room take a piece of news, and does what follows from it.
     fn take(&mut self, name: &RoomName, news: impl FnOnce(&mut Following) -> Steps) {
         let Some(Stage::Open(watched)) = self.rooms.get_mut(name) else { return };
-        let Steps { deliver, fill, is_rotated } = news(&mut watched.following);
+        let Steps { skip, deliver, fill, is_rotated } = news(&mut watched.following);
+        if let Some(to) = skip {
+            tracing::debug!(room = %name, %to, "messages that the log has no more are skipped");
+            self.delivery.skip(&watched.room, to);
+        }
         if !deliver.is_empty() {
             let now = clock::now();
             self.delivery.append(&watched.room, deliver.into_iter().map(|record| (record, now)));

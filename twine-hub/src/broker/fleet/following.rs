@@ -3,7 +3,8 @@
 //! What comes over the bus may come twice, late, or not at all. A room's log is dense, so each piece
 //! says where it belongs: what continues the head is delivered, what the hub has already is left
 //! aside, and what would leave a hole waits until the hole is filled from the log. A message that the
-//! bus lost is thus delivered late, and never lost.
+//! bus lost is thus delivered late, and never lost. What the log has no more, for it became too old
+//! meanwhile, is skipped: whoever is behind it reads on from the store, and is told there.
 
 use std::collections::BTreeMap;
 
@@ -24,14 +25,16 @@ pub(super) struct Following {
     /// Pieces that come after a hole, by the offset of their first message.
     held: BTreeMap<Offset, Vec<Record>>,
     held_bytes: usize,
-    /// Where the hole begins that is being read.
-    filling: Option<Offset>,
+    /// The hole that is being read: after this offset, up to and with the other.
+    filling: Option<(Offset, Offset)>,
 }
 
 /// What is to be done about the room.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
-    /// These continue the log: deliver them.
+    /// Go on after this offset, to which nobody delivers anything any more.
+    pub(super) skip: Option<Offset>,
+    /// Then, these continue the log: deliver them.
     pub(super) deliver: Vec<Record>,
     /// Read what comes after this offset of the head's epoch, up to and with the other, and tell by
     /// [`Following::filled`].
@@ -72,23 +75,29 @@ impl Following {
         self.go_on()
     }
 
-    /// Takes what was read to fill a hole; nothing where it could not be read, and is asked for again
-    /// at the next occasion.
+    /// Takes what the log has of a hole, from its beginning on; what lies before that the log has no more.
     pub(super) fn filled(&mut self, epoch: &Epoch, records: Vec<Record>) -> Steps {
         if *epoch != self.head.epoch {
             // It was asked for before the room went on in another epoch.
             return Steps::default();
         }
-        let asked_at = self.filling.take();
-        let Some(first) = records.first().map(|record| record.offset) else { return Steps::default() };
-        self.hold(first, records);
-        let steps = self.go_on();
-        if asked_at == Some(self.head.offset) {
-            // What brought nothing would be asked for again at once, for ever.
-            self.filling = None;
-            return Steps { fill: None, ..steps };
+        let Some((_, until)) = self.filling.take() else { return Steps::default() };
+        // What was heard of is durable, and the log has all that is, until it is too old.
+        let gone = records.first().map_or(until, |first| one_less(first.offset).min(until));
+        let gone = self.held.keys().next().map_or(gone, |held| one_less(*held).min(gone));
+        let skip = (gone > self.head.offset).then_some(gone);
+        self.head.offset = skip.unwrap_or(self.head.offset);
+        if let Some(first) = records.first().map(|record| record.offset) {
+            self.hold(first, records);
         }
-        steps
+        Steps { skip, ..self.go_on() }
+    }
+
+    /// A hole could not be read. It is asked for again at the next occasion.
+    pub(super) fn unfilled(&mut self, epoch: &Epoch) {
+        if *epoch == self.head.epoch {
+            self.filling = None;
+        }
     }
 
     /// The room goes on at the start of a later epoch.
@@ -135,11 +144,10 @@ impl Following {
             }
         }
         let fill = (self.head.offset < self.heard && self.filling.is_none()).then(|| {
-            self.filling = Some(self.head.offset);
             let held = self.held.keys().next().map(|first| one_less(*first));
-            (self.head.offset, held.unwrap_or(self.heard))
+            *self.filling.insert((self.head.offset, held.unwrap_or(self.heard)))
         });
-        Steps { deliver, fill, is_rotated: false }
+        Steps { skip: None, deliver, fill, is_rotated: false }
     }
 }
 
@@ -210,11 +218,31 @@ mod tests {
     fn what_could_not_be_read_is_asked_for_again_when_there_is_news() {
         let mut room = following(0);
         assert_eq!(room.looked(&epoch("a"), at(2)).fill, Some((at(0), at(2))));
-        assert_eq!(room.filled(&epoch("a"), Vec::new()).fill, None);
+        room.unfilled(&epoch("a"));
         assert_eq!(room.looked(&epoch("a"), at(2)).fill, Some((at(0), at(2))));
-        // A reader that gives something else does not have it asked for ever.
-        assert_eq!(room.filled(&epoch("a"), records(9..=9)).fill, None);
-        assert_eq!(room.looked(&epoch("a"), at(2)).fill, Some((at(0), at(8))));
+        // Of an epoch that the room has left.
+        room.unfilled(&epoch("A"));
+        assert_eq!(room.looked(&epoch("a"), at(2)).fill, None);
+    }
+
+    #[test]
+    fn what_the_log_has_no_more_is_skipped() {
+        let mut room = following(3);
+        assert_eq!(room.looked(&epoch("a"), at(9)).fill, Some((at(3), at(9))));
+        let steps = room.filled(&epoch("a"), records(6..=7));
+        assert_eq!((steps.skip, offsets(&steps.deliver)), (Some(at(5)), vec![6, 7]));
+        assert_eq!(steps.fill, Some((at(7), at(9))));
+        let steps = room.filled(&epoch("a"), Vec::new());
+        assert_eq!((steps.skip, offsets(&steps.deliver), steps.fill), (Some(at(9)), vec![], None));
+        // What the bus brought meanwhile is there all the same.
+        assert_eq!(room.looked(&epoch("a"), at(14)).fill, Some((at(9), at(14))));
+        let steps = room.piece(&epoch("a"), records(12..=13));
+        assert_eq!((steps.skip, steps.fill), (None, None));
+        let steps = room.filled(&epoch("a"), Vec::new());
+        assert_eq!((steps.skip, offsets(&steps.deliver)), (Some(at(11)), vec![12, 13]));
+        assert_eq!(steps.fill, Some((at(13), at(14))));
+        let steps = room.filled(&epoch("a"), records(14..=14));
+        assert_eq!((steps.skip, offsets(&steps.deliver), steps.fill), (None, vec![14], None));
     }
 
     #[test]
@@ -237,26 +265,43 @@ mod tests {
         /// Somebody looks at the log's end.
         Look(u64),
         /// The hole that was asked for is read, to some length.
-        Fill(u64),
+        Fill(usize),
+        /// It can't be read.
+        Fail,
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let event = prop_oneof![
             (1u64..60, 1u64..12).prop_map(|(first, n)| Event::Piece(first, n)),
             (0u64..60).prop_map(Event::Look),
-            (0u64..20).prop_map(Event::Fill),
+            (1usize..20).prop_map(Event::Fill),
+            Just(Event::Fail),
         ];
         prop::collection::vec(event, 0..80)
     }
 
     proptest! {
         /// However the pieces come, each message is delivered once and in order; and once the bus is
-        /// quiet, a look and what is asked for bring the rest.
+        /// quiet, a look and what is asked for bring the rest. What the log has no more is skipped, and
+        /// nothing else is.
         #[test]
-        fn each_message_is_delivered_once_and_in_order(events in events()) {
+        fn each_message_is_delivered_once_and_in_order(
+            events in events(),
+            gone in prop::collection::btree_set(1u64..=72, 0..20),
+        ) {
             let mut room = following(0);
+            let log = |after: Offset, last: u64| {
+                let kept = (after.get() + 1..=last).skip_while(|n| gone.contains(n));
+                let run: Vec<u64> = kept.take_while(|n| !gone.contains(n)).collect();
+                run.into_iter().flat_map(|n| records(n..=n)).collect::<Vec<_>>()
+            };
             let (mut delivered, mut asked) = (Vec::new(), None::<(Offset, Offset)>);
             let take = |steps: Steps, delivered: &mut Vec<u64>, asked: &mut Option<(Offset, Offset)>| {
+                if let Some(to) = steps.skip {
+                    let from = delivered.last().copied().unwrap_or_default() + 1;
+                    assert!((from..=to.get()).all(|n| gone.contains(&n)), "{from} to {to} of {gone:?}");
+                    delivered.extend(from..=to.get());
+                }
                 delivered.extend(offsets(&steps.deliver));
                 if let Some(fill) = steps.fill {
                     assert!(asked.replace(fill).is_none(), "one at a time");
@@ -268,15 +313,20 @@ mod tests {
                     Event::Look(done) => room.looked(&epoch("a"), at(done)),
                     Event::Fill(n) => {
                         let Some((after, until)) = asked.take() else { continue };
-                        let last = until.get().min(after.get() + n);
-                        room.filled(&epoch("a"), records(after.get() + 1..=last))
+                        let found = log(after, until.get());
+                        room.filled(&epoch("a"), found.into_iter().take(n).collect())
+                    }
+                    Event::Fail => {
+                        asked = None;
+                        room.unfilled(&epoch("a"));
+                        continue;
                     }
                 };
                 take(steps, &mut delivered, &mut asked);
             }
             take(room.looked(&epoch("a"), at(72)), &mut delivered, &mut asked);
             while let Some((after, until)) = asked.take() {
-                let steps = room.filled(&epoch("a"), records(after.get() + 1..=until.get()));
+                let steps = room.filled(&epoch("a"), log(after, until.get()));
                 take(steps, &mut delivered, &mut asked);
             }
             prop_assert_eq!(delivered, (1..=72).collect::<Vec<_>>());

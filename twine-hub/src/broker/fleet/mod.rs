@@ -14,6 +14,8 @@ mod following;
 mod log;
 mod publishing;
 mod rotation;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::HashSet;
@@ -123,6 +125,18 @@ impl FleetBroker {
         telemetry: Arc<Telemetry>,
     ) -> Result<(Self, Vec<Box<dyn Reader>>), StoreError> {
         let table = Table::open(table, retention, telemetry.table.clone(), Instant::now() + START).await?;
+        Self::over(redis, table, limits, backlog, delivery, telemetry)
+    }
+
+    /// Begins to connect to Redis; the table is there.
+    fn over(
+        redis: &Target,
+        table: Table,
+        limits: RoomLimits,
+        backlog: Backlog,
+        delivery: Delivery,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<(Self, Vec<Box<dyn Reader>>), StoreError> {
         let (link, bus) = Link::start(redis, redis::Limits::default())
             .map_err(|error| StoreError::from(FleetError::Tls(error)))?;
         let runtime = Handle::current();

@@ -29,7 +29,7 @@ mod offsets;
 mod read;
 mod reader;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod usage;
 mod write;
 

@@ -2,9 +2,9 @@
 //! all cases with one of it, each on a table of its own.
 
 #[path = "../../../tests/support/dynamodb_local.rs"]
-mod dynamodb_local;
+pub(crate) mod dynamodb_local;
 #[path = "../../../tests/support/faulty_proxy.rs"]
-mod faulty_proxy;
+pub(crate) mod faulty_proxy;
 
 mod cost;
 mod epochs;
@@ -64,13 +64,13 @@ fn all_of_it_against_dynamodb_local() {
 type Case = fn(Bench) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where a case finds DynamoDB.
-struct Bench {
-    port: u16,
+pub(crate) struct Bench {
+    pub(crate) port: u16,
 }
 
 impl Bench {
     /// A table of its own.
-    async fn table(&self, retention: Retention) -> Table {
+    pub(crate) async fn table(&self, retention: Retention) -> Table {
         let table = self.unmade(retention).await;
         assert!(table.make(soon()).await.unwrap().created);
         table
@@ -89,11 +89,12 @@ impl Bench {
 }
 
 /// The table of this name at this port.
-fn location(port: u16, name: &str) -> Location {
+pub(crate) fn location(port: u16, name: &str) -> Location {
     format!("dynamodb:{name}?region=eu-test-1&endpoint=http://127.0.0.1:{port}").parse().unwrap()
 }
 
-async fn connect(location: &Location, retention: Retention) -> Table {
+/// A handle to a table, with connections of its own.
+pub(crate) async fn connect(location: &Location, retention: Retention) -> Table {
     let settings = client::settings().credentials_provider(Credentials::for_tests());
     Table::with_client(client::load(settings, location).await.unwrap(), location, retention, Usage::default())
 }

@@ -1,0 +1,176 @@
+//! Hubs of a fleet, all in this process, over real Redis servers and one table in DynamoDB Local. That
+//! takes seconds to start, so that one test runs all cases with one of it, each on a table of its own.
+
+mod following;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio::sync::{Notify, oneshot};
+use twine_protocol::api::Published;
+use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
+
+use super::{Fleet, FleetBroker};
+use crate::broker::redis::tests::server::{PATIENCE, Server};
+use crate::broker::redis::{RoomLimits, Target};
+use crate::broker::{Backlog, Broker, PublishError};
+use crate::rooms::{Delivery, NewMessage, Options, PageRequest, Reading, Room, Rooms, Steps, Watch, Watcher};
+use crate::store::Retention;
+use crate::store::dynamodb::Table;
+use crate::store::dynamodb::tests::Bench;
+use crate::store::dynamodb::tests::dynamodb_local::DynamoDbLocal;
+use crate::store::history::{Direction, Range};
+use crate::store::page::{Limit, Recovery, Start};
+use crate::telemetry::Telemetry;
+
+const DAY: Duration = Duration::from_hours(24);
+
+#[test]
+fn all_of_it_against_redis_and_dynamodb_local() {
+    let cases: [(&str, Case); 1] =
+        [("following: what the log has no more is told as lost, and the room goes on", |bench| {
+            Box::pin(following::what_is_gone(bench))
+        })];
+    let local = DynamoDbLocal::start();
+    // A part of a case's name plays that one only.
+    let only = std::env::var("TWINE_CASE").unwrap_or_default();
+    let mut failed = Vec::new();
+    for (name, case) in cases.into_iter().filter(|(name, _)| name.contains(&only)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.unwrap();
+        let started = std::time::Instant::now();
+        let case = case(Bench { port: local.port() });
+        let case = async { tokio::spawn(tokio::time::timeout(PATIENCE * 2, case)).await };
+        let result = match runtime.block_on(case) {
+            Ok(Ok(())) => "ok",
+            Ok(Err(_)) => "FAILED, it hangs",
+            Err(_) => "FAILED, see above",
+        };
+        println!("{name}: {result} ({:.1} s)", started.elapsed().as_secs_f32());
+        // Ends what a case that failed has left under way.
+        runtime.shutdown_background();
+        failed.extend((result != "ok").then_some(name));
+    }
+    assert!(failed.is_empty(), "failed: {failed:#?}");
+}
+
+type Case = fn(Bench) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One hub of a fleet, without its sockets.
+struct Hub {
+    rooms: Rooms,
+    fleet: Arc<Fleet>,
+}
+
+impl Hub {
+    fn start(redis: &str, table: &Table) -> Self {
+        let telemetry = Arc::new(Telemetry::default());
+        let delivery = Delivery::new(&Options::default(), telemetry.clone());
+        let registry = delivery.registry();
+        let redis = Target::parse(redis).unwrap();
+        let backlog = Backlog::new(usize::MAX);
+        let (broker, readers) =
+            FleetBroker::over(&redis, table.clone(), RoomLimits::default(), backlog, delivery, telemetry)
+                .unwrap();
+        let fleet = broker.fleet.clone();
+        let reading = Arc::new(Reading::start(readers).unwrap());
+        Self { rooms: Rooms::over(registry, Broker::Fleet(broker), reading), fleet }
+    }
+
+    /// Publishes a message, whose id is also its data.
+    async fn publish(&self, room: &RoomName, id: &str) -> Result<Published, PublishError> {
+        Ok(self.rooms.publish(vec![message(room, id)]).await?.remove(0))
+    }
+
+    /// Watches a room from now on.
+    async fn watch(&self, room: &RoomName) -> Watching {
+        let told = Arc::new(Told::default());
+        let watcher = Watcher { watch: told.clone(), room: 7, is_told: told.is_told.clone() };
+        let (answer, answered) = oneshot::channel();
+        self.rooms.watch(room, watcher, Box::new(move |opened| drop(answer.send(opened))));
+        let (room, _) = answered.await.unwrap().unwrap();
+        Watching { room, told }
+    }
+
+    /// Reads all there is from a place to the end of what the room has here.
+    async fn page(&self, watching: &Watching, after: Position) -> Steps {
+        let request = PageRequest {
+            room: watching.room.name().clone(),
+            start: Start::After(after),
+            until: watching.room.head(),
+            limit: Limit { messages: 10_000, bytes: usize::MAX },
+            recovery: Some(Recovery { max_messages: 100_000, max_age: DAY * 365 }),
+        };
+        let (answer, answered) = oneshot::channel();
+        self.rooms.read(request, Box::new(move |steps| drop(answer.send(steps))));
+        answered.await.unwrap().unwrap()
+    }
+
+    /// The whole log as it is stored: places and ids.
+    async fn log(&self, room: &RoomName) -> Vec<(Position, String)> {
+        let range =
+            Range { after: None, before: None, since: None, until: None, direction: Direction::Forwards };
+        let history = self.rooms.history(room, range, 10_000).await.unwrap();
+        assert_eq!(history.next, None);
+        let place = |epoch, offset| Position { epoch, offset };
+        let messages = history.messages.into_iter();
+        messages.map(|of| (place(of.epoch, of.offset), of.id.unwrap().as_str().to_owned())).collect()
+    }
+
+    async fn stop(self) {
+        self.rooms.close().await;
+    }
+}
+
+/// A room that is watched as a shard of connections watches it.
+struct Watching {
+    room: Arc<Room>,
+    told: Arc<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    is_told: Arc<AtomicBool>,
+    moved: Notify,
+}
+
+impl Watch for Told {
+    fn moved(&self, _: u32) {
+        self.moved.notify_one();
+    }
+}
+
+impl Watching {
+    /// Waits until the room has come to a place, and says how far it is.
+    async fn until(&self, place: &Position) -> Position {
+        loop {
+            self.told.is_told.store(false, Ordering::SeqCst);
+            let head = self.room.head();
+            if head >= *place {
+                return head;
+            }
+            let moved = tokio::time::timeout(PATIENCE, self.told.moved.notified()).await;
+            moved.unwrap_or_else(|_| panic!("the room stays at {head}, before {place}"));
+        }
+    }
+}
+
+fn message(room: &RoomName, id: &str) -> NewMessage {
+    let data = RawValue::from_string(format!("\"{id}\"")).unwrap();
+    NewMessage { room: room.clone(), data, id: Some(MessageId::new(id).unwrap()), sender: None }
+}
+
+fn room() -> RoomName {
+    "chat".parse().unwrap()
+}
+
+fn offset(n: u64) -> Offset {
+    Offset::new(n).unwrap()
+}
+
+fn place(epoch: &Epoch, n: u64) -> Position {
+    Position { epoch: epoch.clone(), offset: offset(n) }
+}
