@@ -25,7 +25,7 @@ use std::sync::Arc;
 use twine_protocol::api::Published;
 use twine_protocol::{ErrorCode, Position, RoomName};
 
-use crate::rooms::{NewMessage, Opened, Payload, Refreshed, Room, Watcher};
+use crate::rooms::{NewMessage, Opened, Payload, Reading, Refreshed, Room, Watcher};
 use crate::store::StoreError;
 
 /// The broker of a hub.
@@ -98,11 +98,20 @@ impl Broker {
         }
     }
 
-    /// Commits what waits, refuses what comes, ends its threads. Blocks until they have ended.
-    pub(crate) fn close(&self) {
+    /// Commits what waits, refuses what comes, ends its threads, and those that read. Blocks until they
+    /// have ended.
+    pub(crate) fn close(&self, reading: &Reading) {
         match self {
-            Self::Local(local) => local.close(),
-            Self::Fleet(fleet) => fleet.close(),
+            Self::Local(local) => {
+                // The writer's connection is the last to close: that moves the log into the database.
+                reading.close();
+                local.close();
+            }
+            Self::Fleet(fleet) => {
+                // What the readers wait for fails at once from then on.
+                fleet.close();
+                reading.close();
+            }
         }
     }
 }

@@ -346,12 +346,7 @@ impl Rooms {
     /// Refuses new publishes, waits for those under way and closes the store.
     pub(crate) async fn close(&self) {
         let shared = self.0.clone();
-        let close = move || {
-            // The writer's connection is the last to close: that moves the log into the database.
-            shared.reading.close();
-            shared.broker.close();
-        };
-        if tokio::task::spawn_blocking(close).await.is_err() {
+        if tokio::task::spawn_blocking(move || shared.broker.close(&shared.reading)).await.is_err() {
             tracing::error!("closing the store panicked");
         }
     }

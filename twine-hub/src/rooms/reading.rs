@@ -159,7 +159,7 @@ impl Reading {
     }
 
     /// Answers what waits, then ends the threads.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         drop(locked(&self.requests).take());
         for thread in std::mem::take(&mut *locked(&self.threads)) {
             // One that panicked has said so.

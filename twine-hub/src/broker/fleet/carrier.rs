@@ -196,10 +196,12 @@ impl Carrier {
 
     /// Starts a task that finds something out.
     fn find_out(&self, task: impl Future<Output = Finding> + Send + 'static) {
-        let findings = self.findings.0.clone();
+        let (findings, stop) = (self.findings.0.clone(), self.fleet.stop.clone());
         self.fleet.tasks.spawn(async move {
-            // A carrier that has ended wants no findings.
-            drop(findings.send(task.await));
+            // A carrier that has ended wants no findings, and a broker that stops ends it.
+            if let Some(finding) = stop.run_until_cancelled(task).await {
+                drop(findings.send(finding));
+            }
         });
     }
 

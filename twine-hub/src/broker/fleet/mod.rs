@@ -48,6 +48,9 @@ const READERS: usize = 16;
 const START: Duration = Duration::from_secs(10);
 /// How long it may take to learn the head of a room that is not in memory.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long what publishers wait for may go on once the broker closes. Their requests have been waited
+/// for already.
+const FINISH: Duration = Duration::from_secs(1);
 /// How often a table or a Redis that failed is tried, where nobody else does.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -234,15 +237,22 @@ impl FleetBroker {
         locked(&self.health).clone()
     }
 
-    /// Finishes what is under way, refuses what comes, and ends all connections. Blocks until then.
+    /// Refuses what comes, lets what publishers wait for go on for a moment, and ends all connections.
+    /// Blocks until then, which is a moment more than that: nobody waits for an answer any more, the
+    /// readers neither.
     pub(crate) fn close(&self) {
         drop(locked(&self.commands).take());
         self.fleet.tasks.close();
         self.fleet.stop.cancel();
         self.runtime.block_on(async {
-            // Each of them has its own deadline.
-            self.fleet.tasks.wait().await;
+            if tokio::time::timeout(FINISH, self.fleet.tasks.wait()).await.is_err() {
+                // Messages that have a place are completed by another hub, or found when their publish is
+                // repeated.
+                tracing::warn!("publishes were still under way: ended by force");
+            }
+            self.fleet.table.close();
             self.fleet.link.close().await;
+            self.fleet.tasks.wait().await;
         });
     }
 

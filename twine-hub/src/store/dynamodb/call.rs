@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::TableError;
 
@@ -52,21 +53,43 @@ pub(super) enum CallError<E> {
 /// Asks, within bounds.
 pub(super) struct Caller {
     in_flight: Semaphore,
+    closed: CancellationToken,
 }
 
 impl Default for Caller {
     fn default() -> Self {
-        Self { in_flight: Semaphore::new(MAX_IN_FLIGHT) }
+        Self { in_flight: Semaphore::new(MAX_IN_FLIGHT), closed: CancellationToken::new() }
     }
 }
 
 impl Caller {
+    /// Fails what is under way, and whatever is asked from now on, at once.
+    pub(super) fn close(&self) {
+        self.closed.cancel();
+    }
+
     /// Sends what `request` makes until there is an answer, or the deadline leaves no time for another
     /// attempt. Each attempt sends the same, so it must be something that may be done twice.
     ///
     /// # Cancel safety
     /// Where the future is dropped, DynamoDB may have done it all the same.
     pub(super) async fn call<T, E, F>(
+        &self,
+        action: &'static str,
+        deadline: Instant,
+        request: impl Fn() -> F,
+    ) -> Result<T, CallError<E>>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    {
+        // The SDK's futures are large, and callers hold several.
+        let asked = Box::pin(self.ask(action, deadline, request));
+        let answered = self.closed.run_until_cancelled(asked).await;
+        answered.unwrap_or(Err(CallError::Failed(TableError::Closed)))
+    }
+
+    async fn ask<T, E, F>(
         &self,
         action: &'static str,
         deadline: Instant,

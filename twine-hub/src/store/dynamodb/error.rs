@@ -41,6 +41,9 @@ pub enum TableError {
         /// What is missing.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The hub is shutting down.
+    #[error("the connection to DynamoDB is closed, for the hub is shutting down")]
+    Closed,
     /// No region is known.
     #[error("no AWS region is set; add `?region=...` to the store, or set AWS_REGION")]
     Region,

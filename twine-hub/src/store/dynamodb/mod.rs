@@ -107,6 +107,11 @@ impl Table {
         Self(Arc::new(Shared { client, name, retention, caller: Caller::default(), usage }))
     }
 
+    /// Fails what is under way through any of the handles, and whatever is asked from now on, at once.
+    pub(crate) fn close(&self) {
+        self.caller.close();
+    }
+
     /// Asks for something small, to learn whether a table that failed works again.
     ///
     /// # Errors
@@ -115,6 +120,11 @@ impl Table {
         // Whether a room has this name does not matter.
         let room = RoomName::new("probe").map_err(|_| self.missing())?;
         self.fence(&room, deadline).await.map(drop)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// What DynamoDB knows of the table; `None` where there is none.

@@ -1,6 +1,7 @@
 //! Hubs of a fleet, all in this process, over real Redis servers and one table in DynamoDB Local. That
 //! takes seconds to start, so that one test runs all cases with one of it, each on a table of its own.
 
+mod closing;
 mod following;
 
 use std::pin::Pin;
@@ -18,22 +19,26 @@ use crate::broker::redis::tests::server::{PATIENCE, Server};
 use crate::broker::redis::{RoomLimits, Target};
 use crate::broker::{Backlog, Broker, PublishError};
 use crate::rooms::{Delivery, NewMessage, Options, PageRequest, Reading, Room, Rooms, Steps, Watch, Watcher};
-use crate::store::Retention;
 use crate::store::dynamodb::Table;
 use crate::store::dynamodb::tests::Bench;
 use crate::store::dynamodb::tests::dynamodb_local::DynamoDbLocal;
 use crate::store::history::{Direction, Range};
 use crate::store::page::{Limit, Recovery, Start};
+use crate::store::{Retention, StoreError};
 use crate::telemetry::Telemetry;
 
 const DAY: Duration = Duration::from_hours(24);
 
 #[test]
 fn all_of_it_against_redis_and_dynamodb_local() {
-    let cases: [(&str, Case); 1] =
-        [("following: what the log has no more is told as lost, and the room goes on", |bench| {
+    let cases: [(&str, Case); 2] = [
+        ("following: what the log has no more is told as lost", |bench| {
             Box::pin(following::what_is_gone(bench))
-        })];
+        }),
+        ("closing: nobody waits for a table or a Redis that is away", |bench| {
+            Box::pin(closing::while_both_are_away(bench))
+        }),
+    ];
     let local = DynamoDbLocal::start();
     // A part of a case's name plays that one only.
     let only = std::env::var("TWINE_CASE").unwrap_or_default();
@@ -87,26 +92,24 @@ impl Hub {
 
     /// Watches a room from now on.
     async fn watch(&self, room: &RoomName) -> Watching {
+        self.begin_to_watch(room).await.unwrap().unwrap()
+    }
+
+    fn begin_to_watch(&self, room: &RoomName) -> oneshot::Receiver<Result<Watching, Arc<StoreError>>> {
         let told = Arc::new(Told::default());
         let watcher = Watcher { watch: told.clone(), room: 7, is_told: told.is_told.clone() };
         let (answer, answered) = oneshot::channel();
-        self.rooms.watch(room, watcher, Box::new(move |opened| drop(answer.send(opened))));
-        let (room, _) = answered.await.unwrap().unwrap();
-        Watching { room, told }
+        let opened = move |opened: Result<(Arc<Room>, Position), _>| {
+            drop(answer.send(opened.map(|(room, _)| Watching { room, told })));
+        };
+        self.rooms.watch(room, watcher, Box::new(opened));
+        answered
     }
 
     /// Reads all there is from a place to the end of what the room has here.
     async fn page(&self, watching: &Watching, after: Position) -> Steps {
-        let request = PageRequest {
-            room: watching.room.name().clone(),
-            start: Start::After(after),
-            until: watching.room.head(),
-            limit: Limit { messages: 10_000, bytes: usize::MAX },
-            recovery: Some(Recovery { max_messages: 100_000, max_age: DAY * 365 }),
-        };
-        let (answer, answered) = oneshot::channel();
-        self.rooms.read(request, Box::new(move |steps| drop(answer.send(steps))));
-        answered.await.unwrap().unwrap()
+        let (room, until) = (watching.room.name(), watching.room.head());
+        self.begin_to_read(room, after, until).await.unwrap().unwrap()
     }
 
     /// The whole log as it is stored: places and ids.
@@ -118,6 +121,24 @@ impl Hub {
         let place = |epoch, offset| Position { epoch, offset };
         let messages = history.messages.into_iter();
         messages.map(|of| (place(of.epoch, of.offset), of.id.unwrap().as_str().to_owned())).collect()
+    }
+
+    fn begin_to_read(
+        &self,
+        room: &RoomName,
+        after: Position,
+        until: Position,
+    ) -> oneshot::Receiver<Result<Steps, Arc<StoreError>>> {
+        let request = PageRequest {
+            room: room.clone(),
+            start: Start::After(after),
+            until,
+            limit: Limit { messages: 10_000, bytes: usize::MAX },
+            recovery: Some(Recovery { max_messages: 100_000, max_age: DAY * 365 }),
+        };
+        let (answer, answered) = oneshot::channel();
+        self.rooms.read(request, Box::new(move |steps| drop(answer.send(steps))));
+        answered
     }
 
     async fn stop(self) {
