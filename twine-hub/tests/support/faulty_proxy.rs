@@ -52,7 +52,11 @@ struct Shared {
 struct Faults {
     next: VecDeque<Fault>,
     then: Option<Fault>,
+    decide: Option<Decide>,
 }
+
+/// Says what happens to a request.
+type Decide = Box<dyn FnMut() -> Option<Fault> + Send>;
 
 /// That a connection ends without an answer.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -81,6 +85,12 @@ impl FaultyProxy {
     /// What happens to all requests after those, until it is called again.
     pub(crate) fn then(&self, fault: Option<Fault>) {
         self.shared.faults.lock().unwrap().then = fault;
+    }
+
+    /// Has somebody say what happens to each request, where nothing else is said.
+    #[allow(dead_code, reason = "not all that share this file need it")]
+    pub(crate) fn decide(&self, decide: impl FnMut() -> Option<Fault> + Send + 'static) {
+        self.shared.faults.lock().unwrap().decide = Some(Box::new(decide));
     }
 
     /// Waits until so many requests have come in all.
@@ -122,7 +132,8 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     let request = Request::from_parts(head, Full::new(body.collect().await?.to_bytes()));
     let fault = {
         let mut faults = shared.faults.lock().unwrap();
-        faults.next.pop_front().or(faults.then)
+        let said = faults.next.pop_front().or(faults.then);
+        said.or_else(|| faults.decide.as_mut().and_then(|decide| decide()))
     };
     shared.requests.send_modify(|requests| *requests += 1);
     match fault {

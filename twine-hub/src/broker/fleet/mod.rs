@@ -148,17 +148,7 @@ impl FleetBroker {
             Box::new(FleetReader::new(link.clone(), table, runtime.clone()))
         });
         let readers = readers.collect();
-        let fleet = Arc::new(Fleet {
-            link,
-            table,
-            limits,
-            rotations: Rotations::default(),
-            writers: Writers::default(),
-            completing: Mutex::default(),
-            telemetry,
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-        });
+        let fleet = Arc::new(Fleet::new(link, table, limits, telemetry));
         let (commands, waiting) = unbounded_channel();
         fleet.tasks.spawn(Carrier::new(fleet.clone(), delivery, bus, waiting).run());
         // Nothing is known until it was asked for.
@@ -266,6 +256,20 @@ impl FleetBroker {
 }
 
 impl Fleet {
+    fn new(link: Link, table: Table, limits: RoomLimits, telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            link,
+            table,
+            limits,
+            rotations: Rotations::default(),
+            writers: Writers::default(),
+            completing: Mutex::default(),
+            telemetry,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
     /// Completes what others left in a room, unless this hub is about it already.
     fn complete_soon(self: &Arc<Self>, room: &RoomName, epoch: &Epoch) {
         if !locked(&self.completing).insert(room.clone()) {

@@ -127,7 +127,11 @@ impl Fleet {
     /// Advances the fence to an epoch of this hub's own and seals the one before; `None` where another hub
     /// was quicker. Only who opened an epoch installs it, so that it never begins on two servers, or
     /// twice on one.
-    async fn open_next(&self, room: &RoomName, deadline: Instant) -> Result<Option<Fence>, FleetError> {
+    pub(super) async fn open_next(
+        &self,
+        room: &RoomName,
+        deadline: Instant,
+    ) -> Result<Option<Fence>, FleetError> {
         let fence = self.table.fence(room, deadline).await?;
         let from = match fence {
             Some(fence) if fence.closing.is_some() => {
@@ -143,7 +147,12 @@ impl Fleet {
         Ok((fence.epoch == own).then_some(fence))
     }
 
-    async fn seal(&self, room: &RoomName, fence: Fence, deadline: Instant) -> Result<Fence, FleetError> {
+    pub(super) async fn seal(
+        &self,
+        room: &RoomName,
+        fence: Fence,
+        deadline: Instant,
+    ) -> Result<Fence, FleetError> {
         let Some(closing) = &fence.closing else { return Ok(fence) };
         let end = self.table.end(room, closing, deadline).await?.unwrap_or(Offset::ZERO);
         // What is further back than may be pending is durable without a hole.
@@ -155,7 +164,12 @@ impl Fleet {
     }
 
     /// Has Redis remember the ids of the last messages, and says when the last of them was published.
-    async fn remember(&self, room: &RoomName, fence: &Fence, deadline: Instant) -> Result<u64, FleetError> {
+    pub(super) async fn remember(
+        &self,
+        room: &RoomName,
+        fence: &Fence,
+        deadline: Instant,
+    ) -> Result<u64, FleetError> {
         let now = clock::unix_millis();
         let window = self.limits.window;
         let since = now.saturating_sub(u64::try_from(window.as_millis()).unwrap_or(u64::MAX));

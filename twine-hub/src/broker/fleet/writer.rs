@@ -105,7 +105,7 @@ impl Fleet {
     }
 
     /// Makes messages of one epoch durable.
-    async fn settle(
+    pub(super) async fn settle(
         &self,
         room: &RoomName,
         epoch: &Epoch,

@@ -64,25 +64,26 @@ fn all_of_it_against_dynamodb_local() {
 type Case = fn(Bench) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where a case finds DynamoDB.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Bench {
     pub(crate) port: u16,
 }
 
 impl Bench {
     /// A table of its own.
-    pub(crate) async fn table(&self, retention: Retention) -> Table {
+    pub(crate) async fn table(self, retention: Retention) -> Table {
         let table = self.unmade(retention).await;
         assert!(table.make(soon()).await.unwrap().created);
         table
     }
 
     /// A handle to a table that is not there.
-    async fn unmade(&self, retention: Retention) -> Table {
+    async fn unmade(self, retention: Retention) -> Table {
         connect(&self.location(), retention).await
     }
 
     /// A table that is not there.
-    fn location(&self) -> Location {
+    fn location(self) -> Location {
         static TABLES: AtomicUsize = AtomicUsize::new(0);
         location(self.port, &format!("table-{}", TABLES.fetch_add(1, Ordering::Relaxed)))
     }

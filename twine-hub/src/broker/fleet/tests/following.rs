@@ -34,6 +34,6 @@ pub(super) async fn what_is_gone(bench: Bench) {
     assert_eq!((lost.from, lost.to, lost.count), (place(&epoch, 0), place(&epoch, 3), Some(3)));
     let read: Vec<_> = steps.all().iter().map(|step| step.cursor.clone()).collect();
     assert_eq!(read, [place(&epoch, 4)]);
-    assert_eq!(hub.log(&room()).await, [(place(&epoch, 4), "4".to_owned())]);
+    assert_eq!(hub.log(&room(), &place(&epoch, 4)).await, [(place(&epoch, 4), "4".to_owned())]);
     hub.stop().await;
 }

@@ -3,6 +3,8 @@
 
 mod closing;
 mod following;
+mod life;
+mod rotation;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use twine_protocol::api::Published;
 use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 
@@ -31,9 +34,27 @@ const DAY: Duration = Duration::from_hours(24);
 
 #[test]
 fn all_of_it_against_redis_and_dynamodb_local() {
-    let cases: [(&str, Case); 2] = [
+    let cases: [(&str, Case); 8] = [
         ("following: what the log has no more is told as lost", |bench| {
             Box::pin(following::what_is_gone(bench))
+        }),
+        ("rotation: whichever request is a hub's last, another one goes on", |bench| {
+            Box::pin(rotation::any_request_may_be_the_last(bench))
+        }),
+        ("rotation: one epoch never begins on two servers", |bench| {
+            Box::pin(rotation::an_epoch_begins_on_one_server(bench))
+        }),
+        ("rotation: an id counts as published only once it is sealed", |bench| {
+            Box::pin(rotation::ids_of_an_open_epoch_are_not_remembered(bench))
+        }),
+        ("rotation: a room goes on whose fence has moved behind a sound server", |bench| {
+            Box::pin(rotation::a_fence_moves_on_behind_a_sound_server(bench))
+        }),
+        ("refreshing: who asks for a room that left memory is answered", |bench| {
+            Box::pin(rotation::a_room_that_left_memory_is_refreshed(bench))
+        }),
+        ("refreshing: what was assigned may have been seen", |bench| {
+            Box::pin(rotation::what_is_assigned_is_waited_for(bench))
         }),
         ("closing: nobody waits for a table or a Redis that is away", |bench| {
             Box::pin(closing::while_both_are_away(bench))
@@ -90,6 +111,17 @@ impl Hub {
         Ok(self.rooms.publish(vec![message(room, id)]).await?.remove(0))
     }
 
+    /// The same as often as it takes: a machine may be too busy for a publish's deadline.
+    async fn publish_surely(&self, room: &RoomName, id: &str) -> Published {
+        let give_up = soon();
+        loop {
+            match self.publish(room, id).await {
+                Ok(published) => return published,
+                Err(error) => assert!(Instant::now() < give_up, "{room}, {id}: {error}"),
+            }
+        }
+    }
+
     /// Watches a room from now on.
     async fn watch(&self, room: &RoomName) -> Watching {
         self.begin_to_watch(room).await.unwrap().unwrap()
@@ -112,17 +144,29 @@ impl Hub {
         self.begin_to_read(room, after, until).await.unwrap().unwrap()
     }
 
-    /// The whole log as it is stored: places and ids.
-    async fn log(&self, room: &RoomName) -> Vec<(Position, String)> {
-        let range =
-            Range { after: None, before: None, since: None, until: None, direction: Direction::Forwards };
-        let history = self.rooms.history(room, range, 10_000).await.unwrap();
-        assert_eq!(history.next, None);
-        let place = |epoch, offset| Position { epoch, offset };
-        let messages = history.messages.into_iter();
-        messages.map(|of| (place(of.epoch, of.offset), of.id.unwrap().as_str().to_owned())).collect()
+    /// The whole log once it has come to a place: places and ids.
+    async fn log(&self, room: &RoomName, until: &Position) -> Vec<(Position, String)> {
+        // What was acknowledged is shown soon after.
+        let watching = self.watch(room).await;
+        watching.until(until).await;
+        let (mut log, mut after) = (Vec::new(), None);
+        loop {
+            let range =
+                Range { after, before: None, since: None, until: None, direction: Direction::Forwards };
+            let history = self.rooms.history(room, range, 10_000).await.unwrap();
+            let place = |epoch, offset| Position { epoch, offset };
+            let messages = history.messages.into_iter();
+            log.extend(messages.map(|of| (place(of.epoch, of.offset), of.id.unwrap().as_str().to_owned())));
+            if history.next.is_none() {
+                self.unwatch(&watching);
+                return log;
+            }
+            // A page ends before a place that was given out and lost.
+            after = history.next;
+        }
     }
 
+    /// Begins to read what it has of a room from a place on. Nobody waits for that.
     fn begin_to_read(
         &self,
         room: &RoomName,
@@ -138,6 +182,18 @@ impl Hub {
         };
         let (answer, answered) = oneshot::channel();
         self.rooms.read(request, Box::new(move |steps| drop(answer.send(steps))));
+        answered
+    }
+
+    fn unwatch(&self, watching: &Watching) {
+        let watch: Arc<dyn Watch> = watching.told.clone();
+        self.rooms.unwatch(&watching.room, &watch, 7);
+    }
+
+    /// Has a room brought up to date.
+    fn begin_to_refresh(&self, watching: &Watching) -> oneshot::Receiver<Result<(), Arc<StoreError>>> {
+        let (answer, answered) = oneshot::channel();
+        self.rooms.refresh(&watching.room, Box::new(move |done| drop(answer.send(done))));
         answered
     }
 
@@ -177,6 +233,11 @@ impl Watching {
             moved.unwrap_or_else(|_| panic!("the room stays at {head}, before {place}"));
         }
     }
+}
+
+/// A deadline that nothing misses but by hanging.
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
 }
 
 fn message(room: &RoomName, id: &str) -> NewMessage {
