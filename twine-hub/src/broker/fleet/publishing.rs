@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 use twine_protocol::api::Published;
-use twine_protocol::{MessageId, Offset, Position, RoomName};
+use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 use uuid::Uuid;
 
 use super::writer::{Fate, OVERDUE};
@@ -60,6 +60,9 @@ impl Fleet {
     }
 
     /// Publishes messages of one room, and returns once all are durable.
+    ///
+    /// One gets its place once each before it is durable or on its way, from here and in the same epoch: what
+    /// an epoch's end takes along is published again in the next, and must not come after what follows it.
     async fn publish_in(
         self: &Arc<Self>,
         room: &RoomName,
@@ -67,16 +70,21 @@ impl Fleet {
         deadline: Instant,
     ) -> Result<(), FleetError> {
         loop {
-            let mut under_way = Vec::new();
+            let mut under_way: Vec<(usize, Position, _)> = Vec::new();
             let mut is_elsewhere = false;
             for (at, entry) in entries.iter_mut().enumerate().filter(|(_, entry)| entry.published.is_none()) {
-                match self.assign(room, entry, deadline).await? {
+                let epoch = under_way.last().map(|(_, position, _)| &position.epoch);
+                match self.assign(room, entry, epoch, deadline).await? {
                     Assigned::Here(position, record) => {
                         let epoch = position.epoch.clone();
                         under_way.push((at, position, self.write(room, epoch, record, deadline)));
                     }
                     Assigned::Before(position) => entry.settle(room, position),
-                    Assigned::Elsewhere => is_elsewhere = true,
+                    Assigned::Elsewhere => {
+                        is_elsewhere = true;
+                        break;
+                    }
+                    Assigned::Nowhere => break,
                 }
             }
             let mut ended = None;
@@ -102,17 +110,18 @@ impl Fleet {
         }
     }
 
-    /// Gives a message its place.
+    /// Gives a message its place, in this epoch where there is one.
     async fn assign(
         self: &Arc<Self>,
         room: &RoomName,
         entry: &mut Entry,
+        epoch: Option<&Epoch>,
         deadline: Instant,
     ) -> Result<Assigned, FleetError> {
         loop {
             let NewMessage { data, sender, .. } = &entry.message;
-            let answer =
-                self.link.publish(room, &entry.id, sender.as_deref(), data.get(), &self.limits).await?;
+            let (sender, data) = (sender.as_deref(), data.get());
+            let answer = self.link.publish(room, &entry.id, sender, data, epoch, &self.limits).await?;
             match answer {
                 redis::Published::Assigned { position, time, stalled, .. } => {
                     entry.is_own = true;
@@ -123,8 +132,8 @@ impl Fleet {
                         offset: position.offset,
                         time,
                         id: Some(entry.id.clone()),
-                        sender: sender.clone(),
-                        data: data.clone(),
+                        sender: entry.message.sender.clone(),
+                        data: entry.message.data.clone(),
                     };
                     return Ok(Assigned::Here(position, record));
                 }
@@ -136,6 +145,9 @@ impl Fleet {
                     self.complete_soon(room, &position.epoch);
                     return Ok(Assigned::Elsewhere);
                 }
+                redis::Published::Elsewhere => return Ok(Assigned::Nowhere),
+                // What becomes of those before it is to be known first.
+                redis::Published::Rotate(_) if epoch.is_some() => return Ok(Assigned::Nowhere),
                 redis::Published::Busy => return Err(FleetError::Busy),
                 redis::Published::Rotate(_) => drop(self.look(room, deadline).await?),
             }
@@ -151,6 +163,8 @@ enum Assigned {
     Before(Position),
     /// A place that it is not known to be durable at yet.
     Elsewhere,
+    /// None: the epoch has ended.
+    Nowhere,
 }
 
 impl Entry {

@@ -4,7 +4,8 @@
 //! While one write of a room is under way, what comes meanwhile collects, and is the next: the more
 //! there is to do, the larger the items. A message is durable once its item is written and the fence
 //! showed its epoch open *after* that; then its publisher is answered, and Redis told, which shows it to
-//! everybody.
+//! everybody. What comes after messages that could not be written is not written either: so of one
+//! publisher's messages, a later one is never durable without those before it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -48,8 +49,10 @@ struct Waiting {
     record: Record,
     /// When its publisher gives up.
     deadline: Instant,
-    answer: oneshot::Sender<Result<Fate, FleetError>>,
+    answer: Answer,
 }
+
+type Answer = oneshot::Sender<Result<Fate, FleetError>>;
 
 impl Fleet {
     /// Has a message written that was given its place, and tells what became of it.
@@ -91,7 +94,8 @@ impl Fleet {
         let (records, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.record, waiting.answer)).unzip();
         let fate = self.settle(room, &epoch, &records, deadline).await;
-        for answer in answers {
+        let behind = if fate.is_err() { self.take_waiting(room, &epoch) } else { Vec::new() };
+        for answer in answers.into_iter().chain(behind) {
             // Who has hung up wants no answer.
             drop(answer.send(fate.clone()));
         }
@@ -102,6 +106,17 @@ impl Fleet {
             self.tasks.spawn(async move { fleet.show(&room, &epoch, &records).await });
         }
         true
+    }
+
+    /// Takes what else waits for a room in this epoch, which stays pending: whoever publishes it again has
+    /// it completed, in order. Gives who is to be told.
+    fn take_waiting(&self, room: &RoomName, epoch: &Epoch) -> Vec<Answer> {
+        let mut rooms = locked(&self.writers.0);
+        let Some(queue) = rooms.get_mut(room) else { return Vec::new() };
+        let (taken, left): (VecDeque<_>, _) =
+            std::mem::take(queue).into_iter().partition(|waiting| waiting.epoch == *epoch);
+        *queue = left;
+        taken.into_iter().map(|waiting| waiting.answer).collect()
     }
 
     /// Makes messages of one epoch durable.

@@ -70,6 +70,8 @@ pub(crate) enum Published {
         /// Whether it may not be durable yet.
         is_pending: bool,
     },
+    /// The room is in another epoch than the one that it was to be published in.
+    Elsewhere,
     /// Too many messages of the room wait to become durable.
     Busy,
     Rotate(Rotate),
@@ -140,7 +142,8 @@ scripts! {
 }
 
 impl Link {
-    /// Gives a message its place and puts it into the log. Nobody sees it before it is committed.
+    /// Gives a message its place and puts it into the log: in `epoch`, or in whichever the room is. Nobody
+    /// sees it before it is committed.
     ///
     /// # Errors
     /// [`RedisError`]; it may have a place all the same, which publishing again with the same id finds.
@@ -150,6 +153,7 @@ impl Link {
         id: &MessageId,
         sender: Option<&str>,
         data: &str,
+        epoch: Option<&Epoch>,
         limits: &RoomLimits,
     ) -> Result<Published, RedisError> {
         let keys = Keys::new(room);
@@ -162,6 +166,7 @@ impl Link {
             .arg(limits.max_length)
             .arg(limits.max_pending)
             .arg(millis(KEEP))
+            .arg(epoch.map_or("", Epoch::as_str))
             .run(self, "publish")
             .await?;
         answer.read(|kind, fields| {
@@ -176,6 +181,7 @@ impl Link {
                     position: Position { epoch: fields.epoch()?, offset: fields.offset()? },
                     is_pending: fields.number()? == 1,
                 },
+                "other" => Published::Elsewhere,
                 "busy" => Published::Busy,
                 "rotate" => Published::Rotate(fields.rotate()?),
                 _ => return Err(fields.kind(kind)),

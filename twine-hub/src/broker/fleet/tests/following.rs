@@ -16,7 +16,7 @@ pub(super) async fn what_is_gone(bench: Bench) {
     let fleet = &hub.fleet;
     for id in ["1", "2", "3"] {
         let id = id.parse().unwrap();
-        let assigned = fleet.link.publish(&room(), &id, None, "1", &fleet.limits).await.unwrap();
+        let assigned = fleet.link.publish(&room(), &id, None, "1", None, &fleet.limits).await.unwrap();
         assert!(matches!(assigned, redis::Published::Assigned { .. }), "{assigned:?}");
     }
     // Durable once, and gone since: from the log and from the table. The hub is told of them only.

@@ -1,5 +1,5 @@
 //! A hub that dies at a certain request: from then on nothing that it sends arrives anywhere, and it hears
-//! nothing any more.
+//! nothing any more. Or one that is held up there.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -27,9 +28,10 @@ pub(super) enum Ending {
 /// A hub without rooms in memory, between whose requests death may come.
 pub(super) struct Mortal {
     pub(super) fleet: Arc<Fleet>,
+    /// Before the table.
+    pub(super) table: FaultyProxy,
     life: Arc<Life>,
     // Ends with it.
-    _table: FaultyProxy,
     _redis: JoinSet<()>,
 }
 
@@ -38,6 +40,29 @@ struct Life {
     left: Mutex<usize>,
     ending: Ending,
     dead: CancellationToken,
+    pause: Pause,
+}
+
+/// Before so many commands to Redis the next one waits.
+struct Pause {
+    left: Mutex<Option<usize>>,
+    is_reached: Notify,
+    is_over: Notify,
+}
+
+impl Pause {
+    async fn pass(&self) {
+        let is_here = {
+            let mut left = locked(&self.left);
+            let is_here = *left == Some(0);
+            *left = left.and_then(|left| left.checked_sub(1));
+            is_here
+        };
+        if is_here {
+            self.is_reached.notify_one();
+            self.is_over.notified().await;
+        }
+    }
 }
 
 /// What becomes of a request.
@@ -75,7 +100,25 @@ impl Mortal {
         requests: usize,
         ending: Ending,
     ) -> Self {
-        let life = Arc::new(Life { left: Mutex::new(requests), ending, dead: CancellationToken::new() });
+        Self::with(redis, bench, table, (requests, ending), None).await
+    }
+
+    /// A hub that is held up before its command number `commands` to Redis, counted from 0.
+    pub(super) async fn held_up(redis: u16, bench: Bench, table: &Table, commands: usize) -> Self {
+        Self::with(redis, bench, table, (usize::MAX, Ending::Before), Some(commands)).await
+    }
+
+    async fn with(
+        redis: u16,
+        bench: Bench,
+        table: &Table,
+        (requests, ending): (usize, Ending),
+        commands: Option<usize>,
+    ) -> Self {
+        let (left, dead) = (Mutex::new(requests), CancellationToken::new());
+        let left_commands = Mutex::new(commands);
+        let pause = Pause { left: left_commands, is_reached: Notify::new(), is_over: Notify::new() };
+        let life = Arc::new(Life { left, ending, dead, pause });
         let proxy = FaultyProxy::start(bench.port).await;
         let of_table = life.clone();
         proxy.decide(move || match of_table.turn() {
@@ -91,12 +134,22 @@ impl Mortal {
         tasks.spawn(relay(listener, redis, life.clone()));
         let (link, _) = Link::start(&Target::parse(&url).unwrap(), Limits::default()).unwrap();
         let fleet = Arc::new(Fleet::new(link, table, RoomLimits::default(), Arc::default()));
-        Self { fleet, life, _table: proxy, _redis: tasks }
+        Self { fleet, table: proxy, life, _redis: tasks }
     }
 
     /// What it comes to, unless it dies first.
     pub(super) async fn lives<T>(&self, task: impl Future<Output = T>) -> Option<T> {
         self.life.dead.run_until_cancelled(task).await
+    }
+
+    /// Returns once it is held up.
+    pub(super) async fn until_held_up(&self) {
+        self.life.pause.is_reached.notified().await;
+    }
+
+    /// Lets it go on.
+    pub(super) fn release(&self) {
+        self.life.pause.is_over.notify_one();
     }
 
     /// Nothing of it runs any more.
@@ -125,9 +178,11 @@ async fn commands(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, life: Arc<Lif
     let mut bytes = Vec::new();
     loop {
         while let Some(len) = command(&bytes) {
-            let text = String::from_utf8_lossy(&bytes[..len.min(32)]).into_owned();
             // What keeps the connection up comes when it comes, and changes nothing.
-            let counts = ["EVAL", "SET"].iter().any(|name| text.contains(name));
+            let counts = [b"EVAL".as_slice(), b"EVALSHA", b"SET"].contains(&name(&bytes));
+            if counts {
+                life.pause.pass().await;
+            }
             let turn = if counts { life.turn() } else { Turn::Done };
             if turn != Turn::Lost && to.write_all(&bytes[..len]).await.is_err() {
                 return;
@@ -163,6 +218,12 @@ fn command(bytes: &[u8]) -> Option<usize> {
         at = start + len + 2;
     }
     (at <= bytes.len()).then_some(at)
+}
+
+/// The command's name: what follows two headers.
+fn name(bytes: &[u8]) -> &[u8] {
+    let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    lines.nth(2).unwrap_or_default()
 }
 
 fn header(bytes: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {

@@ -1,6 +1,7 @@
 //! Hubs of a fleet, all in this process, over real Redis servers and one table in DynamoDB Local. That
 //! takes seconds to start, so that one test runs all cases with one of it, each on a table of its own.
 
+mod batches;
 mod closing;
 mod following;
 mod life;
@@ -34,7 +35,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 #[test]
 fn all_of_it_against_redis_and_dynamodb_local() {
-    let cases: [(&str, Case); 8] = [
+    let cases: [(&str, Case); 10] = [
         ("following: what the log has no more is told as lost", |bench| {
             Box::pin(following::what_is_gone(bench))
         }),
@@ -49,6 +50,12 @@ fn all_of_it_against_redis_and_dynamodb_local() {
         }),
         ("rotation: a room goes on whose fence has moved behind a sound server", |bench| {
             Box::pin(rotation::a_fence_moves_on_behind_a_sound_server(bench))
+        }),
+        ("batches: one stays in order when its room goes on in another epoch", |bench| {
+            Box::pin(batches::one_stays_in_order(bench))
+        }),
+        ("batches: what comes after a write that failed is not written", |bench| {
+            Box::pin(batches::what_is_behind_a_failed_write_waits(bench))
         }),
         ("refreshing: who asks for a room that left memory is answered", |bench| {
             Box::pin(rotation::a_room_that_left_memory_is_refreshed(bench))

@@ -94,10 +94,11 @@ fn position(Published { epoch, offset, .. }: Published) -> Position {
 }
 
 /// Gives a message its place, and does no more.
-async fn assign(hub: &Hub, room: &RoomName, id: &str) -> Record {
+pub(super) async fn assign(hub: &Hub, room: &RoomName, id: &str) -> Record {
     let (fleet, message) = (&hub.fleet, message(room, id));
     let id = message.id.unwrap();
-    let published = fleet.link.publish(room, &id, None, message.data.get(), &fleet.limits).await.unwrap();
+    let published =
+        fleet.link.publish(room, &id, None, message.data.get(), None, &fleet.limits).await.unwrap();
     let redis::Published::Assigned { position, time, .. } = published else { panic!("{published:?}") };
     Record { offset: position.offset, time, id: Some(id), sender: None, data: message.data }
 }

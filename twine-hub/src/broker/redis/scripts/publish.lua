@@ -3,7 +3,8 @@
 -- KEYS 4: where the message's id is remembered.
 -- ARGV: packed message without its time; ms that ids are remembered; ms and entries that the log keeps at
 -- least and at most; offsets that may be ahead of
--- what is durable without a hole; ms that the room is kept after its last use.
+-- what is durable without a hole; ms that the room is kept after its last use; the epoch that the place is
+-- to be in, or nothing for any.
 
 if not sound then
   return rotate()
@@ -19,6 +20,10 @@ if seen then
   elseif of == epoch then
     return {'duplicate', of, tonumber(offset), redis.call('ZSCORE', pending, offset) and 1 or 0}
   end
+end
+
+if ARGV[7] ~= '' and epoch ~= ARGV[7] then
+  return {'other', epoch}
 end
 
 local window, trim_age, max_length = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -38,7 +38,7 @@ impl Hub {
 
     async fn publish(&self, room: &RoomName, id: &str) -> Result<Published, RedisError> {
         let id = MessageId::new(id).unwrap();
-        self.link.publish(room, &id, Some("me"), &format!("\"{id}\""), &self.limits).await
+        self.link.publish(room, &id, Some("me"), &format!("\"{id}\""), None, &self.limits).await
     }
 
     /// Publishes what has to get a place.

@@ -81,6 +81,27 @@ async fn of_an_earlier_epoch_only_what_is_known_to_be_durable_counts_as_publishe
 }
 
 #[tokio::test]
+async fn a_place_is_given_in_the_epoch_that_was_asked_for_or_none_is() {
+    let server = Server::start();
+    let hub = Hub::at(&server.url());
+    let room = room("epochs");
+    let first = hub.rotate(&room, "1").await;
+    let publish = async |id: &str, epoch| {
+        let id = MessageId::new(id).unwrap();
+        hub.link.publish(&room, &id, None, "1", Some(epoch), &hub.limits).await.unwrap()
+    };
+    assert!(matches!(publish("a", &first).await, Published::Assigned { .. }));
+    server.admin::<()>(&["DEL", "twine:{epochs}:room"]);
+    assert!(matches!(publish("b", &first).await, Published::Rotate(_)));
+    let second = hub.rotate(&room, "2").await;
+    assert_eq!(publish("b", &first).await, Published::Elsewhere);
+    let Published::Assigned { position: found, .. } = publish("b", &second).await else { panic!("no place") };
+    assert_eq!(found, position(&second, 1));
+    let found = Published::Duplicate { position: found, is_pending: true };
+    assert_eq!(publish("b", &second).await, found);
+}
+
+#[tokio::test]
 async fn many_publishers_get_dense_places_and_each_id_one() {
     const MESSAGES: usize = 400;
     let server = Server::start();
@@ -94,7 +115,7 @@ async fn many_publishers_get_dense_places_and_each_id_one() {
             let (link, room, limits) = (hub.link.clone(), room.clone(), hub.limits);
             publishing.spawn(async move {
                 let id = MessageId::new(&n.to_string()).unwrap();
-                link.publish(&room, &id, None, "1", &limits).await.unwrap()
+                link.publish(&room, &id, None, "1", None, &limits).await.unwrap()
             });
         }
     }
@@ -334,7 +355,7 @@ async fn what_is_too_much_for_the_bus_is_to_be_read() {
     let data = format!("\"{}\"", "x".repeat(64 * 1024));
     for n in 0..100_u32 {
         let id = MessageId::new(&n.to_string()).unwrap();
-        hub.link.publish(&room, &id, None, &data, &hub.limits).await.unwrap();
+        hub.link.publish(&room, &id, None, &data, None, &hub.limits).await.unwrap();
     }
     hub.commit(&room, &epoch, &(1..=100).collect::<Vec<_>>()).await;
     let mut at = 0;
