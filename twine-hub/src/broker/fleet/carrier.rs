@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LOOKS_A_SECOND: u32 = 2_000;
 /// How often the carrier sees to what is due.
 const TICK: Duration = Duration::from_millis(100);
+/// How often a room that is watched is noted though nothing happens in it: its fence must not expire.
+const NOTE_EVERY: Duration = Duration::from_hours(24);
 /// How long it takes at most to look at a room, or to fill a hole.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -74,6 +76,8 @@ struct Watched {
     following: Following,
     next_look: Instant,
     is_looking: bool,
+    /// When its end is noted again, though it has not moved.
+    next_note: Instant,
     /// Who waits until the room has come to a place.
     waiting: Vec<Waiting>,
 }
@@ -227,9 +231,12 @@ impl Carrier {
                     following: Following::new(found.done.clone()),
                     next_look: Instant::now() + LOOK_EVERY,
                     is_looking: false,
+                    next_note: Instant::now() + NOTE_EVERY,
                     waiting: Vec::new(),
                 };
                 self.rooms.insert(name.clone(), Stage::Open(watched));
+                // The hub that published last in it may have died since.
+                self.fleet.ends.moved(name, &found.done);
                 if is_stale {
                     self.look(name.clone(), None);
                 }
@@ -268,6 +275,10 @@ impl Carrier {
         };
         watched.is_looking = false;
         watched.next_look = Instant::now() + look_every;
+        if watched.next_note <= Instant::now() {
+            watched.next_note = Instant::now() + NOTE_EVERY;
+            self.fleet.ends.moved(name, watched.following.head());
+        }
         match found {
             Ok(found) => {
                 // What was assigned may have been acknowledged already.
@@ -348,6 +359,7 @@ impl Carrier {
         }
         if !deliver.is_empty() {
             let now = clock::now();
+            self.fleet.ends.moved(name, watched.following.head());
             self.delivery.append(&watched.room, deliver.into_iter().map(|record| (record, now)));
         }
         let head = watched.following.head().clone();

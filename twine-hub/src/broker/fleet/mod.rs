@@ -10,6 +10,7 @@
 //! ```
 
 mod carrier;
+mod ends;
 mod following;
 mod log;
 mod publishing;
@@ -31,6 +32,7 @@ use twine_protocol::api::Published;
 use twine_protocol::{Epoch, Position, RoomName};
 
 use self::carrier::{Carrier, Command};
+use self::ends::Ends;
 use self::log::FleetReader;
 use self::rotation::Rotations;
 use self::writer::Writers;
@@ -96,6 +98,7 @@ struct Fleet {
     limits: RoomLimits,
     rotations: Rotations,
     writers: Writers,
+    ends: Ends,
     /// Rooms in which this hub completes what another left.
     completing: Mutex<HashSet<RoomName>>,
     telemetry: Arc<Telemetry>,
@@ -151,6 +154,8 @@ impl FleetBroker {
         let fleet = Arc::new(Fleet::new(link, table, limits, telemetry));
         let (commands, waiting) = unbounded_channel();
         fleet.tasks.spawn(Carrier::new(fleet.clone(), delivery, bus, waiting).run());
+        let noting = fleet.clone();
+        fleet.tasks.spawn(async move { noting.note_ends().await });
         // Nothing is known until it was asked for.
         let unknown = FleetError::Disconnected { reason: "it was not asked yet".into() };
         let health = Arc::new(Mutex::new(Err(Arc::new(StoreError::from(unknown)))));
@@ -263,6 +268,7 @@ impl Fleet {
             limits,
             rotations: Rotations::default(),
             writers: Writers::default(),
+            ends: Ends::default(),
             completing: Mutex::default(),
             telemetry,
             tasks: TaskTracker::new(),

@@ -155,9 +155,10 @@ impl Fleet {
     ) -> Result<Fence, FleetError> {
         let Some(closing) = &fence.closing else { return Ok(fence) };
         let end = self.table.end(room, closing, deadline).await?.unwrap_or(Offset::ZERO);
-        // What is further back than may be pending is durable without a hole.
+        // What is further back than may be pending is durable without a hole, and so is what was noted to be,
+        // whatever the table still has of it.
         let safe = end.get().saturating_sub(self.limits.max_pending);
-        let safe = Offset::new(safe).unwrap_or(Offset::ZERO);
+        let safe = Offset::new(safe).unwrap_or(Offset::ZERO).max(fence.noted);
         let tail = self.table.tail(room, closing, safe, deadline).await?;
         let seal = Seal { epoch: closing.clone(), last: tail.last, missing: tail.missing };
         Ok(self.table.seal(room, &fence, seal, deadline).await?)

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use twine_protocol::{Epoch, Offset, RoomName};
+use twine_protocol::{Epoch, Offset, Position, RoomName};
 
 use super::{Fleet, FleetError};
-use crate::broker::redis::Overdue;
+use crate::broker::redis::{Committed, Overdue};
 use crate::rooms::locked;
 use crate::store::Record;
 
@@ -136,9 +136,13 @@ impl Fleet {
     /// are pending for long does it.
     async fn show(&self, room: &RoomName, epoch: &Epoch, records: &[Record]) {
         let offsets: Vec<Offset> = records.iter().map(|record| record.offset).collect();
-        // Where its epoch has ended meanwhile, it is in the seal.
-        if let Err(error) = self.link.commit(room, epoch, &offsets, &self.limits).await {
-            tracing::debug!(%room, %error, "durable messages could not be shown yet");
+        match self.link.commit(room, epoch, &offsets, &self.limits).await {
+            Ok(Committed::Done(offset)) => {
+                self.ends.moved(room, &Position { epoch: epoch.clone(), offset });
+            }
+            // It is in the seal.
+            Ok(Committed::Rotated) => {}
+            Err(error) => tracing::debug!(%room, %error, "durable messages could not be shown yet"),
         }
     }
 

@@ -39,9 +39,7 @@ pub(crate) use error::RedisError;
 pub(crate) use keys::Tagged;
 pub(crate) use link::{Link, Request, State};
 pub(crate) use script::{Call, Script, millis, scripts};
-#[cfg(test)]
-use scripts::Committed;
-pub(crate) use scripts::{Installed, Looked, Overdue, Published, RoomLimits, Tail};
+pub(crate) use scripts::{Committed, Installed, Looked, Overdue, Published, RoomLimits, Tail};
 pub(crate) use target::Target;
 
 use std::time::Duration;

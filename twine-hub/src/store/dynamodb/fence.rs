@@ -7,6 +7,9 @@
 //!   (none) --advance--> epoch A --advance--> epoch B, closing A --seal--> epoch B, sealed: A
 //! ```
 //!
+//! A room that falls silent has its end noted there ([`Table::note`]), for its last messages may be deleted
+//! before its epoch is sealed.
+//!
 //! A writer acknowledges what it wrote only if it reads the fence afterwards and its epoch is open
 //! ([`Table::confirm`]); whoever seals an epoch reads its messages after the fence has advanced. So all
 //! that was acknowledged is in the seal, and what arrives later is in no log.
@@ -51,6 +54,9 @@ pub(crate) struct Fence {
     pub(crate) epoch: Epoch,
     /// The epoch before it, as long as it has no seal. Whoever sees it seals it.
     pub(crate) closing: Option<Epoch>,
+    /// Up to where the epoch that is closing, or else the open one, was noted to be durable without a hole:
+    /// its messages may have been deleted since.
+    pub(crate) noted: Offset,
     /// How earlier epochs ended, in their order.
     pub(crate) seals: Vec<Seal>,
 }
@@ -119,7 +125,8 @@ impl Fence {
             Some(_) => return Err(Unreadable("its seals are no list")),
         };
         let closing = item.contains_key("closing").then(|| epoch(item, "closing")).transpose()?;
-        Ok(Self { epoch: epoch(item, "epoch")?, closing, seals })
+        let noted = if item.contains_key("noted") { offset(number(item, "noted")?)? } else { Offset::ZERO };
+        Ok(Self { epoch: epoch(item, "epoch")?, closing, noted, seals })
     }
 }
 
@@ -231,13 +238,45 @@ impl Table {
         let seals = fence.seals_with(seal).iter().map(seal_value).collect();
         let request = self
             .update_fence(room)
-            .update_expression("SET seals = :seals REMOVE closing")
+            .update_expression("SET seals = :seals REMOVE closing, noted")
             .condition_expression("epoch = :epoch AND closing = :closing")
             .expression_attribute_values(":epoch", text(fence.epoch.as_str()))
             .expression_attribute_values(":closing", closing)
             .expression_attribute_values(":seals", AttributeValue::L(seals));
         let fence = self.change(room, "sealing an epoch", deadline, request).await?;
         fence.ok_or_else(|| self.unreadable(room, FENCE, GONE))
+    }
+
+    /// Notes up to where an epoch is durable without a hole, as long as it is open and that was not noted
+    /// yet. It also sees to it that the fence does not expire.
+    pub(crate) async fn note(
+        &self,
+        room: &RoomName,
+        done: &Position,
+        deadline: Instant,
+    ) -> Result<(), TableError> {
+        let Some(item) = self.fence_item(room, None, deadline).await? else { return Ok(()) };
+        let fence = self.read_fence(room, &item)?;
+        if fence.epoch != done.epoch || fence.closing.is_some() {
+            return Ok(());
+        }
+        if fence.noted >= done.offset {
+            // Other hubs note the same.
+            if self.is_renewal_due(number(&item, "expires").ok()) {
+                self.renew(room, &done.epoch, deadline).await?;
+            }
+            return Ok(());
+        }
+        let request = self
+            .open_fence(room, "SET noted = :noted")
+            .condition_expression(
+                "epoch = :epoch AND attribute_not_exists(closing) \
+                 AND (attribute_not_exists(noted) OR noted < :noted)",
+            )
+            .expression_attribute_values(":epoch", text(done.epoch.as_str()))
+            .expression_attribute_values(":noted", number_value(done.offset.get()));
+        // Another hub may have noted more meanwhile, or sealed what it is now.
+        self.change(room, "noting a room's end", deadline, request).await.map(drop)
     }
 
     /// Where a room's fence lasts too short a time, or too long, gives it its own.
@@ -364,6 +403,7 @@ mod tests {
         let fence = Fence {
             epoch: Epoch::new("e0009").unwrap(),
             closing: Some(Epoch::new("e0008").unwrap()),
+            noted: Offset::new(3).unwrap(),
             seals: vec![sealed(5, "2-3"), sealed(7, "")],
         };
         let has = |epoch, offset| fence.has(&Position::new(epoch, offset).unwrap());
@@ -374,6 +414,7 @@ mod tests {
         let item = Attributes::from([
             ("epoch".into(), text("e0009")),
             ("closing".into(), text("e0008")),
+            ("noted".into(), number_value(3)),
             ("seals".into(), AttributeValue::L(fence.seals.iter().map(seal_value).collect())),
         ]);
         assert_eq!(Fence::read(&item).unwrap(), fence);
@@ -381,7 +422,8 @@ mod tests {
 
     #[test]
     fn seals_are_bounded_in_number_and_in_bytes() {
-        let mut fence = Fence { epoch: Epoch::default(), closing: None, seals: Vec::new() };
+        let (epoch, noted) = (Epoch::default(), Offset::ZERO);
+        let mut fence = Fence { epoch, closing: None, noted, seals: Vec::new() };
         for n in 1..=200 {
             fence.seals = fence.seals_with(sealed(n, ""));
         }

@@ -107,6 +107,11 @@ impl Table {
         Self(Arc::new(Shared { client, name, retention, caller: Caller::default(), usage }))
     }
 
+    /// How long it keeps messages.
+    pub(crate) fn retention(&self) -> Retention {
+        self.retention
+    }
+
     /// Fails what is under way through any of the handles, and whatever is asked from now on, at once.
     pub(crate) fn close(&self) {
         self.caller.close();

@@ -6,6 +6,7 @@ mod closing;
 mod following;
 mod life;
 mod rotation;
+mod silence;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 #[test]
 fn all_of_it_against_redis_and_dynamodb_local() {
-    let cases: [(&str, Case); 10] = [
+    let cases: [(&str, Case); 11] = [
         ("following: what the log has no more is told as lost", |bench| {
             Box::pin(following::what_is_gone(bench))
         }),
@@ -56,6 +57,9 @@ fn all_of_it_against_redis_and_dynamodb_local() {
         }),
         ("batches: what comes after a write that failed is not written", |bench| {
             Box::pin(batches::what_is_behind_a_failed_write_waits(bench))
+        }),
+        ("silence: what was deleted meanwhile is no loss to who has had it", |bench| {
+            Box::pin(silence::is_no_loss(bench))
         }),
         ("refreshing: who asks for a room that left memory is answered", |bench| {
             Box::pin(rotation::a_room_that_left_memory_is_refreshed(bench))
@@ -254,6 +258,10 @@ fn message(room: &RoomName, id: &str) -> NewMessage {
 
 fn room() -> RoomName {
     "chat".parse().unwrap()
+}
+
+fn position(Published { epoch, offset, .. }: Published) -> Position {
+    Position { epoch, offset }
 }
 
 fn offset(n: u64) -> Offset {

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use twine_protocol::api::Published;
 use twine_protocol::{Position, RoomName};
 
 use super::life::{Ending, Mortal};
-use super::{Bench, DAY, Hub, Retention, Server, Table, message, place, room, soon};
+use super::{Bench, DAY, Hub, Retention, Server, Table, message, place, position, room, soon};
 use crate::broker::redis::{self, Installed, Looked};
 use crate::store::Record;
 use crate::store::epoch::mint;
@@ -87,10 +86,6 @@ async fn round(bench: Bench, server: &Server, table: &Table, hub: &Hub, n: usize
     let (last, _) = expected.last().unwrap();
     assert_eq!(hub.log(&room, last).await, expected, "{name}");
     lives
-}
-
-fn position(Published { epoch, offset, .. }: Published) -> Position {
-    Position { epoch, offset }
 }
 
 /// Gives a message its place, and does no more.

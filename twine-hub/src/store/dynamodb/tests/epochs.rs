@@ -102,6 +102,40 @@ pub(super) async fn renewal(bench: Bench) {
     assert!(expires(&table).await.is_some());
 }
 
+/// Of a room that is silent the fence knows the end, and does not expire while somebody watches it.
+pub(super) async fn notes(bench: Bench) {
+    let table = bench.table(Retention::For(DAY)).await;
+    let note = async |of, n| table.note(&room(), &place(&epoch(of), n), soon()).await.unwrap();
+    let fence = async || table.fence(&room(), soon()).await.unwrap();
+    note(1, 5).await;
+    assert_eq!(fence().await, None, "a room that nobody opened has no end");
+    let first = table.advance(&room(), None, &epoch(1), soon()).await.unwrap();
+    assert_eq!(first.noted, offset(0));
+    for (n, noted) in [(5, 5), (3, 5), (5, 5), (7, 7)] {
+        note(1, n).await;
+        assert_eq!(fence().await.unwrap().noted, offset(noted), "{n}");
+    }
+    // Until the epoch is sealed, it is that one's end.
+    let second = table.advance(&room(), Some(&epoch(1)), &epoch(2), soon()).await.unwrap();
+    note(2, 9).await;
+    note(1, 9).await;
+    assert_eq!(fence().await, Some(second.clone()));
+    assert_eq!(second.noted, offset(7));
+    let seal = Seal { epoch: epoch(1), last: offset(7), missing: "".parse().unwrap() };
+    let sealed = table.seal(&room(), &second, seal, soon()).await.unwrap();
+    assert_eq!(sealed.noted, offset(0));
+    note(1, 9).await;
+    assert_eq!(fence().await, Some(sealed));
+    note(2, 1).await;
+    let soon_gone = number_value(crate::clock::unix_millis() / 1_000 + DAY.as_secs());
+    let request = table.client.update_item().table_name(&table.name).key("room", text("chat/1"));
+    let request = request.key("at", text(FENCE)).update_expression("SET expires = :at");
+    request.expression_attribute_values(":at", soon_gone).send().await.unwrap();
+    note(2, 1).await;
+    let item = table.fence_item(&room(), None, soon()).await.unwrap().unwrap();
+    assert!(number(&item, "expires").unwrap() > crate::clock::unix_millis() / 1_000 + 8 * DAY.as_secs());
+}
+
 /// A window that reaches over two epochs, of which the first has an end.
 pub(super) async fn ids(bench: Bench) {
     let table = bench.table(Retention::Forever).await;
@@ -111,6 +145,7 @@ pub(super) async fn ids(bench: Bench) {
     let fence = Fence {
         epoch: epoch(2),
         closing: None,
+        noted: offset(0),
         seals: vec![Seal { epoch: epoch(1), last: offset(6), missing: "4-5".parse().unwrap() }],
     };
     // Of the open epoch, which may be sealed without it, of one that the fence does not know, and of
