@@ -30,6 +30,9 @@ const IDS_IN_FLIGHT: usize = 256;
 
 /// How long a rotation may take: the last ids of a busy room are many.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How far the clocks of hubs and servers may be apart before a hub takes the time of a room's last message
+/// for longer ago than it is.
+const CLOCKS_DIFFER: Duration = Duration::from_hours(1);
 /// How long a hub lets another one finish, on average, that was quicker; and how long it waits before it
 /// ends the epoch of a server that believes itself to be sound.
 const GIVE_WAY: Duration = Duration::from_millis(150);
@@ -97,18 +100,18 @@ impl Fleet {
     ) -> Result<Found, FleetError> {
         for _ in 0..MAX_ATTEMPTS {
             // Another hub may have done it meanwhile.
-            let server = match self.link.look(room).await? {
+            let (server, begun) = match self.link.look(room).await? {
                 Looked::Known { done, head, stalled, server } => {
                     if ended != Some(&done.epoch) {
                         return Ok(Found { done, head, stalled });
                     }
                     // One that was cut off learns so soon, and others are about to do this.
                     sleep(GIVE_WAY.mul_f64(2.0 * fastrand::f64())).await;
-                    server
+                    (server, Some(done.epoch))
                 }
-                Looked::Rotate(rotate) => rotate.server,
+                Looked::Rotate(rotate) => (rotate.server, rotate.last.map(|last| last.epoch)),
             };
-            let Some(fence) = self.open_next(room, deadline).await? else {
+            let Some(fence) = self.open_next(room, begun.as_ref(), deadline).await? else {
                 sleep(GIVE_WAY.mul_f64(2.0 * fastrand::f64())).await;
                 continue;
             };
@@ -126,10 +129,12 @@ impl Fleet {
 
     /// Advances the fence to an epoch of this hub's own and seals the one before; `None` where another hub
     /// was quicker. Only who opened an epoch installs it, so that it never begins on two servers, or
-    /// twice on one.
+    /// twice on one. It is later than `begun` too, the one that Redis knows: the fence may have been
+    /// forgotten, or the table restored, and a hub's clock be behind that of who opened that one.
     pub(super) async fn open_next(
         &self,
         room: &RoomName,
+        begun: Option<&Epoch>,
         deadline: Instant,
     ) -> Result<Option<Fence>, FleetError> {
         let fence = self.table.fence(room, deadline).await?;
@@ -141,7 +146,7 @@ impl Fleet {
             }
             fence => fence.map(|fence| fence.epoch),
         };
-        let own = epoch::mint(from.as_ref());
+        let own = epoch::mint(from.as_ref().max(begun));
         let fence = self.table.advance(room, from.as_ref(), &own, deadline).await?;
         let fence = self.seal(room, fence, deadline).await?;
         Ok((fence.epoch == own).then_some(fence))
@@ -171,21 +176,26 @@ impl Fleet {
         fence: &Fence,
         deadline: Instant,
     ) -> Result<u64, FleetError> {
-        let now = clock::unix_millis();
         let window = self.limits.window;
-        let since = now.saturating_sub(u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
-        let mut last_time = 0;
-        let mut ids = self.table.ids(room, fence, since);
+        let mut ids = self.table.ids(room, fence, window);
         while let Some(page) = ids.next(deadline).await? {
-            last_time = page.iter().map(|stored| stored.time).max().unwrap_or(0).max(last_time);
+            let last_time = ids.last_time();
+            if clock::unix_millis().saturating_sub(last_time) > millis(window + CLOCKS_DIFFER) {
+                // Nobody repeats any of these any more.
+                break;
+            }
             let remembered = page.into_iter().map(|StoredId { id, position, time }| async move {
-                let left = window.saturating_sub(Duration::from_millis(now.saturating_sub(time)));
+                let left = window.saturating_sub(Duration::from_millis(last_time.saturating_sub(time)));
                 self.link.remember(room, &id, &position, left).await
             });
             stream::iter(remembered).buffer_unordered(IDS_IN_FLIGHT).try_collect::<()>().await?;
         }
-        Ok(last_time)
+        Ok(ids.last_time())
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How far a room is.

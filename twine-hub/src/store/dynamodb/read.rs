@@ -9,6 +9,7 @@ use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 
 use super::item::{self, Attributes, Item, MAX_SPAN, text};
 use super::merge::{Amount, CountBack, Run, Valid};
+use super::write::SPARE;
 use super::{Fence, Offsets, Seal, Table, TableError};
 use crate::clock;
 use crate::store::{Record, Retention};
@@ -107,11 +108,12 @@ impl Table {
         Ok(Tail { last, missing: Offsets::missing(after, last, present) })
     }
 
-    /// The ids of the messages in a room's sealed epochs since `since` (milliseconds), the latest first.
-    pub(crate) fn ids<'a>(&'a self, room: &'a RoomName, fence: &'a Fence, since: u64) -> Ids<'a> {
+    /// The ids of the messages in a room's sealed epochs, the latest first: of the last one and of those
+    /// that were published within `window` before it. No clock is asked: each would say something else.
+    pub(crate) fn ids<'a>(&'a self, room: &'a RoomName, fence: &'a Fence, window: Duration) -> Ids<'a> {
         let keys = Keys { low: BEFORE_ALL.into(), high: item::key_after(&fence.epoch, Offset::MAX) };
-        let query = Query::new(self, room, keys, Order::Backwards, usize::MAX);
-        Ids { query, fence, since, is_over: false }
+        let query = Query::new(self, room, keys, Order::Backwards, 0);
+        Ids { query, fence, window: millis(window), last_time: None, is_over: false }
     }
 
     /// The position of the last message wanted, counted back from `until`: of the first where fewer are
@@ -152,10 +154,11 @@ impl Table {
     }
 
     /// Earlier messages than this are too old to be served, deleted or not: DynamoDB deletes what has
-    /// expired some time later, and in no order.
+    /// expired some time later, and in no order. A hub's clock may be ahead of the one that gave a message
+    /// its time, or behind the one that it is deleted by.
     fn cut(&self) -> u64 {
         match self.retention {
-            Retention::For(kept) => clock::unix_millis().saturating_sub(millis(kept)),
+            Retention::For(kept) => clock::unix_millis().saturating_sub(millis(kept + SPARE / 2)),
             Retention::Forever => 0,
         }
     }
@@ -174,17 +177,23 @@ fn millis(duration: Duration) -> u64 {
 pub(crate) struct Ids<'a> {
     query: Query<'a>,
     fence: &'a Fence,
-    since: u64,
+    window: u64,
+    last_time: Option<u64>,
     is_over: bool,
 }
 
 impl Ids<'_> {
+    /// When the last message was published, in milliseconds, once there was a page with one; else 0.
+    pub(crate) fn last_time(&self) -> u64 {
+        self.last_time.unwrap_or_default()
+    }
+
     /// Some more; `None` where there are none. One message's id may come several times.
     ///
     /// # Errors
     /// [`TableError`]; it may be asked again.
     pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Option<Vec<StoredId>>, TableError> {
-        let Self { query, fence, since, is_over } = self;
+        let Self { query, fence, window, last_time, is_over } = self;
         if *is_over {
             return Ok(None);
         }
@@ -193,17 +202,19 @@ impl Ids<'_> {
         for item in items {
             // Of an epoch that is open nobody knows yet what its seal will have.
             let Some(seal) = fence.seal_of(&item.epoch) else { continue };
-            if item.time < *since && seal.has(item.last) {
+            let since = last_time.map(|last| last.saturating_sub(*window));
+            if since.is_some_and(|since| item.time < since) && seal.has(item.last) {
                 // So are all those before it.
                 *is_over = true;
                 break;
             }
             let epoch = item.epoch.clone();
-            for Record { id, offset, time, .. } in query.records(item)?.into_iter().rev() {
+            let records = query.records(item)?.into_iter().rev();
+            for Record { id, offset, time, .. } in records.filter(|record| seal.has(record.offset)) {
+                let since = last_time.get_or_insert(time).saturating_sub(*window);
                 let position = Position { epoch: epoch.clone(), offset };
                 if let Some(id) = id
-                    && time >= *since
-                    && seal.has(offset)
+                    && time >= since
                 {
                     ids.push(StoredId { id, position, time });
                 }

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 
 use self::dynamodb_local::DynamoDbLocal;
+use super::fence::FENCE;
 use super::{Location, Table, Usage, client, item};
 use crate::store::{Record, Retention};
 
@@ -112,6 +113,13 @@ pub(crate) async fn delete_messages(table: &Table, room: &RoomName) {
     for key in found.items.unwrap() {
         table.client.delete_item().table_name(&table.name).set_key(Some(key)).send().await.unwrap();
     }
+}
+
+/// Deletes a room's fence, as the table does with one that was not renewed.
+pub(crate) async fn delete_fence(table: &Table, room: &RoomName) {
+    let request = table.client.delete_item().table_name(&table.name);
+    let request = request.key("room", item::text(room.as_str())).key("at", item::text(FENCE));
+    request.send().await.unwrap();
 }
 
 /// A deadline that nothing misses but by hanging.

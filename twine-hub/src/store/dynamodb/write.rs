@@ -1,5 +1,7 @@
 //! Writing messages.
 
+use std::time::Duration;
+
 use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use tokio::time::Instant;
 use twine_protocol::{Epoch, RoomName};
@@ -7,9 +9,9 @@ use twine_protocol::{Epoch, RoomName};
 use super::{Table, TableError, item};
 use crate::store::{Record, Retention};
 
-/// How long items stay beyond the retention, in seconds: hubs' clocks differ, and TTL goes by the times
-/// of messages.
-const SPARE: u64 = 3_600;
+/// How long items stay beyond the retention: clocks differ, and TTL goes by the times of messages, which
+/// Redis gave. So long are messages served too, less half of it: a clock may be wrong by that, either way.
+pub(super) const SPARE: Duration = Duration::from_hours(1);
 
 impl Table {
     /// Writes messages of one epoch, in order of their offsets, which need not be dense: as one item
@@ -49,7 +51,7 @@ impl Table {
         match self.retention {
             Retention::For(kept) => {
                 let time = records.last().map_or(0, |record| record.time);
-                Some(time / 1_000 + kept.as_secs() + SPARE)
+                Some(time / 1_000 + (kept + SPARE).as_secs())
             }
             Retention::Forever => None,
         }

@@ -2,6 +2,7 @@
 //! takes seconds to start, so that one test runs all cases with one of it, each on a table of its own.
 
 mod batches;
+mod clocks;
 mod closing;
 mod following;
 mod life;
@@ -36,7 +37,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 #[test]
 fn all_of_it_against_redis_and_dynamodb_local() {
-    let cases: [(&str, Case); 11] = [
+    let cases: [(&str, Case); 13] = [
         ("following: what the log has no more is told as lost", |bench| {
             Box::pin(following::what_is_gone(bench))
         }),
@@ -60,6 +61,12 @@ fn all_of_it_against_redis_and_dynamodb_local() {
         }),
         ("silence: what was deleted meanwhile is no loss to who has had it", |bench| {
             Box::pin(silence::is_no_loss(bench))
+        }),
+        ("clocks: hubs that are minutes off repeat nothing", |bench| {
+            Box::pin(clocks::nothing_is_repeated(bench))
+        }),
+        ("clocks: hubs that are minutes off take nothing for too old", |bench| {
+            Box::pin(clocks::nothing_is_too_old_early(bench))
         }),
         ("refreshing: who asks for a room that left memory is answered", |bench| {
             Box::pin(rotation::a_room_that_left_memory_is_refreshed(bench))

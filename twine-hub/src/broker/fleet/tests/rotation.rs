@@ -106,7 +106,7 @@ pub(super) async fn an_epoch_begins_on_one_server(bench: Bench) {
     let room = room();
     let [first, second] = &hubs;
     let Looked::Rotate(rotate) = first.fleet.link.look(&room).await.unwrap() else { panic!("it is new") };
-    let opened = first.fleet.open_next(&room, soon()).await.unwrap().unwrap();
+    let opened = first.fleet.open_next(&room, None, soon()).await.unwrap().unwrap();
     // The other one finds an epoch that is open and on its server not begun.
     let mut published = vec![second.publish(&room, "1").await.unwrap()];
     assert_ne!(published[0].epoch, opened.epoch, "it may begin elsewhere at any moment");
@@ -134,7 +134,7 @@ pub(super) async fn ids_of_an_open_epoch_are_not_remembered(bench: Bench) {
     let stray = assign(&hub, &room, "stray").await;
     server.admin::<()>(&["FLUSHALL"]);
     let Looked::Rotate(rotate) = hub.fleet.link.look(&room).await.unwrap() else { panic!("it is lost") };
-    let fence = hub.fleet.open_next(&room, soon()).await.unwrap().unwrap();
+    let fence = hub.fleet.open_next(&room, None, soon()).await.unwrap().unwrap();
     // As if the epoch had begun at a server that is gone, or the write had come late.
     table.write(&room, &fence.epoch, std::slice::from_ref(&stray), soon()).await.unwrap();
     table.write(&room, &sealed.epoch, std::slice::from_ref(&stray), soon()).await.unwrap();
