@@ -71,11 +71,11 @@ pub(super) async fn confirm(bench: Bench) {
 
 pub(super) async fn renewal(bench: Bench) {
     let table = bench.table(Retention::For(DAY)).await;
+    let now = crate::clock::unix_millis() / 1_000;
     table.advance(&room(), None, &epoch(1), soon()).await.unwrap();
     let key = |table: &Table| {
         table.client.update_item().table_name(&table.name).key("room", text("chat/1")).key("at", text(FENCE))
     };
-    let now = crate::clock::unix_millis() / 1_000;
     let expires = async |table: &Table| {
         let item = table.fence_item(&room(), None, soon()).await.unwrap().unwrap();
         number(&item, "expires").ok()
