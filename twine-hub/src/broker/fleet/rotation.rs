@@ -177,7 +177,8 @@ impl Fleet {
         deadline: Instant,
     ) -> Result<u64, FleetError> {
         let window = self.limits.window;
-        let mut ids = self.table.ids(room, fence, window);
+        let fence = self.table.whole(room, fence.clone(), deadline).await?;
+        let mut ids = self.table.ids(room, &fence, window);
         while let Some(page) = ids.next(deadline).await? {
             let last_time = ids.last_time();
             if clock::unix_millis().saturating_sub(last_time) > millis(window + CLOCKS_DIFFER) {

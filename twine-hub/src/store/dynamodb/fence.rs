@@ -14,7 +14,6 @@
 //! ([`Table::confirm`]); whoever seals an epoch reads its messages after the fence has advanced. So all
 //! that was acknowledged is in the seal, and what arrives later is in no log.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
@@ -27,7 +26,7 @@ use twine_protocol::{Epoch, Offset, Position, RoomName};
 
 use super::call::CallError;
 use super::item::{Attributes, number, number_value, offset, string, text};
-use super::offsets::Offsets;
+use super::seals::{Seal, read_seals, seal_value};
 use super::{Table, TableError};
 use crate::clock;
 use crate::store::Retention;
@@ -35,13 +34,6 @@ use crate::store::packed::Unreadable;
 
 /// The sort key of a room's fence; it comes before those of all messages.
 pub(super) const FENCE: &str = "!";
-
-/// How many ended epochs a room remembers. A cursor of an earlier one is unknown.
-const MAX_SEALS: usize = 64;
-
-/// Bytes of seals that a fence holds, at most: those of the earliest epochs go, but never the last one.
-/// DynamoDB takes 400 KiB, and who reads the fence pays for all of it.
-const MAX_SEALS_BYTES: usize = 128 << 10;
 
 /// How long a fence outlives the messages that are told by it, at least half of it: as long as the
 /// embedded store keeps ends.
@@ -59,29 +51,9 @@ pub(crate) struct Fence {
     pub(crate) noted: Offset,
     /// How earlier epochs ended, in their order.
     pub(crate) seals: Vec<Seal>,
-}
-
-/// How an epoch ended, for good.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seal {
-    /// Which epoch.
-    pub(crate) epoch: Epoch,
-    /// Its last message, 0 where it had none.
-    pub(crate) last: Offset,
-    /// Offsets below `last` that were assigned, but whose messages were never durable.
-    pub(crate) missing: Offsets,
-}
-
-impl Seal {
-    /// Whether this offset is in the room's log. What is stored at others arrived too late.
-    pub(crate) fn has(&self, offset: Offset) -> bool {
-        offset <= self.last && !self.missing.contains(offset)
-    }
-
-    fn size(&self) -> usize {
-        // The names and marks that DynamoDB counts, and a number's digits.
-        48 + self.epoch.as_str().len() + self.missing.to_string().len()
-    }
+    /// Until when seals of still earlier ones are kept beside the fence, in seconds since 1970; `None` where
+    /// there are none.
+    pub(crate) older: Option<u64>,
 }
 
 impl Fence {
@@ -103,59 +75,16 @@ impl Fence {
         }
     }
 
-    /// The seals with one more; where they are too many, without the earliest epochs that had no
-    /// message, then without the earliest.
-    fn seals_with(&self, seal: Seal) -> Vec<Seal> {
-        let mut seals: Vec<Seal> = self.seals.iter().cloned().chain([seal]).collect();
-        while seals.len() > 1
-            && (seals.len() > MAX_SEALS || seals.iter().map(Seal::size).sum::<usize>() > MAX_SEALS_BYTES)
-        {
-            // The last one stays, for the present epoch begins where it ends.
-            let earlier = seals.iter().take(seals.len() - 1);
-            let empty = earlier.take_while(|seal| seal.last > Offset::ZERO).count();
-            seals.remove(if empty + 1 < seals.len() { empty } else { 0 });
-        }
-        seals
-    }
-
     fn read(item: &Attributes) -> Result<Self, Unreadable> {
-        let seals = match item.get("seals") {
-            None => Vec::new(),
-            Some(AttributeValue::L(seals)) => seals.iter().map(read_seal).collect::<Result<_, _>>()?,
-            Some(_) => return Err(Unreadable("its seals are no list")),
-        };
         let closing = item.contains_key("closing").then(|| epoch(item, "closing")).transpose()?;
         let noted = if item.contains_key("noted") { offset(number(item, "noted")?)? } else { Offset::ZERO };
-        Ok(Self { epoch: epoch(item, "epoch")?, closing, noted, seals })
+        let older = item.contains_key("older").then(|| number(item, "older")).transpose()?;
+        Ok(Self { epoch: epoch(item, "epoch")?, closing, noted, seals: read_seals(item)?, older })
     }
 }
 
-fn epoch(item: &Attributes, name: &str) -> Result<Epoch, Unreadable> {
+pub(super) fn epoch(item: &Attributes, name: &str) -> Result<Epoch, Unreadable> {
     Epoch::new(string(item, name)?).map_err(|_| Unreadable("its epoch is none"))
-}
-
-fn read_seal(value: &AttributeValue) -> Result<Seal, Unreadable> {
-    let AttributeValue::M(seal) = value else { return Err(Unreadable("a seal is no map")) };
-    Ok(Seal {
-        epoch: epoch(seal, "epoch")?,
-        last: offset(number(seal, "last")?)?,
-        missing: if seal.contains_key("missing") {
-            string(seal, "missing")?.parse()?
-        } else {
-            Offsets::default()
-        },
-    })
-}
-
-fn seal_value(seal: &Seal) -> AttributeValue {
-    let mut fields = HashMap::from([
-        ("epoch".into(), text(seal.epoch.as_str())),
-        ("last".into(), number_value(seal.last.get())),
-    ]);
-    if !seal.missing.is_empty() {
-        fields.insert("missing".into(), text(seal.missing.to_string()));
-    }
-    AttributeValue::M(fields)
 }
 
 impl Table {
@@ -235,10 +164,21 @@ impl Table {
         deadline: Instant,
     ) -> Result<Fence, TableError> {
         let closing = text(seal.epoch.as_str());
-        let seals = fence.seals_with(seal).iter().map(seal_value).collect();
-        let request = self
-            .update_fence(room)
-            .update_expression("SET seals = :seals REMOVE closing, noted")
+        let (earlier, seals) = fence.split_with(seal);
+        let older = match earlier.as_slice() {
+            [] => fence.older,
+            // Before the fence lets go of them.
+            earlier => Some(self.put_seals(room, earlier, deadline).await?),
+        };
+        let seals = seals.iter().map(seal_value).collect();
+        let request = match older {
+            Some(until) => self
+                .update_fence(room)
+                .update_expression("SET seals = :seals, older = :older REMOVE closing, noted")
+                .expression_attribute_values(":older", number_value(until)),
+            None => self.update_fence(room).update_expression("SET seals = :seals REMOVE closing, noted"),
+        };
+        let request = request
             .condition_expression("epoch = :epoch AND closing = :closing")
             .expression_attribute_values(":epoch", text(fence.epoch.as_str()))
             .expression_attribute_values(":closing", closing)
@@ -367,7 +307,7 @@ impl Table {
     }
 
     /// When a fence that is written now may be deleted, in seconds since 1970.
-    fn fence_expires(&self) -> Option<u64> {
+    pub(super) fn fence_expires(&self) -> Option<u64> {
         match self.retention {
             Retention::For(kept) => Some(clock::unix_millis() / 1_000 + (kept + OUTLIVES).as_secs()),
             Retention::Forever => None,
@@ -388,15 +328,8 @@ const GONE: Unreadable = Unreadable("it was deleted meanwhile");
 
 #[cfg(test)]
 mod tests {
+    use super::super::seals::tests::sealed;
     use super::*;
-
-    fn sealed(n: u64, missing: &str) -> Seal {
-        Seal {
-            epoch: Epoch::new(&format!("e{n:04}")).unwrap(),
-            last: Offset::new(n).unwrap(),
-            missing: missing.parse().unwrap(),
-        }
-    }
 
     #[test]
     fn a_fence_says_what_is_in_the_log() {
@@ -405,6 +338,7 @@ mod tests {
             closing: Some(Epoch::new("e0008").unwrap()),
             noted: Offset::new(3).unwrap(),
             seals: vec![sealed(5, "2-3"), sealed(7, "")],
+            older: Some(9),
         };
         let has = |epoch, offset| fence.has(&Position::new(epoch, offset).unwrap());
         assert!(
@@ -415,31 +349,9 @@ mod tests {
             ("epoch".into(), text("e0009")),
             ("closing".into(), text("e0008")),
             ("noted".into(), number_value(3)),
+            ("older".into(), number_value(9)),
             ("seals".into(), AttributeValue::L(fence.seals.iter().map(seal_value).collect())),
         ]);
         assert_eq!(Fence::read(&item).unwrap(), fence);
-    }
-
-    #[test]
-    fn seals_are_bounded_in_number_and_in_bytes() {
-        let (epoch, noted) = (Epoch::default(), Offset::ZERO);
-        let mut fence = Fence { epoch, closing: None, noted, seals: Vec::new() };
-        for n in 1..=200 {
-            fence.seals = fence.seals_with(sealed(n, ""));
-        }
-        let kept: Vec<_> = fence.seals.iter().map(|seal| seal.last.get()).collect();
-        assert_eq!(kept, (137..=200).collect::<Vec<_>>());
-        let far_apart =
-            |n: u64| (n..n + 10_000).step_by(2).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
-        for n in 201..=204 {
-            fence.seals = fence.seals_with(sealed(n, &far_apart(1_000_000)));
-        }
-        let kept: Vec<_> = fence.seals.iter().map(|seal| seal.last.get()).collect();
-        assert_eq!(kept, [202, 203, 204]);
-        // One that is too large by itself stays: the log is not to be read without it.
-        let huge =
-            (1 << 52..).step_by(2).take(10_000).map(|n: u64| n.to_string()).collect::<Vec<_>>().join(" ");
-        fence.seals = fence.seals_with(sealed(205, &huge));
-        assert_eq!(fence.seals.iter().map(|seal| seal.last.get()).collect::<Vec<_>>(), [205]);
     }
 }

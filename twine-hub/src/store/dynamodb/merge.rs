@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use twine_protocol::{Epoch, Offset, Position};
 
-use super::fence::Seal;
+use super::Seal;
 use super::item::MAX_SPAN;
 use crate::store::Record;
 

@@ -1,7 +1,8 @@
 //! The store of a fleet: one DynamoDB table, written and read by all hubs.
 //!
 //! It keeps two kinds of items: messages ([`item`]), many in one, and a fence a room ([`fence`]),
-//! which says which epoch is open and how earlier ones ended. The table knows no order of its own:
+//! which says which epoch is open and how earlier ones ended, with items beside it where those are many
+//! ([`seals`]). The table knows no order of its own:
 //! Redis gives each message its offset, hubs write what they were given, items may overlap, and
 //! readers make one log of them again ([`merge`]).
 //!
@@ -28,13 +29,14 @@ mod merge;
 mod offsets;
 mod read;
 mod reader;
+mod seals;
 #[cfg(test)]
 pub(crate) mod tests;
 mod usage;
 mod write;
 
 pub use self::error::TableError;
-pub(crate) use self::fence::{Fence, Seal};
+pub(crate) use self::fence::Fence;
 pub(crate) use self::init::Initialized;
 pub(crate) use self::item::MAX_DATA;
 pub use self::location::{InvalidLocation, Location};
@@ -42,6 +44,7 @@ pub(crate) use self::merge::Amount;
 pub(crate) use self::offsets::Offsets;
 pub(crate) use self::read::StoredId;
 pub(crate) use self::reader::TableReader;
+pub(crate) use self::seals::Seal;
 pub(crate) use self::usage::Usage;
 
 use std::ops::Deref;

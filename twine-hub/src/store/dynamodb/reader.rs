@@ -33,7 +33,12 @@ impl TableReader {
     fn load(&mut self, room: &RoomName) -> Result<Option<&Fence>, StoreError> {
         // What was known of another room, or an earlier moment, must not outlive a failure.
         self.fence = None;
-        let fence = self.wait(|table, deadline| table.fence(room, deadline))?;
+        let fence = self.wait(|table, deadline| async move {
+            match table.fence(room, deadline).await? {
+                Some(fence) => table.whole(room, fence, deadline).await.map(Some),
+                None => Ok(None),
+            }
+        })?;
         Ok(self.fence.insert((room.clone(), fence)).1.as_ref())
     }
 

@@ -28,7 +28,7 @@ use crate::store::{Record, Retention};
 
 #[test]
 fn all_of_it_against_dynamodb_local() {
-    let cases: [(&str, Case); 16] = [
+    let cases: [(&str, Case); 17] = [
         ("making: a table is made once, and found", |bench| Box::pin(making::once(bench))),
         ("making: a missing table is said to be made by a command", |bench| Box::pin(making::missing(bench))),
         ("making: a hub without credentials is told so", |bench| Box::pin(making::no_credentials(bench))),
@@ -40,6 +40,7 @@ fn all_of_it_against_dynamodb_local() {
         ("epochs: only an open epoch is confirmed", |bench| Box::pin(epochs::confirm(bench))),
         ("epochs: a fence in use does not expire", |bench| Box::pin(epochs::renewal(bench))),
         ("epochs: a silent room's end is noted", |bench| Box::pin(epochs::notes(bench))),
+        ("epochs: none of very many is forgotten", |bench| Box::pin(epochs::many(bench))),
         ("epochs: ids come from the log only", |bench| Box::pin(epochs::ids(bench))),
         ("faults: what passes is asked again", |bench| Box::pin(faults::passing(bench))),
         ("faults: a lost answer does no harm", |bench| Box::pin(faults::lost_answers(bench))),

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use super::{Bench, connect, epoch, location, offset, place, record, room, soon};
-use crate::store::Retention;
 use crate::store::dynamodb::fence::FENCE;
 use crate::store::dynamodb::item::{number, number_value, text};
-use crate::store::dynamodb::{Fence, Seal, Table};
+use crate::store::dynamodb::{Fence, Seal, Table, TableReader};
+use crate::store::page::{self, Item, Limit, Start};
+use crate::store::{Record, Retention};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -136,6 +139,47 @@ pub(super) async fn notes(bench: Bench) {
     assert!(number(&item, "expires").unwrap() > crate::clock::unix_millis() / 1_000 + 8 * DAY.as_secs());
 }
 
+/// A room that goes on in a new epoch again and again, with a message in each.
+pub(super) async fn many(bench: Bench) {
+    const EPOCHS: u64 = 150;
+    for retention in [Retention::For(DAY), Retention::Forever] {
+        let table = bench.table(retention).await;
+        let now = crate::clock::unix_millis();
+        let mut fence = table.advance(&room(), None, &epoch(1), soon()).await.unwrap();
+        for n in 1..EPOCHS {
+            let message = Record { id: Some(format!("id-{n}").parse().unwrap()), ..record(1, now + n) };
+            table.write(&room(), &epoch(n), &[message], soon()).await.unwrap();
+            fence = table.advance(&room(), Some(&epoch(n)), &epoch(n + 1), soon()).await.unwrap();
+            let seal = Seal { epoch: epoch(n), last: offset(1), missing: "".parse().unwrap() };
+            fence = table.seal(&room(), &fence, seal, soon()).await.unwrap();
+            assert!(fence.seals.len() <= 64, "whoever writes reads it");
+        }
+        let whole = table.whole(&room(), fence, soon()).await.unwrap();
+        let found: Vec<_> = whole.seals.iter().map(|seal| seal.epoch.clone()).collect();
+        assert_eq!(found, (1..EPOCHS).map(epoch).collect::<Vec<_>>());
+        let room_of_ids = room();
+        let mut ids = table.ids(&room_of_ids, &whole, DAY);
+        let mut n_ids = 0;
+        while let Some(page) = ids.next(soon()).await.unwrap() {
+            n_ids += page.len();
+        }
+        assert_eq!(n_ids as u64, EPOCHS - 1);
+        let mut reader = TableReader::new(table, Handle::current());
+        let read = move || {
+            let limit = Limit { messages: 1_000, bytes: usize::MAX };
+            let (start, until) = (Start::After(place(&epoch(1), 0)), place(&epoch(EPOCHS), 0));
+            let page = page::read(&mut reader, &room(), &start, &until, limit, None).unwrap();
+            assert_eq!((page.loss, page.complete), (None, true));
+            let messages = page.items.iter().filter(|item| matches!(item, Item::Message { .. })).count();
+            assert_eq!(messages as u64, EPOCHS - 1);
+            let start = Start::After(place(&epoch(1), 1));
+            assert_eq!(page::read(&mut reader, &room(), &start, &until, limit, None).unwrap().loss, None);
+        };
+        // A reader's thread waits.
+        tokio::task::spawn_blocking(read).await.unwrap();
+    }
+}
+
 /// A window that reaches over two epochs, of which the first has an end.
 pub(super) async fn ids(bench: Bench) {
     let table = bench.table(Retention::Forever).await;
@@ -147,6 +191,7 @@ pub(super) async fn ids(bench: Bench) {
         closing: None,
         noted: offset(0),
         seals: vec![Seal { epoch: epoch(1), last: offset(6), missing: "4-5".parse().unwrap() }],
+        older: None,
     };
     // Of the open epoch, which may be sealed without it, of one that the fence does not know, and of
     // another room.
