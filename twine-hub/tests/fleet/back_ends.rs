@@ -9,12 +9,14 @@ use crate::server::{Server, cluster};
 
 /// So late that only what hangs is not done by then.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Before somebody asks again what nobody announces.
+const PAUSE: Duration = Duration::from_millis(20);
 /// The master's name for sentinels.
 const MASTER: &str = "main";
 /// As whom replicas come to the master; without that user the master has none.
 const REPLICA: &str = "replica";
-/// For how long a master is silent until its sentinel takes it for dead; a replica that has lost it is
-/// good enough for ten times as long.
+/// For how many milliseconds a master is silent until its sentinel takes it for dead: a busy machine is
+/// not to make it so. A replica that has lost it is good enough for ten times as long.
 const DOWN_AFTER: &str = "2000";
 
 /// The servers. What its methods do they have done when they return; they block until then.
@@ -46,6 +48,7 @@ impl Redis {
                 replica.admin::<()>(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]);
                 until_it_says(&replica, &["INFO", "replication"], "master_link_status:up");
                 let sentinel = Server::sentinel(&master, MASTER);
+                sentinel.admin::<()>(&["SENTINEL", "SET", MASTER, "down-after-milliseconds", DOWN_AFTER]);
                 until_it_says(&sentinel, &["SENTINEL", "REPLICAS", MASTER], &replica.port.to_string());
                 redis.servers.push(master);
                 redis.replica = Some(replica);
@@ -120,10 +123,6 @@ impl Redis {
 
     /// From now on the replica gets nothing of what happens, and keeps what it has.
     pub(crate) fn cut_replica(&self) {
-        if let Some(sentinel) = &self.sentinel {
-            // It takes no replica that was without its master for long, and this machine may be slow.
-            sentinel.admin::<()>(&["SENTINEL", "SET", MASTER, "down-after-milliseconds", DOWN_AFTER]);
-        }
         // Redis ends the connections of a user who is no more.
         assert_eq!(self.servers[0].admin::<usize>(&["ACL", "DELUSER", REPLICA]), 1);
         until_it_says(self.replica(), &["INFO", "replication"], "master_link_status:down");
@@ -139,10 +138,21 @@ impl Redis {
         self.is_succeeded = true;
     }
 
-    /// Returns once the old master follows the new one.
-    pub(crate) fn resume_superseded(&self) {
+    /// Returns once the old master and the new one agree on who it is: the new one mostly, but a sentinel
+    /// may think better of it meanwhile.
+    pub(crate) fn resume_superseded(&mut self) {
         self.servers[0].resume();
-        until_it_says(&self.servers[0], &["INFO", "replication"], "role:slave");
+        let deadline = Instant::now() + PATIENCE;
+        let follows = |server| says(server, &["INFO", "replication"], "role:slave");
+        loop {
+            let (old, new) = (follows(&self.servers[0]), follows(self.replica()));
+            if old != new {
+                self.is_succeeded = old;
+                return;
+            }
+            assert!(Instant::now() < deadline, "there is not one master after {PATIENCE:?}");
+            std::thread::sleep(PAUSE);
+        }
     }
 
     fn replica(&self) -> &Server {
@@ -178,8 +188,13 @@ fn join(nodes: &[Server]) -> Server {
 /// Returns once a server answers so. Nobody announces it.
 fn until_it_says(server: &Server, command: &[&str], what: &str) {
     let deadline = Instant::now() + PATIENCE;
-    while !server.try_admin(command).is_ok_and(|answer| format!("{answer:?}").contains(what)) {
+    while !says(server, command, what) {
         assert!(Instant::now() < deadline, "no {what} after {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(PAUSE);
     }
+}
+
+/// Whether a server answers, and so.
+fn says(server: &Server, command: &[&str], what: &str) -> bool {
+    server.try_admin(command).is_ok_and(|answer| format!("{answer:?}").contains(what))
 }

@@ -14,7 +14,7 @@ use crate::wire::Fault;
 /// Acknowledgements before something happens, at most.
 pub(crate) const BETWEEN: usize = 200;
 /// Acknowledgements that show that it goes on, however slowly.
-const SOME: usize = 20;
+const SOME: usize = 5;
 /// Answers of the table that come later than this come too late for hubs.
 const TOO_SLOW: u64 = 2_000;
 
