@@ -140,6 +140,10 @@ settings! {
     /// Who orders messages: `local`, this hub, which is alone then; or a Redis (version 7 or later, or Valkey) that the hubs of a fleet share.
     broker: BrokerKind = "local", Secret, one(value::broker_kind),
         "local, redis://host:port, redis-cluster://host1,host2 or redis-sentinel://host1,host2/master; rediss for TLS, user:password@ before the hosts";
+    /// How long a message stays in Redis after it was stored, for hubs to read there; never longer than `store_retention` and `recovery_max_age`.
+    broker_log_age: Duration = "2m", One, one(value::duration), "a time like 2m";
+    /// Messages of a room that stay in Redis after they were stored, at most; about, for they go 16 at a time.
+    broker_log_messages: usize = "10000", One, one(value::count), "a number from 1";
     /// What keeps messages and sessions: `sqlite`, databases in `data_dir`; `memory`, gone at a restart; or, for a fleet, a table in DynamoDB, beside which sessions are in the broker's Redis.
     store: StoreKind = "sqlite", One, one(value::store_kind),
         "sqlite, memory or dynamodb:TABLE?region=...&endpoint=...";
@@ -315,6 +319,8 @@ impl Config {
             tail_bytes: self.tail_bytes,
             // What is in memory is delivered from there without a look at its age.
             tail_age: self.tail_age.min(self.recovery_max_age).min(kept),
+            log_age: self.broker_log_age.min(self.recovery_max_age).min(kept),
+            log_messages: self.broker_log_messages,
             idempotency_window: self.idempotency_window,
             max_pending_bytes: self.max_pending_bytes,
         }
@@ -390,15 +396,17 @@ mod tests {
     }
 
     #[test]
-    fn memory_keeps_nothing_longer_than_the_store_and_recovery_do() {
+    fn memory_and_redis_keep_nothing_longer_than_the_store_and_recovery_do() {
         let minutes = Duration::from_mins;
         let kept = Retention::For(minutes(1));
-        let tail_age = |store_retention, recovery_max_age| {
-            Config { store_retention, recovery_max_age, ..Config::default() }.rooms().tail_age
+        let ages = |store_retention, recovery_max_age| {
+            let config = Config { store_retention, recovery_max_age, ..Config::default() };
+            let rooms::Options { tail_age, log_age, .. } = config.rooms();
+            [tail_age, log_age]
         };
-        assert_eq!(tail_age(kept, minutes(9)), minutes(1));
-        assert_eq!(tail_age(Retention::Forever, minutes(1)), minutes(1));
-        assert_eq!(tail_age(Retention::Forever, minutes(9)), minutes(2), "its default");
+        assert_eq!(ages(kept, minutes(9)), [minutes(1); 2]);
+        assert_eq!(ages(Retention::Forever, minutes(1)), [minutes(1); 2]);
+        assert_eq!(ages(Retention::Forever, minutes(9)), [minutes(2); 2], "their default");
     }
 
     #[test]

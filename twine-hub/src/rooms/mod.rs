@@ -49,6 +49,10 @@ pub(crate) struct Options {
     pub tail_bytes: usize,
     /// How long a message stays in memory at most.
     pub tail_age: Duration,
+    /// How long a durable message stays in a fleet's Redis...
+    pub log_age: Duration,
+    /// ...and how many of a room do.
+    pub log_messages: usize,
     /// How long a publish with the same id is recognised.
     pub idempotency_window: Duration,
     /// Bytes of publishes waiting for the store at most; more are refused.
@@ -60,6 +64,8 @@ impl Default for Options {
         Self {
             tail_bytes: 256 << 20,
             tail_age: Duration::from_mins(2),
+            log_age: Duration::from_mins(2),
+            log_messages: 10_000,
             idempotency_window: Duration::from_mins(10),
             max_pending_bytes: 64 << 20,
         }
@@ -193,7 +199,12 @@ impl Rooms {
     ) -> Result<Self, StoreError> {
         let delivery = Delivery::new(options, telemetry.clone());
         let registry = delivery.registry();
-        let limits = RoomLimits { window: options.idempotency_window, ..RoomLimits::default() };
+        let limits = RoomLimits {
+            window: options.idempotency_window,
+            trim_age: options.log_age,
+            max_length: u64::try_from(options.log_messages).unwrap_or(u64::MAX),
+            ..RoomLimits::default()
+        };
         let backlog = Backlog::new(options.max_pending_bytes);
         let (broker, readers) =
             FleetBroker::start(redis, table, retention, limits, backlog, delivery, telemetry).await?;
