@@ -243,7 +243,7 @@ impl FleetBroker {
             if tokio::time::timeout(FINISH, self.fleet.tasks.wait()).await.is_err() {
                 // Messages that have a place are completed by another hub, or found when their publish is
                 // repeated.
-                tracing::warn!("publishes were still under way: ended by force");
+                tracing::warn!("the broker had work under way still: ended by force");
             }
             self.fleet.table.close();
             self.fleet.link.close().await;
