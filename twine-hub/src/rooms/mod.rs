@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use twine_protocol::api::{History, Published, RoomInfo, RoomList, StoredMessage};
 use twine_protocol::{Data, MessageId, Position, RoomName};
 
@@ -341,12 +342,14 @@ impl Rooms {
         Ok(RoomInfo { room: name.clone(), head, subscribers: 0 })
     }
 
-    /// The room's last position.
+    /// The room's last position, with all that was committed before this call, by whichever hub.
     async fn head(&self, name: &RoomName) -> Result<Position, Arc<StoreError>> {
-        match self.0.registry.get(name) {
-            Some(room) => Ok(room.head()),
-            None => self.0.broker.head(name).await,
-        }
+        let Some(room) = self.0.registry.get(name) else { return self.0.broker.head(name).await };
+        let (done, refreshed) = oneshot::channel();
+        // Who does not wait any more wants no answer.
+        self.refresh(&room, Box::new(move |result| drop(done.send(result))));
+        refreshed.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Closed)))?;
+        Ok(room.head())
     }
 
     /// Whether the store took the last write, and the threads that write and read it are there.

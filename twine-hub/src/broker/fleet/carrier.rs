@@ -15,7 +15,6 @@ use twine_protocol::{Epoch, Offset, Position, RoomName};
 
 use super::following::{Following, Steps};
 use super::rotation::Found;
-use super::writer::OVERDUE;
 use super::{Fleet, FleetError};
 use crate::broker::redis::{Bus, BusEvent, Chunk};
 use crate::clock;
@@ -240,7 +239,7 @@ impl Carrier {
                 if is_stale {
                     self.look(name.clone(), None);
                 }
-                self.complete_if_stalled(name, &found);
+                self.fleet.complete_if_stalled(name, &found);
             }
             Err(error) => {
                 self.fleet.link.unwatch(name);
@@ -289,7 +288,7 @@ impl Carrier {
                     self.cross(name, found.epoch().clone());
                 }
                 self.take(name, |following| following.looked(&found.done.epoch, found.done.offset));
-                self.complete_if_stalled(name, &found);
+                self.fleet.complete_if_stalled(name, &found);
             }
             Err(error) => {
                 tracing::debug!(room = %name, %error, "a room could not be looked at");
@@ -386,12 +385,6 @@ impl Carrier {
         if let Some(Stage::Open(watched)) = self.rooms.get_mut(name) {
             watched.following.cross(epoch.clone());
             self.delivery.cross(&watched.room, epoch);
-        }
-    }
-
-    fn complete_if_stalled(&self, name: &RoomName, found: &Found) {
-        if found.stalled > OVERDUE {
-            self.fleet.complete_soon(name, found.epoch());
         }
     }
 

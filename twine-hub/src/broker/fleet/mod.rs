@@ -34,8 +34,8 @@ use twine_protocol::{Epoch, Position, RoomName};
 use self::carrier::{Carrier, Command};
 use self::ends::Ends;
 use self::log::FleetReader;
-use self::rotation::Rotations;
-use self::writer::Writers;
+use self::rotation::{Found, Rotations};
+use self::writer::{OVERDUE, Writers};
 use super::PublishError;
 use super::backlog::{Backlog, weight};
 use super::redis::{self, Link, RedisError, RoomLimits, Target};
@@ -53,6 +53,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long what publishers wait for may go on once the broker closes. Their requests have been waited
 /// for already.
 const FINISH: Duration = Duration::from_secs(1);
+/// Before it is looked again whether all that was assigned is shown.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How often a table or a Redis that failed is tried, where nobody else does.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -221,10 +223,10 @@ impl FleetBroker {
         }
     }
 
-    /// The head of a room that is not in memory.
+    /// The head of a room that is not in memory, with all that was committed anywhere before this call.
     pub(crate) async fn head(&self, name: &RoomName) -> Result<Position, Arc<StoreError>> {
-        let found = self.fleet.look(name, Instant::now() + PATIENCE).await;
-        found.map(|found| found.done).map_err(|error| Arc::new(error.into()))
+        let head = self.fleet.head(name, Instant::now() + PATIENCE).await;
+        head.map_err(|error| Arc::new(error.into()))
     }
 
     /// Whether Redis and the table can be used, as far as is known.
@@ -261,6 +263,29 @@ impl FleetBroker {
 }
 
 impl Fleet {
+    /// How far a room is shown once all is that was assigned by now: it may have been acknowledged, and is
+    /// shown a moment later.
+    async fn head(self: &Arc<Self>, room: &RoomName, deadline: Instant) -> Result<Position, FleetError> {
+        let mut found = self.look(room, deadline).await?;
+        let wanted = Position { epoch: found.epoch().clone(), offset: found.head };
+        while found.done < wanted {
+            self.complete_if_stalled(room, &found);
+            if Instant::now() >= deadline {
+                return Err(FleetError::Deadline);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+            found = self.look(room, deadline).await?;
+        }
+        Ok(found.done)
+    }
+
+    /// Has what others left in a room completed, where that is due.
+    fn complete_if_stalled(self: &Arc<Self>, room: &RoomName, found: &Found) {
+        if found.stalled > OVERDUE {
+            self.complete_soon(room, found.epoch());
+        }
+    }
+
     fn new(link: Link, table: Table, limits: RoomLimits, telemetry: Arc<Telemetry>) -> Self {
         Self {
             link,

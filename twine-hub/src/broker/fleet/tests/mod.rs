@@ -6,6 +6,7 @@ mod clocks;
 mod closing;
 mod following;
 mod life;
+mod reading;
 mod rotation;
 mod silence;
 
@@ -37,7 +38,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 #[test]
 fn all_of_it_against_redis_and_dynamodb_local() {
-    let cases: [(&str, Case); 13] = [
+    let cases: [(&str, Case); 14] = [
         ("following: what the log has no more is told as lost", |bench| {
             Box::pin(following::what_is_gone(bench))
         }),
@@ -73,6 +74,9 @@ fn all_of_it_against_redis_and_dynamodb_local() {
         }),
         ("refreshing: what was assigned may have been seen", |bench| {
             Box::pin(rotation::what_is_assigned_is_waited_for(bench))
+        }),
+        ("reading: history has what was acknowledged", |bench| {
+            Box::pin(reading::history_has_what_was_acknowledged(bench))
         }),
         ("closing: nobody waits for a table or a Redis that is away", |bench| {
             Box::pin(closing::while_both_are_away(bench))
