@@ -105,7 +105,7 @@ pub(crate) struct Claim {
 }
 
 /// One attachment of a session to a connection. What is said for an earlier one counts no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ticket(pub(crate) u64);
 
 /// What a claim brought.
@@ -292,7 +292,7 @@ impl Sessions {
     pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
         match self {
             Self::Local(local) => local.health(),
-            Self::Fleet(_) => Ok(()),
+            Self::Fleet(fleet) => fleet.health(),
         }
     }
 

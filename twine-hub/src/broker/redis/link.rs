@@ -66,21 +66,30 @@ pub(super) struct Shared {
     in_flight: Semaphore,
 }
 
-/// A command, and the one to send instead where the server does not know the script of the first.
+/// A command, and what to send instead where the server does not know the script of the first.
 pub(crate) struct Request {
     command: Cmd,
-    with_source: Option<Cmd>,
+    script: Option<(&'static str, Vec<Vec<u8>>)>,
 }
 
 impl Request {
     /// A command that every server knows.
     pub(crate) fn plain(command: Cmd) -> Self {
-        Self { command, with_source: None }
+        Self { command, script: None }
     }
 
-    /// A script by its name, and with its source.
-    pub(super) fn script(command: Cmd, with_source: Cmd) -> Self {
-        Self { command, with_source: Some(with_source) }
+    /// A script by its name; with its source and what follows either, in case.
+    pub(super) fn script(hash: &str, source: &'static str, args: Vec<Vec<u8>>) -> Self {
+        let mut command = Cmd::new();
+        command.arg("EVALSHA").arg(hash).arg(&args);
+        Self { command, script: Some((source, args)) }
+    }
+
+    fn with_source(&self) -> Option<Cmd> {
+        let (source, args) = self.script.as_ref()?;
+        let mut command = Cmd::new();
+        command.arg("EVAL").arg(*source).arg(args);
+        Some(command)
     }
 }
 
@@ -193,7 +202,7 @@ impl Shared {
 
     async fn ask(&self, slot: u16, request: &Request) -> Result<Value, RedisError> {
         let _permit = self.in_flight.acquire().await.map_err(|_| RedisError::Closed)?;
-        let mut command = &request.command;
+        let mut with_source = None;
         // Where the last server sent us to, and whether only for this once.
         let mut redirected: Option<(Address, bool)> = None;
         let mut redirections = 0;
@@ -205,13 +214,13 @@ impl Shared {
             let mut connection = node.commands.connection(&node.address).await?;
             let answer = if once {
                 let mut both = redis::pipe();
-                both.cmd("ASKING").add_command(command.clone());
+                both.cmd("ASKING").add_command(with_source.as_ref().unwrap_or(&request.command).clone());
                 connection
                     .send_packed_commands(&both, 1, 1)
                     .await
                     .map(|mut answers| answers.pop().unwrap_or_default())
             } else {
-                connection.send_packed_command(command).await
+                connection.send_packed_command(with_source.as_ref().unwrap_or(&request.command)).await
             };
             let error = match answer.and_then(Value::extract_error) {
                 Ok(answer) => return Ok(answer),
@@ -242,13 +251,13 @@ impl Shared {
                     tokio::time::sleep(TRY_AGAIN).await;
                     redirections = 0;
                 }
-                ServerErrorKind::NoScript => match &request.with_source {
-                    Some(with_source) => {
-                        command = with_source;
-                        redirections += 1;
+                ServerErrorKind::NoScript => {
+                    with_source = request.with_source();
+                    if with_source.is_none() {
+                        return Err(RedisError::Refused { reason: error.to_string() });
                     }
-                    None => return Err(RedisError::Refused { reason: error.to_string() }),
-                },
+                    redirections += 1;
+                }
                 ServerErrorKind::ReadOnly
                 | ServerErrorKind::ClusterDown
                 | ServerErrorKind::MasterDown

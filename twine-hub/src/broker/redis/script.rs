@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use redis::{Cmd, Value};
+use redis::Value;
 use twine_protocol::{Epoch, Offset};
 
 use super::error::RedisError;
@@ -63,11 +63,8 @@ impl Call {
     /// # Errors
     /// [`RedisError`].
     pub(crate) async fn run(self, link: &Link, name: &'static str) -> Result<Answer, RedisError> {
-        let mut command = Cmd::new();
-        command.arg("EVALSHA").arg(self.script.hash.as_str()).arg(&self.args);
-        let mut with_source = Cmd::new();
-        with_source.arg("EVAL").arg(self.script.source).arg(&self.args);
-        let value = link.ask(self.slot, &Request::script(command, with_source)).await?;
+        let request = Request::script(&self.script.hash, self.script.source, self.args);
+        let value = link.ask(self.slot, &request).await?;
         Ok(Answer { to: name, value })
     }
 }

@@ -22,35 +22,38 @@ pub(super) enum Sign {
     Gone,
 }
 
-type Heard = (SessionId, Sign);
+/// An attachment of a session.
+pub(super) type Asked = (SessionId, Holding);
 
-/// Who waits for a sign of which session.
+type Heard = (Asked, Sign);
+
+/// Who waits for a sign of which attachment.
 #[derive(Default)]
-pub(super) struct Asks(HashMap<SessionId, Vec<UnboundedSender<Heard>>>);
+pub(super) struct Asks(HashMap<Asked, Vec<UnboundedSender<Heard>>>);
 
 /// The sessions that one claim waits for. It hears one sign of each at most from each hub.
 pub(super) struct Waiting {
     signs: UnboundedReceiver<Heard>,
-    silent: Vec<(SessionId, Holding)>,
+    silent: Vec<Asked>,
 }
 
 impl Asks {
     /// Waits for signs of these. What says them is to be asked afterwards.
-    pub(super) fn wait(&mut self, silent: Vec<(SessionId, Holding)>) -> Waiting {
+    pub(super) fn wait(&mut self, silent: Vec<Asked>) -> Waiting {
         let (say, signs) = unbounded_channel();
-        for (id, _) in &silent {
-            let waiting = self.0.entry(id.clone()).or_default();
+        for asked in &silent {
+            let waiting = self.0.entry(asked.clone()).or_default();
             waiting.retain(|other| !other.is_closed());
             waiting.push(say.clone());
         }
         Waiting { signs, silent }
     }
 
-    /// Tells whoever waits for a sign of this session.
-    pub(super) fn say(&mut self, id: &SessionId, sign: Sign) {
-        for waiting in self.0.remove(id).into_iter().flatten() {
+    /// Tells whoever waits for a sign of this attachment.
+    pub(super) fn say(&mut self, asked: &Asked, sign: Sign) {
+        for waiting in self.0.remove(asked).into_iter().flatten() {
             // Who has waited long enough is gone.
-            drop(waiting.send((id.clone(), sign)));
+            drop(waiting.send((asked.clone(), sign)));
         }
     }
 
@@ -66,11 +69,11 @@ impl Asks {
 impl Waiting {
     /// Gives back the attachments that are as good as over: those that are gone, and, once its time is over,
     /// those that nothing was heard of.
-    pub(super) async fn finish(mut self, deadline: Instant) -> Vec<(SessionId, Holding)> {
+    pub(super) async fn finish(mut self, deadline: Instant) -> Vec<Asked> {
         let mut gone = Vec::new();
         while !self.silent.is_empty() {
-            let Ok(Some((id, sign))) = timeout_at(deadline, self.signs.recv()).await else { break };
-            let heard = self.silent.extract_if(.., |(other, _)| *other == id);
+            let Ok(Some((asked, sign))) = timeout_at(deadline, self.signs.recv()).await else { break };
+            let heard = self.silent.extract_if(.., |other| *other == asked);
             let heard: Vec<_> = heard.collect();
             if sign == Sign::Gone {
                 gone.extend(heard);
@@ -89,26 +92,27 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_silent_or_gone_is_given_back_and_who_answers_is_not() {
-        let id = |name: &str| SessionId::new(name).unwrap();
-        let holding = Holding { hub: HubId::new(), ticket: Ticket(1) };
-        let names = ["alive", "gone", "silent"];
+        let hub = HubId::new();
+        let of = |name: &str, ticket| {
+            (SessionId::new(name).unwrap(), Holding { hub: hub.clone(), ticket: Ticket(ticket) })
+        };
         let mut asks = Asks::default();
-        let waiting = asks.wait(names.map(|name| (id(name), holding.clone())).to_vec());
-        asks.say(&id("alive"), Sign::Alive);
-        asks.say(&id("gone"), Sign::Gone);
-        asks.say(&id("stranger"), Sign::Gone);
-        let over: Vec<_> = waiting.finish(Instant::now()).await.into_iter().map(|(id, _)| id).collect();
-        assert_eq!(over, [id("gone"), id("silent")]);
+        let waiting = asks.wait(vec![of("alive", 2), of("gone", 1), of("silent", 1)]);
+        asks.say(&of("alive", 1), Sign::Gone);
+        asks.say(&of("alive", 2), Sign::Alive);
+        asks.say(&of("gone", 1), Sign::Gone);
+        asks.say(&of("stranger", 1), Sign::Gone);
+        assert_eq!(waiting.finish(Instant::now()).await, [of("gone", 1), of("silent", 1)]);
         asks.tidy();
         assert!(asks.0.is_empty());
     }
 
     #[tokio::test]
     async fn nobody_waits_once_all_have_answered() {
-        let id = SessionId::new("alive").unwrap();
+        let alive = (SessionId::new("alive").unwrap(), Holding { hub: HubId::new(), ticket: Ticket(1) });
         let mut asks = Asks::default();
-        let waiting = asks.wait(vec![(id.clone(), Holding { hub: HubId::new(), ticket: Ticket(1) })]);
-        asks.say(&id, Sign::Alive);
+        let waiting = asks.wait(vec![alive.clone()]);
+        asks.say(&alive, Sign::Alive);
         let never = Instant::now() + Duration::from_hours(1);
         assert!(waiting.finish(never).await.is_empty());
     }

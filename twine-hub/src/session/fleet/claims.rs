@@ -6,14 +6,16 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::future::join_all;
 use twine_protocol::SessionId;
 
-use super::asks::{self, Sign};
+use super::asks::{self, Asked, Sign};
 use super::held::{Attachment, Kept};
 use super::letters::Letter;
-use super::row::{About, Holding, Row};
+use super::row::{About, Claimed, Holding, HubId, Row};
 use super::shelf::{Book, Change, Decided};
-use super::{LEASE, SessionsError, Shared};
+use super::{CLAIM_DEADLINE, LEASE, SessionsError, Shared};
+use crate::broker::redis::millis;
 use crate::connection::Key;
 use crate::rooms::locked;
 use crate::session::choice::{self, Choice, Inheritance, Known, Patience};
@@ -23,20 +25,25 @@ use crate::session::{
 };
 use crate::telemetry;
 
+/// Sessions whose rooms are read at once.
+const READ_AT_ONCE: usize = 4;
 /// How often it is decided anew.
 const MAX_ATTEMPTS: usize = 32;
 
 /// A claim that has its turn some time.
 pub(super) struct Turn {
     request: Request,
+    /// When its connection goes on without a session.
+    until: tokio::time::Instant,
     patience: Patience,
     /// Attachments that count as over, for nothing was heard of them.
-    silent: Vec<(SessionId, Holding)>,
+    silent: Vec<Asked>,
 }
 
 impl Turn {
     pub(super) fn first(request: Request) -> Self {
-        Self { request, patience: Patience::Waits, silent: Vec::new() }
+        let until = tokio::time::Instant::now() + CLAIM_DEADLINE;
+        Self { request, until, patience: Patience::Waits, silent: Vec::new() }
     }
 
     fn cookie(&self) -> CookieHash {
@@ -64,8 +71,55 @@ enum Step {
     Take(Box<Row>, How),
     TakeHere(SessionId, How),
     Copy(SessionId),
-    Probe(Vec<(SessionId, Holding)>),
+    Probe(Vec<Asked>),
     Begin,
+}
+
+/// The claims of a cookie that wait, while a task works them off. If that panics they are dropped, which
+/// answers them, and later ones have another.
+struct Turns<'a> {
+    shared: &'a Shared,
+    cookie: CookieHash,
+}
+
+impl Turns<'_> {
+    /// The next one; after the last, those that come have another task.
+    fn next(&self) -> Option<Turn> {
+        let mut claims = locked(&self.shared.claims);
+        let turn = claims.get_mut(&self.cookie).and_then(VecDeque::pop_front);
+        if turn.is_none() {
+            claims.remove(&self.cookie);
+        }
+        turn
+    }
+}
+
+impl Drop for Turns<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let waiting = locked(&self.shared.claims).remove(&self.cookie);
+            drop(waiting);
+        }
+    }
+}
+
+/// An attachment that is expected until this ends.
+struct Expecting<'a> {
+    shared: &'a Shared,
+    id: &'a SessionId,
+}
+
+impl<'a> Expecting<'a> {
+    fn begin(shared: &'a Shared, id: &'a SessionId, ticket: Ticket) -> Self {
+        locked(&shared.held).expect(id.clone(), ticket);
+        Self { shared, id }
+    }
+}
+
+impl Drop for Expecting<'_> {
+    fn drop(&mut self) {
+        locked(&self.shared.held).end_expecting(self.id);
+    }
 }
 
 impl Shared {
@@ -78,30 +132,29 @@ impl Shared {
         }
         let shared = self.clone();
         self.spawn(async move {
-            while let Some(turn) = shared.next_turn(cookie) {
-                if let Err(error) = shared.serve(turn).await {
+            let turns = Turns { shared: &shared, cookie };
+            while let Some(turn) = turns.next() {
+                let until = turn.until;
+                // Whoever has gone on without a session must not take one from others.
+                if tokio::time::Instant::now() < until
+                    && let Ok(Err(error)) = tokio::time::timeout_at(until, shared.serve(turn)).await
+                {
                     shared.say(&error);
                 }
             }
         });
     }
 
-    fn next_turn(&self, cookie: CookieHash) -> Option<Turn> {
-        let mut claims = locked(&self.claims);
-        let turn = claims.get_mut(&cookie).and_then(VecDeque::pop_front);
-        if turn.is_none() {
-            claims.remove(&cookie);
-        }
-        turn
-    }
-
     /// Answers a claim, or has it wait for what connections of the same visitor say. Where it fails, the
     /// claim is answered by being dropped.
     async fn serve(self: &Arc<Self>, turn: Turn) -> Result<(), SessionsError> {
-        let Turn { request: Request { claim, holder, key, done }, patience, mut silent } = turn;
+        let Turn { request: Request { claim, holder, key, done }, until, patience, mut silent } = turn;
         let (cookie, claimant) = (claim.identity.visitor.cookie, Claimant { holder, key });
-        self.saved(|owed| !owed.has(cookie)).await;
         for _ in 0..MAX_ATTEMPTS {
+            // What connections have given back is what the claim is to find.
+            if !self.saved(cookie).await {
+                return Err(SessionsError::Unsaved);
+            }
             let book = self.shelf.read(cookie).await?;
             if !silent.is_empty() {
                 if self.end_silent(&book, &silent).await? {
@@ -109,7 +162,7 @@ impl Shared {
                 }
                 continue;
             }
-            let known = self.known(&book).await?;
+            let known = self.known(&book).await;
             let grant = match self.step(&claim, &book, &known, patience) {
                 Step::Take(row, how) => self.take_over(&claim, &claimant, &book, *row, &known, how).await?,
                 Step::TakeHere(session, how) => {
@@ -122,7 +175,7 @@ impl Shared {
                     None => None,
                 },
                 Step::Probe(live) => {
-                    self.probe(Request { claim, holder: claimant.holder, key, done }, live);
+                    self.probe(Request { claim, holder: claimant.holder, key, done }, until, live);
                     return Ok(());
                 }
                 Step::Begin => {
@@ -155,19 +208,11 @@ impl Shared {
     }
 
     /// The cookie's sessions, as the rules want to have them.
-    async fn known(&self, book: &Book) -> Result<Known, SessionsError> {
+    async fn known(&self, book: &Book) -> Known {
         let hubs = book.rows.iter().filter_map(|row| row.held_by.as_ref()).map(|held_by| &held_by.hub);
         let others: BTreeSet<_> = hubs.filter(|hub| **hub != self.hub).collect();
-        let mut lapsed = Vec::new();
-        // Where this hub could not renew its own, others could not either.
-        let is_steady = locked(&self.steady_since).is_some_and(|since| since.elapsed() >= LEASE);
-        for hub in others.into_iter().filter(|_| is_steady) {
-            if !self.shelf.lives(hub).await? {
-                lapsed.push(hub);
-            }
-        }
-        let lifetime = u64::try_from(self.options.lifetime.as_millis()).unwrap_or(u64::MAX);
-        let cut = book.now.saturating_sub(lifetime);
+        let lapsed = self.lapsed(others).await;
+        let cut = self.cut(book);
         let held = locked(&self.held);
         let stored = book.rows.iter().map(|row| {
             let session = &row.about.session;
@@ -182,7 +227,26 @@ impl Shared {
         });
         let stored = stored.filter(|session| session.detached.is_none_or(|time| time >= cut)).collect();
         let fresh = held.here(book.cookie()).map(|attachment| attachment.about.session.clone()).collect();
-        Ok(Known { stored, fresh })
+        Known { stored, fresh }
+    }
+
+    /// Of these hubs the ones that are known to be gone.
+    async fn lapsed<'a>(&self, hubs: BTreeSet<&'a HubId>) -> Vec<&'a HubId> {
+        // Where this hub could not renew its own lease, others could not either; and where Redis has lost it
+        // a moment ago, so it has theirs.
+        let is_steady = locked(&self.steady_since).is_some_and(|since| since.elapsed() >= LEASE);
+        if hubs.is_empty() || !is_steady || !self.shelf.lives(&self.hub).await.is_ok_and(|lives| lives) {
+            return Vec::new();
+        }
+        let lives = hubs.iter().map(|hub| self.shelf.lives(hub));
+        // One that can't be asked for may well live.
+        let gone = join_all(lives).await.into_iter().map(|lives| matches!(lives, Ok(false)));
+        hubs.into_iter().zip(gone).filter(|(_, is_gone)| *is_gone).map(|(hub, _)| hub).collect()
+    }
+
+    /// Sessions that were detached before this, by Redis' clock, have had their time.
+    pub(super) fn cut(&self, book: &Book) -> u64 {
+        book.now.saturating_sub(millis(self.options.lifetime))
     }
 
     /// What the rules say.
@@ -223,26 +287,28 @@ impl Shared {
         let session = Session { instance: claim.instance.clone(), ..row.about.session };
         let about = Arc::new(About { session, prev: claim.prev.clone(), ..row.about });
         let ticket = self.next_ticket();
-        let held_by = self.holding(ticket);
-        let changes = [Change::Hold { about: &about, held_by: &held_by }];
+        let of = Claimed { by: self.holding(ticket), generation: row.generation + 1 };
+        let changes = [Change::Hold { about: &about, of: &of }];
         // From when it is done others may ask for it.
-        locked(&self.held).expect(id.clone(), ticket);
+        let expecting = Expecting::begin(self, &id, ticket);
         let decided = self.shelf.decide(book, &changes, Some(&id)).await;
         let before = {
             let mut held = locked(&self.held);
             let is_lost = held.end_expecting(&id);
             match &decided {
-                Ok(Decided::Done { rooms: Some(_), .. }) if is_lost => return Err(SessionsError::Restless),
+                // Another hub has taken it over by now, and whoever held it here is told when it saves.
+                Ok(Decided::Done { rooms: Some(_), .. }) if is_lost => None,
                 Ok(Decided::Done { rooms: Some(_), .. }) => {
-                    held.insert(claimant.attachment(about.clone(), ticket, Kept::Shared))
+                    held.insert(claimant.attachment(about.clone(), &of, Kept::Shared))
                 }
                 _ => None,
             }
         };
+        drop(expecting);
         if let Ok(Decided::Done { rooms: Some(rooms), .. }) = decided {
             if let Some(before) = before {
                 before.lose(Lost::TakenOver);
-                self.tell_of(&id, before.asked_by, Sign::Gone);
+                self.tell_of(before, Sign::Gone);
             }
             if let Some(other) = row.held_by.filter(|other| other.hub != self.hub) {
                 self.tell_lost(&id, &other, Lost::TakenOver);
@@ -271,15 +337,18 @@ impl Shared {
         let ticket = self.next_ticket();
         let before = {
             let mut held = locked(&self.held);
-            let Some(before) = held.get(&id) else { return Ok(None) };
+            let Some(before) = held.get(&id).filter(|before| before.kept != Kept::Shared) else {
+                return Ok(None);
+            };
+            let of = Claimed { by: self.holding(ticket), generation: before.generation + 1 };
             let session = Session { instance: claim.instance.clone(), ..before.about.session.clone() };
             let about = About { session, prev: claim.prev.clone(), created: before.about.created };
             let kept = before.kept;
-            held.insert(claimant.attachment(Arc::new(about), ticket, kept))
+            held.insert(claimant.attachment(Arc::new(about), &of, kept))
         };
         if let Some(before) = before {
             before.lose(Lost::TakenOver);
-            self.tell_of(&id, before.asked_by, Sign::Gone);
+            self.tell_of(before, Sign::Gone);
         }
         Ok(Some(Grant { session: id, ticket, how, rooms: Cursors::new(), inherited }))
     }
@@ -317,7 +386,8 @@ impl Shared {
         };
         let about = Arc::new(About { session, prev: claim.prev.clone(), created: book.now });
         let (ticket, kept) = (self.next_ticket(), Kept::Here { newcomer: Some(visitor.address) });
-        locked(&self.held).insert(claimant.attachment(about, ticket, kept));
+        let of = Claimed { by: self.holding(ticket), generation: 1 };
+        locked(&self.held).insert(claimant.attachment(about, &of, kept));
         Ok(Grant { session: id, ticket, how, rooms, inherited })
     }
 
@@ -334,37 +404,36 @@ impl Shared {
     }
 
     /// Asks the connections of these sessions for a sign of life, wherever they are.
-    fn probe(self: &Arc<Self>, request: Request, live: Vec<(SessionId, Holding)>) {
+    fn probe(self: &Arc<Self>, request: Request, until: tokio::time::Instant, live: Vec<Asked>) {
         let waiting = locked(&self.asks).wait(live.clone());
-        for (session, Holding { hub, ticket }) in live {
-            if hub != self.hub {
-                self.post(hub, Letter::Probe { session, ticket, from: self.hub.clone() });
+        let cookie = request.claim.identity.visitor.cookie;
+        for asked in live {
+            let (session, Holding { hub, ticket }) = &asked;
+            if *hub != self.hub {
+                let (session, ticket, from) = (session.clone(), *ticket, self.hub.clone());
+                self.post(hub.clone(), Letter::Probe { session, cookie, ticket, from });
                 continue;
             }
-            let asked = {
+            let held = {
                 let mut held = locked(&self.held);
-                let attachment = held.current(&session, ticket);
+                let attachment = held.current(session, *ticket);
                 attachment.map(|attachment| (attachment.holder.clone(), attachment.key))
             };
-            match asked {
-                Some((holder, key)) => holder.probe(key, ticket),
-                None => locked(&self.asks).say(&session, Sign::Gone),
+            match held {
+                Some((holder, key)) => holder.probe(key, *ticket),
+                None => locked(&self.asks).say(&asked, Sign::Gone),
             }
         }
         let shared = self.clone();
         self.spawn(async move {
             let silent = waiting.finish(tokio::time::Instant::now() + asks::PATIENCE).await;
-            shared.queue(Turn { request, patience: Patience::HasWaited, silent });
+            shared.queue(Turn { request, until, patience: Patience::HasWaited, silent });
         });
     }
 
     /// Detaches sessions whose connections give no sign of life; false where it has to be decided anew.
-    async fn end_silent(
-        self: &Arc<Self>,
-        book: &Book,
-        silent: &[(SessionId, Holding)],
-    ) -> Result<bool, SessionsError> {
-        let is_still = |(id, held_by): &&(SessionId, Holding)| {
+    async fn end_silent(self: &Arc<Self>, book: &Book, silent: &[Asked]) -> Result<bool, SessionsError> {
+        let is_still = |(id, held_by): &&Asked| {
             let row = book.rows.iter().find(|row| row.about.session.id == *id);
             row.is_some_and(|row| row.held_by.as_ref() == Some(held_by))
         };
@@ -405,11 +474,17 @@ impl Shared {
     ) -> Result<Vec<Cursors>, SessionsError> {
         let cookie = claim.identity.visitor.cookie;
         let others = choice::bequeathing(&claim.identity, session, &known.stored);
-        if others.is_empty() {
-            return Ok(Vec::new());
+        // Whoever has many sessions must not have them all read for each claim.
+        let (mut all, mut n_read) = (Vec::new(), 0);
+        for some in others.chunks(READ_AT_ONCE) {
+            if n_read >= self.options.max_rooms {
+                break;
+            }
+            let rooms = self.shelf.rooms(cookie, some.iter().map(|other| &other.id)).await?;
+            all.extend(rooms.into_iter().flatten());
+            n_read = all.iter().map(Vec::len).sum();
         }
-        let rooms = self.shelf.rooms(cookie, others.iter().map(|other| &other.id)).await?;
-        Ok(rooms.into_iter().flatten().collect())
+        Ok(all)
     }
 }
 
@@ -429,9 +504,16 @@ fn inherit(own: &Cursors, others: Vec<Cursors>, max_rooms: usize) -> Cursors {
 }
 
 impl Claimant {
-    fn attachment(&self, about: Arc<About>, ticket: Ticket, kept: Kept) -> Attachment {
-        let Self { holder, key } = self;
-        let saved = Instant::now();
-        Attachment { ticket, holder: holder.clone(), key: *key, about, kept, asked_by: Vec::new(), saved }
+    fn attachment(&self, about: Arc<About>, of: &Claimed, kept: Kept) -> Attachment {
+        Attachment {
+            ticket: of.by.ticket,
+            generation: of.generation,
+            holder: self.holder.clone(),
+            key: self.key,
+            about,
+            kept,
+            asked_by: Vec::new(),
+            saved: Instant::now(),
+        }
     }
 }

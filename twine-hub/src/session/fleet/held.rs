@@ -15,6 +15,8 @@ use crate::session::{CookieHash, Holder, Lost, Ticket};
 /// The connection that a session is attached to.
 pub(super) struct Attachment {
     pub(super) ticket: Ticket,
+    /// Its place among the attachments of its session.
+    pub(super) generation: u64,
     pub(super) holder: Arc<dyn Holder>,
     pub(super) key: Key,
     pub(super) about: Arc<About>,
@@ -47,8 +49,8 @@ impl Attachment {
 #[derive(Default)]
 pub(super) struct Held {
     attachments: HashMap<SessionId, Attachment>,
-    /// Of each cookie those that are not shared, oldest first.
-    here: HashMap<CookieHash, Vec<SessionId>>,
+    /// Of each cookie, oldest first.
+    of_cookie: HashMap<CookieHash, Vec<SessionId>>,
     /// Attachments that may be in force in Redis already. Each is the one that a claim is about: those of a
     /// cookie have their turns.
     expected: HashMap<SessionId, Expected>,
@@ -84,9 +86,7 @@ impl Held {
     pub(super) fn insert(&mut self, attachment: Attachment) -> Option<Attachment> {
         let Session { id, cookie, .. } = attachment.about.session.clone();
         let before = self.remove(&id);
-        if attachment.kept != Kept::Shared {
-            self.here.entry(cookie).or_default().push(id.clone());
-        }
+        self.of_cookie.entry(cookie).or_default().push(id.clone());
         self.attachments.insert(id, attachment);
         before
     }
@@ -115,7 +115,13 @@ impl Held {
 
     pub(super) fn remove(&mut self, id: &SessionId) -> Option<Attachment> {
         let attachment = self.attachments.remove(id)?;
-        self.forget_here(id, attachment.about.session.cookie);
+        let cookie = attachment.about.session.cookie;
+        if let Some(ids) = self.of_cookie.get_mut(&cookie) {
+            ids.retain(|other| other != id);
+            if ids.is_empty() {
+                self.of_cookie.remove(&cookie);
+            }
+        }
         Some(attachment)
     }
 
@@ -127,32 +133,23 @@ impl Held {
 
     /// Notes where the session of an attachment is.
     pub(super) fn set_kept(&mut self, id: &SessionId, ticket: Ticket, kept: Kept) {
-        let Some(attachment) = self.current(id, ticket) else { return };
-        let was = std::mem::replace(&mut attachment.kept, kept);
-        let cookie = attachment.about.session.cookie;
-        match (was, kept) {
-            (Kept::Here { .. }, Kept::Shared) => self.forget_here(id, cookie),
-            (Kept::Shared, Kept::Here { .. }) => self.here.entry(cookie).or_default().push(id.clone()),
-            _ => {}
+        if let Some(attachment) = self.current(id, ticket) {
+            attachment.kept = kept;
         }
     }
 
-    /// The sessions of a cookie that are not shared, oldest first.
-    pub(super) fn here(&self, cookie: CookieHash) -> impl Iterator<Item = &Attachment> {
-        let ids = self.here.get(&cookie).into_iter().flatten();
+    /// The sessions of a cookie that connections of this hub hold, oldest first.
+    pub(super) fn of_cookie(&self, cookie: CookieHash) -> impl Iterator<Item = &Attachment> {
+        let ids = self.of_cookie.get(&cookie).into_iter().flatten();
         ids.filter_map(|id| self.attachments.get(id))
+    }
+
+    /// Those of them that are not shared.
+    pub(super) fn here(&self, cookie: CookieHash) -> impl Iterator<Item = &Attachment> {
+        self.of_cookie(cookie).filter(|attachment| attachment.kept != Kept::Shared)
     }
 
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Attachment> {
         self.attachments.values_mut()
-    }
-
-    fn forget_here(&mut self, id: &SessionId, cookie: CookieHash) {
-        if let Some(ids) = self.here.get_mut(&cookie) {
-            ids.retain(|other| other != id);
-            if ids.is_empty() {
-                self.here.remove(&cookie);
-            }
-        }
     }
 }

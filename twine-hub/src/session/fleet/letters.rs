@@ -5,10 +5,11 @@ use redis::Cmd;
 use serde::{Deserialize, Serialize};
 use twine_protocol::SessionId;
 
-use super::row::HubId;
-use super::shelf::lease_of;
+use super::asks::Sign;
+use super::row::{Holding, HubId};
+use super::shelf::{cookie_of, hex, lease_of};
 use crate::broker::redis::{Link, RedisError, Request};
-use crate::session::{Lost, Ticket};
+use crate::session::{CookieHash, Lost, Ticket};
 
 /// Something to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,11 +17,9 @@ pub(super) enum Letter {
     /// An attachment of yours is over.
     Lose { session: SessionId, ticket: Ticket, why: Lost },
     /// Is the connection of this attachment of yours alive? `from` wants to know.
-    Probe { session: SessionId, ticket: Ticket, from: HubId },
-    /// It is.
-    Alive { session: SessionId },
-    /// There is no such attachment.
-    Gone { session: SessionId },
+    Probe { session: SessionId, cookie: CookieHash, ticket: Ticket, from: HubId },
+    /// What you asked of an attachment of `by`.
+    Answer { session: SessionId, by: Holding, sign: Sign },
 }
 
 /// How it is written.
@@ -28,9 +27,8 @@ pub(super) enum Letter {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Written<'a> {
     Lose { session: &'a str, ticket: u64, forgotten: bool },
-    Probe { session: &'a str, ticket: u64, from: &'a str },
-    Alive { session: &'a str },
-    Gone { session: &'a str },
+    Probe { session: &'a str, cookie: String, ticket: u64, from: &'a str },
+    Answer { session: &'a str, hub: &'a str, ticket: u64, alive: bool },
 }
 
 impl Letter {
@@ -41,11 +39,18 @@ impl Letter {
                 ticket: ticket.0,
                 forgotten: *why == Lost::Forgotten,
             },
-            Self::Probe { session, ticket, from } => {
-                Written::Probe { session: session.as_str(), ticket: ticket.0, from: from.as_str() }
-            }
-            Self::Alive { session } => Written::Alive { session: session.as_str() },
-            Self::Gone { session } => Written::Gone { session: session.as_str() },
+            Self::Probe { session, cookie, ticket, from } => Written::Probe {
+                session: session.as_str(),
+                cookie: hex(*cookie),
+                ticket: ticket.0,
+                from: from.as_str(),
+            },
+            Self::Answer { session, by, sign } => Written::Answer {
+                session: session.as_str(),
+                hub: by.hub.as_str(),
+                ticket: by.ticket.0,
+                alive: *sign == Sign::Alive,
+            },
         };
         // Texts and numbers: always JSON.
         #[allow(clippy::expect_used)]
@@ -61,11 +66,17 @@ impl Letter {
                 ticket: Ticket(ticket),
                 why: if forgotten { Lost::Forgotten } else { Lost::TakenOver },
             },
-            Written::Probe { session, ticket, from } => {
-                Self::Probe { session: id(session)?, ticket: Ticket(ticket), from: HubId::read(from)? }
-            }
-            Written::Alive { session } => Self::Alive { session: id(session)? },
-            Written::Gone { session } => Self::Gone { session: id(session)? },
+            Written::Probe { session, cookie, ticket, from } => Self::Probe {
+                session: id(session)?,
+                cookie: cookie_of(&cookie)?,
+                ticket: Ticket(ticket),
+                from: HubId::read(from)?,
+            },
+            Written::Answer { session, hub, ticket, alive } => Self::Answer {
+                session: id(session)?,
+                by: Holding { hub: HubId::read(hub)?, ticket: Ticket(ticket) },
+                sign: if alive { Sign::Alive } else { Sign::Gone },
+            },
         })
     }
 
@@ -88,13 +99,19 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let session = SessionId::new("s1").unwrap();
-        let (ticket, from) = (Ticket(u64::MAX), HubId::new());
+        let (ticket, hub) = (Ticket(u64::MAX), HubId::new());
+        let by = Holding { hub: hub.clone(), ticket };
         let letters = [
             Letter::Lose { session: session.clone(), ticket, why: Lost::TakenOver },
             Letter::Lose { session: session.clone(), ticket, why: Lost::Forgotten },
-            Letter::Probe { session: session.clone(), ticket, from },
-            Letter::Alive { session: session.clone() },
-            Letter::Gone { session },
+            Letter::Probe {
+                session: session.clone(),
+                cookie: CookieHash([1; 16]),
+                ticket,
+                from: hub.clone(),
+            },
+            Letter::Answer { session: session.clone(), by: by.clone(), sign: Sign::Alive },
+            Letter::Answer { session, by, sign: Sign::Gone },
         ];
         for letter in letters {
             assert_eq!(Letter::read(letter.write().as_bytes()), Some(letter));
@@ -103,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_is_no_letter_is_left_aside() {
-        for bytes in ["", "{}", r#"{"type":"later"}"#, r#"{"type":"alive","session":""}"#, "\u{0}"] {
+        for bytes in ["", "{}", r#"{"type":"later"}"#, r#"{"type":"lose","session":""}"#, "\u{0}"] {
             assert_eq!(Letter::read(bytes.as_bytes()), None, "{bytes:?}");
         }
     }

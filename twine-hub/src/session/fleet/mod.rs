@@ -12,8 +12,10 @@
 //! ```
 //!
 //! A hub has a lease while it lives. What is held by one whose lease has lapsed counts as detached when it
-//! was last heard of, for a hub that could renew its own all the time. Letters get lost, and Redis may lose all of it: a session that a connection holds is
-//! put back with what it saves next, and every hub has its connections save once it has been cut off.
+//! was last heard of, for a hub that could renew its own all the time. Letters get lost, and Redis may lose
+//! all of it or go back to an earlier state: a session that a connection holds is put back with what it saves
+//! next, of two attachments the later one counts, and every hub has its connections save once it has been
+//! cut off from any server. A log-out is told to all hubs on the channels of the buckets.
 
 mod asks;
 mod claims;
@@ -31,6 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -38,15 +41,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use twine_protocol::SessionId;
 
-use self::asks::{Asks, Sign};
+use self::asks::{Asked, Asks, Sign};
 use self::claims::Turn;
-use self::held::{Held, Kept};
+use self::held::{Attachment, Held, Kept};
 use self::letters::Letter;
 use self::owed::{Ended, Entry, Owed};
 use self::row::{Holding, HubId};
 use self::shelf::{Shelf, lease_of};
 use super::newcomers::Newcomers;
-use super::{Bound, CookieHash, Lost, Options, Request, Save, Ticket};
+use super::store::Session;
+use super::{Bound, CookieHash, Cursors, Lost, Options, Request, Save, Ticket};
 use crate::broker::redis::{Arrival, Bus, Limits, Link, RedisError, Target};
 use crate::rooms::locked;
 use crate::seldom::Seldom;
@@ -56,13 +60,15 @@ use crate::telemetry::{self, Telemetry};
 /// For how long a hub has said that it lives when it says so, and how often it does.
 const LEASE: Duration = Duration::from_secs(15);
 const RENEW_EVERY: Duration = Duration::from_secs(4);
-/// How long a session that is held may go unsaved: so it is put back if Redis has lost it, and not taken for
-/// one that nobody comes back to.
+/// How long a session that is held may go unsaved, at most a quarter of its lifetime: so it is put back if
+/// Redis has lost it, and not taken for one that nobody comes back to.
 const REFRESH_AFTER: Duration = Duration::from_mins(15);
 /// How often that is looked for, and who waits no more is forgotten.
 const CHORES_EVERY: Duration = Duration::from_secs(30);
-/// How long Redis may take. Whoever opens a connection waits no longer for a session.
+/// How long Redis may take for a command.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// How long a claim is worth to be answered: its connection goes on without a session then.
+const CLAIM_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why sessions can't be had now. It passes.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,6 +77,8 @@ enum SessionsError {
     Redis(#[from] RedisError),
     #[error("other hubs decide about the sessions of one cookie again and again")]
     Restless,
+    #[error("what connections have given back of the sessions of one cookie can't be saved in time")]
+    Unsaved,
     #[error("the system gives no random bytes for a session")]
     Random,
 }
@@ -86,6 +94,9 @@ struct Shared {
     options: Options,
     telemetry: Arc<Telemetry>,
     last_ticket: AtomicU64,
+    last_save: AtomicU64,
+    /// [`REFRESH_AFTER`], or less.
+    refresh_after: Duration,
     /// Since when this hub has renewed its lease without a failure.
     steady_since: Mutex<Option<Instant>>,
     held: Mutex<Held>,
@@ -102,6 +113,9 @@ struct Shared {
     is_closed: AtomicBool,
     /// What saves; it ends when all is saved.
     saving: Mutex<Option<JoinHandle<()>>>,
+    /// Whether the lease is renewed; a test may want it not to be.
+    #[cfg(test)]
+    renews: AtomicBool,
     /// Ends what goes on until the hub ends.
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -121,16 +135,17 @@ impl FleetSessions {
     ) -> Result<Self, StoreError> {
         let limits = Limits { deadline: DEADLINE, ..Limits::default() };
         let (link, bus) = Link::start(redis, limits).map_err(|source| StoreError::Fleet(Box::new(source)))?;
-        // What nothing is heard of is kept for its lifetime; what is held is heard of in time.
-        let ttl = options.lifetime + 2 * REFRESH_AFTER;
+        let refresh_after = REFRESH_AFTER.min(options.lifetime / 4);
         let shared = Arc::new(Shared {
             hub: HubId::new(),
-            shelf: Shelf::new(link.clone(), ttl, options.max_sessions),
+            shelf: Shelf::new(link.clone(), options.lifetime, refresh_after, options.max_sessions),
+            refresh_after,
             link,
             newcomers: Mutex::new(Newcomers::new(options.max_new_per_minute)),
             options,
             telemetry,
             last_ticket: AtomicU64::new(0),
+            last_save: AtomicU64::new(0),
             steady_since: Mutex::default(),
             held: Mutex::default(),
             claims: Mutex::default(),
@@ -141,6 +156,8 @@ impl FleetSessions {
             failures: Seldom::default(),
             is_closed: AtomicBool::new(false),
             saving: Mutex::default(),
+            #[cfg(test)]
+            renews: AtomicBool::new(true),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
@@ -168,7 +185,7 @@ impl FleetSessions {
             let Some(attachment) = held.current(&session, ticket) else { continue };
             attachment.saved = now;
             if attachment.kept == Kept::Shared || !rooms.is_empty() {
-                owed.put(Entry { about: attachment.about.clone(), ticket, rooms, ended: None });
+                owed.put(self.0.entry(attachment, rooms, None));
             }
         }
         drop((held, owed));
@@ -180,39 +197,37 @@ impl FleetSessions {
         self.0.count_held();
         let kept = attachment.kept;
         if kept == Kept::Shared || !rooms.is_empty() {
-            let ended = Some(Ended { kept });
-            locked(&self.0.owed).put(Entry { about: attachment.about.clone(), ticket, rooms, ended });
+            let entry = self.0.entry(&attachment, rooms, Some(Ended { kept }));
+            locked(&self.0.owed).put(entry);
             self.0.is_due.notify_one();
         }
-        self.0.tell_of(&session, attachment.asked_by, Sign::Gone);
+        self.0.tell_of(attachment, Sign::Gone);
     }
 
     pub(super) fn alive(&self, session: &SessionId, ticket: Ticket) {
-        let asked_by = match locked(&self.0.held).current(session, ticket) {
-            Some(attachment) => std::mem::take(&mut attachment.asked_by),
+        let (cookie, asked_by) = match locked(&self.0.held).current(session, ticket) {
+            Some(attachment) => (attachment.about.session.cookie, std::mem::take(&mut attachment.asked_by)),
             None => return,
         };
-        self.0.tell_of(session, asked_by, Sign::Alive);
+        let asked = (session.clone(), self.0.holding(ticket));
+        locked(&self.0.asks).say(&asked, Sign::Alive);
+        self.0.tell_others(asked, cookie, asked_by, Sign::Alive);
     }
 
     pub(super) async fn forget(&self, cookie: CookieHash) -> Result<(), Arc<StoreError>> {
-        let rows = self.0.shelf.forget(cookie).await;
-        let rows = rows.map_err(|error| Arc::new(StoreError::Fleet(Box::new(error))))?;
-        locked(&self.0.owed).forget(cookie);
-        let here: Vec<_> = {
-            let held = locked(&self.0.held);
-            let here = held.here(cookie);
-            here.map(|attachment| (attachment.about.session.id.clone(), attachment.ticket)).collect()
-        };
-        for (id, ticket) in here {
-            self.0.lose(&id, ticket, Lost::Forgotten);
-        }
-        for row in rows {
-            if let Some(held_by) = &row.held_by {
-                self.0.tell_lost(&row.about.session.id, held_by, Lost::Forgotten);
-            }
-        }
+        let forgotten = self.0.shelf.forget(cookie).await;
+        forgotten.map_err(|error| Arc::new(StoreError::Fleet(Box::new(error))))?;
+        // As it hears from itself a moment later.
+        self.0.hear_forgotten(cookie);
         Ok(())
+    }
+
+    /// Whether what saves is there.
+    pub(super) fn health(&self) -> Result<(), Arc<StoreError>> {
+        match &*locked(&self.0.saving) {
+            Some(saving) if saving.is_finished() => Err(Arc::new(StoreError::Ended)),
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -254,10 +269,19 @@ impl Shared {
     /// Says again and again that this hub lives.
     async fn keep_lease(&self) {
         loop {
+            #[cfg(test)]
+            if !self.renews.load(Ordering::Relaxed) {
+                return;
+            }
             let renewed = self.shelf.renew(&self.hub, LEASE).await;
             {
                 let mut steady_since = locked(&self.steady_since);
-                *steady_since = renewed.is_ok().then(|| steady_since.unwrap_or_else(Instant::now));
+                *steady_since = match renewed {
+                    Ok(true) => steady_since.or_else(|| Some(Instant::now())),
+                    // Whoever finds its own lease gone would find those of others gone.
+                    Ok(false) => Some(Instant::now()),
+                    Err(_) => None,
+                };
             }
             if let Err(error) = renewed {
                 self.say(&error.into());
@@ -269,8 +293,8 @@ impl Shared {
     /// Has what is held saved now and then, and forgets who waits no more.
     async fn keep_tidy(&self) {
         loop {
-            tokio::time::sleep(CHORES_EVERY).await;
-            self.refresh(REFRESH_AFTER);
+            tokio::time::sleep(CHORES_EVERY.min(self.refresh_after)).await;
+            self.refresh(self.refresh_after);
             locked(&self.asks).tidy();
         }
     }
@@ -286,34 +310,58 @@ impl Shared {
         }
     }
 
-    /// Reads this hub's letters.
+    /// Reads this hub's letters, and what was forgotten.
     async fn hear(self: &Arc<Self>, mut bus: Bus) {
-        // Where it is not in force in time, it comes later.
-        drop(self.link.watch_channel(&lease_of(&self.hub)).await);
-        while let Some(arrival) = bus.arrival().await {
-            match arrival {
-                Arrival::Pushed(pushed) => {
-                    if let Some(letter) = Letter::read(&pushed.payload) {
-                        self.take(letter);
-                    } else {
-                        tracing::debug!("a letter of another hub can't be read");
+        let own = lease_of(&self.hub);
+        let channels = shelf::channels().chain([own.clone()]);
+        // What is not in force in time comes later.
+        let watching = join_all(channels.map(|channel| async move {
+            drop(self.link.watch_channel(&channel).await);
+        }));
+        let reading = async {
+            while let Some(arrival) = bus.arrival().await {
+                match arrival {
+                    Arrival::Pushed(pushed) if pushed.channel == own.name().as_bytes() => {
+                        if let Some(letter) = Letter::read(&pushed.payload) {
+                            self.take(letter);
+                        } else {
+                            tracing::debug!("a letter of another hub can't be read");
+                        }
+                    }
+                    Arrival::Pushed(pushed) => {
+                        let cookie = std::str::from_utf8(&pushed.payload).ok().and_then(shelf::cookie_of);
+                        if let Some(cookie) = cookie {
+                            self.hear_forgotten(cookie);
+                        }
+                    }
+                    // This hub was cut off: letters may be lost, and what was in Redis as well.
+                    Arrival::Interrupted => {
+                        *locked(&self.steady_since) = None;
+                        self.refresh(Duration::ZERO);
                     }
                 }
-                // This hub was cut off: letters may be lost, and what was in Redis as well.
-                Arrival::Interrupted => {
-                    *locked(&self.steady_since) = None;
-                    self.refresh(Duration::ZERO);
-                }
             }
+        };
+        tokio::join!(watching, reading);
+    }
+
+    /// A cookie's sessions were forgotten, by this hub or another.
+    fn hear_forgotten(self: &Arc<Self>, cookie: CookieHash) {
+        locked(&self.owed).forget(cookie);
+        let theirs: Vec<_> = {
+            let held = locked(&self.held);
+            let theirs = held.of_cookie(cookie);
+            theirs.map(|attachment| (attachment.about.session.id.clone(), attachment.ticket)).collect()
+        };
+        for (id, ticket) in theirs {
+            self.lose(&id, ticket, Lost::Forgotten);
         }
     }
 
     fn take(self: &Arc<Self>, letter: Letter) {
         match letter {
-            Letter::Lose { session, ticket, why } => {
-                self.lose(&session, ticket, why);
-            }
-            Letter::Probe { session, ticket, from } => {
+            Letter::Lose { session, ticket, why } => self.lose(&session, ticket, why),
+            Letter::Probe { session, cookie, ticket, from } => {
                 let mut held = locked(&self.held);
                 if let Some(attachment) = held.current(&session, ticket) {
                     if !attachment.asked_by.contains(&from) {
@@ -322,14 +370,12 @@ impl Shared {
                     attachment.holder.probe(attachment.key, ticket);
                 } else {
                     // Who is just being answered is there.
-                    let is_expected = held.expects(&session, ticket);
+                    let sign = if held.expects(&session, ticket) { Sign::Alive } else { Sign::Gone };
                     drop(held);
-                    let sign = if is_expected { Sign::Alive } else { Sign::Gone };
-                    self.tell_others(&session, vec![from], sign);
+                    self.tell_others((session, self.holding(ticket)), cookie, vec![from], sign);
                 }
             }
-            Letter::Alive { session } => locked(&self.asks).say(&session, Sign::Alive),
-            Letter::Gone { session } => locked(&self.asks).say(&session, Sign::Gone),
+            Letter::Answer { session, by, sign } => locked(&self.asks).say(&(session, by), sign),
         }
     }
 
@@ -343,28 +389,28 @@ impl Shared {
         });
     }
 
-    /// Tells whoever waits for a sign of a session: claims here, and other hubs.
-    fn tell_of(self: &Arc<Self>, session: &SessionId, asked_by: Vec<HubId>, sign: Sign) {
-        locked(&self.asks).say(session, sign);
-        self.tell_others(session, asked_by, sign);
+    /// Tells whoever waits for a sign of an attachment that is over: claims here, and other hubs.
+    fn tell_of(self: &Arc<Self>, attachment: Attachment, sign: Sign) {
+        let Session { id, cookie, .. } = &attachment.about.session;
+        let asked = (id.clone(), self.holding(attachment.ticket));
+        locked(&self.asks).say(&asked, sign);
+        self.tell_others(asked, *cookie, attachment.asked_by, sign);
     }
 
     /// Tells other hubs. What is gone is so once what it leaves is there for them.
-    fn tell_others(self: &Arc<Self>, session: &SessionId, hubs: Vec<HubId>, sign: Sign) {
+    fn tell_others(self: &Arc<Self>, asked: Asked, cookie: CookieHash, hubs: Vec<HubId>, sign: Sign) {
         if hubs.is_empty() {
             return;
         }
-        let (shared, session) = (self.clone(), session.clone());
+        let shared = self.clone();
         self.spawn(async move {
-            let letter = match sign {
-                Sign::Alive => Letter::Alive { session },
-                Sign::Gone => {
-                    shared.saved(Owed::is_settled).await;
-                    Letter::Gone { session }
-                }
-            };
+            if sign == Sign::Gone && !shared.saved(cookie).await {
+                return;
+            }
+            let (session, by) = asked;
             for hub in hubs {
-                shared.post(hub, letter.clone());
+                let answer = Letter::Answer { session: session.clone(), by: by.clone(), sign };
+                shared.post(hub, answer);
             }
         });
     }
@@ -387,9 +433,16 @@ impl Shared {
         };
         if let Some(attachment) = attachment {
             attachment.lose(why);
-            self.tell_of(session, attachment.asked_by, Sign::Gone);
+            self.tell_of(attachment, Sign::Gone);
         }
         self.count_held();
+    }
+
+    /// What is to be saved of an attachment.
+    fn entry(&self, attachment: &Attachment, rooms: Cursors, ended: Option<Ended>) -> Entry {
+        let Attachment { about, ticket, generation, .. } = attachment;
+        let number = self.last_save.fetch_add(1, Ordering::Relaxed) + 1;
+        Entry { about: about.clone(), ticket: *ticket, generation: *generation, rooms, number, ended }
     }
 
     fn holding(&self, ticket: Ticket) -> Holding {

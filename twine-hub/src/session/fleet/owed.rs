@@ -2,7 +2,7 @@
 //! latest, which has everything again. It is bounded by the attachments there are and those that ended
 //! while Redis could not be had.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::held::Kept;
@@ -14,7 +14,11 @@ use crate::session::{CookieHash, Cursors, Ticket};
 pub(super) struct Entry {
     pub(super) about: Arc<About>,
     pub(super) ticket: Ticket,
+    /// The attachment's place among those of its session.
+    pub(super) generation: u64,
     pub(super) rooms: Cursors,
+    /// Later ones of an attachment are greater.
+    pub(super) number: u64,
     pub(super) ended: Option<Ended>,
 }
 
@@ -35,8 +39,8 @@ impl Entry {
 #[derive(Default)]
 pub(super) struct Owed {
     waiting: BTreeMap<(CookieHash, Ticket), Entry>,
-    /// Cookies of which something is on its way.
-    under_way: BTreeSet<CookieHash>,
+    /// Of each cookie how much is on its way.
+    under_way: BTreeMap<CookieHash, usize>,
 }
 
 impl Owed {
@@ -50,29 +54,42 @@ impl Owed {
         self.waiting.entry((entry.cookie(), entry.ticket)).or_insert(entry);
     }
 
-    /// Takes all that waits; it is under way until [`Owed::done`].
+    /// Takes all that waits; each is under way until [`Owed::done`].
     pub(super) fn take(&mut self) -> Vec<Entry> {
         let taken: Vec<_> = std::mem::take(&mut self.waiting).into_values().collect();
-        self.under_way = taken.iter().map(Entry::cookie).collect();
+        for entry in &taken {
+            *self.under_way.entry(entry.cookie()).or_default() += 1;
+        }
         taken
     }
 
-    pub(super) fn done(&mut self) {
-        self.under_way.clear();
+    /// One of a cookie is under way no more: it is saved, or waits again.
+    pub(super) fn done(&mut self, cookie: CookieHash) {
+        if let Some(n) = self.under_way.get_mut(&cookie) {
+            *n -= 1;
+            if *n == 0 {
+                self.under_way.remove(&cookie);
+            }
+        }
     }
 
     /// Whether something of a cookie is not known to be in Redis.
     pub(super) fn has(&self, cookie: CookieHash) -> bool {
         let of_cookie = (cookie, Ticket(0))..=(cookie, Ticket(u64::MAX));
-        self.under_way.contains(&cookie) || self.waiting.range(of_cookie).next().is_some()
+        self.under_way.contains_key(&cookie) || self.waiting.range(of_cookie).next().is_some()
     }
 
     /// Owes nothing of a cookie any more.
     pub(super) fn forget(&mut self, cookie: CookieHash) {
-        self.waiting.retain(|(of, _), _| *of != cookie);
+        let of_cookie = (cookie, Ticket(0))..=(cookie, Ticket(u64::MAX));
+        let owed: Vec<_> = self.waiting.range(of_cookie).map(|(key, _)| *key).collect();
+        for key in owed {
+            self.waiting.remove(&key);
+        }
     }
 
     /// Whether nothing waits or is under way.
+    #[cfg(test)]
     pub(super) fn is_settled(&self) -> bool {
         self.waiting.is_empty() && self.under_way.is_empty()
     }

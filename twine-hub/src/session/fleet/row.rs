@@ -38,7 +38,7 @@ impl fmt::Debug for HubId {
 }
 
 /// One attachment of a session, among those of all hubs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Holding {
     pub(super) hub: HubId,
     pub(super) ticket: Ticket,
@@ -48,6 +48,14 @@ impl fmt::Display for Holding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.hub.as_str(), self.ticket.0)
     }
+}
+
+/// One attachment, and its place among those of its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Claimed {
+    pub(super) by: Holding,
+    /// Later ones are greater.
+    pub(super) generation: u64,
 }
 
 /// What is known of a session beside its rooms and who holds it.
@@ -65,6 +73,9 @@ pub(super) struct About {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) about: About,
+    /// Which of the session's attachments it is of: later ones are greater.
+    pub(super) generation: u64,
+    /// Which one that is, as long as it is in force.
     pub(super) held_by: Option<Holding>,
     /// When something was written of it last, in milliseconds by Redis' clock.
     pub(super) touched: u64,
@@ -82,11 +93,6 @@ struct What {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prev: Option<String>,
     created: u64,
-}
-
-/// Who holds a session, as rows and scripts have it.
-pub(super) fn holder(held_by: Option<&Holding>) -> String {
-    held_by.map_or_else(|| "-".to_owned(), Holding::to_string)
 }
 
 impl About {
@@ -111,8 +117,9 @@ impl About {
 impl Row {
     /// Reads a row; `None` where it is none: it is damaged, or of a later version.
     pub(super) fn read(cookie: CookieHash, id: &str, row: &[u8]) -> Option<Self> {
-        let (holder, rest) = std::str::from_utf8(row).ok()?.split_once('\n')?;
+        let (first, rest) = std::str::from_utf8(row).ok()?.split_once('\n')?;
         let (touched, what) = rest.split_once('\n')?;
+        let (generation, holder) = first.split_once(' ')?;
         let held_by = match holder {
             "-" => None,
             holder => {
@@ -132,7 +139,8 @@ impl Row {
             detached: None,
         };
         let about = About { session, prev: instance_id(prev)?, created };
-        Some(Self { about, held_by, touched: touched.parse().ok()? })
+        let (generation, touched) = (generation.parse().ok()?, touched.parse().ok()?);
+        Some(Self { about, generation, held_by, touched })
     }
 }
 
@@ -147,8 +155,8 @@ mod tests {
     fn rows() -> impl Strategy<Value = Row> {
         let text = "[^\\p{Cc}]{0,20}";
         let optional = || prop::option::of("[a-z0-9]{1,20}");
-        (text, prop::option::of(text), text, optional(), optional(), any::<(u32, Option<u64>)>()).prop_map(
-            |(origin, subject, scope, instance, prev, (time, ticket))| {
+        (text, prop::option::of(text), text, optional(), optional(), any::<(u32, u32, Option<u64>)>())
+            .prop_map(|(origin, subject, scope, instance, prev, (time, generation, ticket))| {
                 let id = |text: Option<String>| text.map(|text| InstanceId::new(&text).unwrap());
                 let session = Session {
                     id: SessionId::new("0123456789abcdef").unwrap(),
@@ -161,21 +169,21 @@ mod tests {
                 };
                 let about = About { session, prev: id(prev), created: u64::from(time) };
                 let held_by = ticket.map(|ticket| Holding { hub: HubId::new(), ticket: Ticket(ticket) });
-                Row { about, held_by, touched: u64::from(time) }
-            },
-        )
+                Row { about, generation: generation.into(), held_by, touched: u64::from(time) }
+            })
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read_again(row in rows()) {
-            let written = format!("{}\n{}\n{}", holder(row.held_by.as_ref()), row.touched, row.about.write());
+            let holder = row.held_by.as_ref().map_or("-".to_owned(), Holding::to_string);
+            let written = format!("{} {holder}\n{}\n{}", row.generation, row.touched, row.about.write());
             let read = Row::read(COOKIE, row.about.session.id.as_str(), written.as_bytes());
             prop_assert_eq!(read, Some(row));
         }
 
         #[test]
-        fn any_bytes_are_a_row_or_none(id in "\\PC{0,40}", row: Vec<u8>, lines in "(-|[a-f0-9]{32} [0-9]{0,25})\n[0-9]{0,25}\n.{0,40}") {
+        fn any_bytes_are_a_row_or_none(id in "\\PC{0,40}", row: Vec<u8>, lines in "[0-9]{0,25} (-|[a-f0-9]{32} [0-9]{0,25})\n[0-9]{0,25}\n.{0,40}") {
             let _read_or_none = Row::read(COOKIE, &id, &row);
             let _read_or_none = Row::read(COOKIE, &id, lines.as_bytes());
         }

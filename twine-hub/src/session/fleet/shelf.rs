@@ -5,13 +5,15 @@
 //!
 //! | key | holds |
 //! | --- | --- |
-//! | `K` | sorted set: the bucket's sessions, `COOKIE/ID`, by the time of the last word of each |
-//! | `K:COOKIE` | hash: a [`Row`] for each session of the cookie, and a `version` that changes with who holds what |
-//! | `K:COOKIE:rooms` | hash: each session's rooms and cursors, as JSON |
+//! | `K` | sorted set: the bucket's sessions, `COOKIE/ID`, by the time of the last word of each; also the channel on which hubs hear which cookie was forgotten |
+//! | `K:COOKIE` | hash: a [`Row`] for each session of the cookie, and a `version` that changes with who holds what; once forgotten, for a while, `forgotten` |
+//! | `K:COOKIE:rooms` | hash: each session's rooms and cursors, as JSON, and the number of the save that they are of |
 //! | `twine:hub:{HUB}` | a hub's lease; also its channel |
 //!
 //! All of it expires by itself. Invariants: what was read and decided upon has not changed when it is done
-//! ([`Decided::Stale`]), and whoever does not hold a session any more can't write it ([`Saved::Lost`]).
+//! ([`Decided::Stale`]); whoever does not hold a session any more can't write it ([`Saved::Lost`]), nor put it
+//! back ([`Decided::Taken`]); and of two that both believe to hold one, for Redis has lost who does, the
+//! later one does.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,13 +22,13 @@ use redis::Cmd;
 use twine_protocol::SessionId;
 use uuid::Uuid;
 
-use super::row::{About, Holding, HubId, Row, holder};
+use super::row::{About, Claimed, HubId, Row};
 use crate::broker::redis::{Call, Link, RedisError, Request, Script, Tagged, millis, scripts};
 use crate::session::{CookieHash, Cursors, cursors};
 
 /// For how long it is known that a cookie's sessions were forgotten: longer than a hub that holds one
 /// leaves it unsaved.
-const FORGOTTEN_FOR: Duration = Duration::from_hours(1);
+const FORGOTTEN_FOR: Duration = Duration::from_mins(20);
 /// The same where there were none: longer than it takes to store one.
 const NONE_FORGOTTEN_FOR: Duration = Duration::from_mins(1);
 /// Buckets: cookies by the first byte of their hash.
@@ -46,6 +48,8 @@ pub(super) struct Shelf {
     link: Link,
     /// How long a session is kept of which nothing is heard.
     ttl: Duration,
+    /// How long a holder may say nothing.
+    silent: Duration,
     /// Sessions of a bucket.
     max: usize,
 }
@@ -63,10 +67,10 @@ pub(super) struct Book {
 /// What is to be done to a cookie's sessions.
 #[derive(Debug)]
 pub(super) enum Change<'a> {
-    /// A new one; to be said before all others.
-    Add { about: &'a About, held_by: Option<&'a Holding>, rooms: &'a Cursors },
+    /// A new one, or one that Redis has lost, of this attachment; to be said before all others.
+    Add { about: &'a About, of: &'a Claimed, has_ended: bool, rooms: &'a Cursors, number: u64 },
     /// It is held by this attachment.
-    Hold { about: &'a About, held_by: &'a Holding },
+    Hold { about: &'a About, of: &'a Claimed },
     /// Nobody holds it any more.
     End(&'a SessionId),
     /// It is gone.
@@ -85,6 +89,8 @@ pub(super) enum Decided {
     },
     /// Nothing was done, for the book is not what it was.
     Stale,
+    /// Nothing was done, for a later attachment has the session that was to be put back.
+    Taken,
     /// Nothing was done, for there is no place for a new one.
     Full,
     /// Nothing was done, for the cookie's sessions were forgotten.
@@ -96,8 +102,10 @@ pub(super) enum Decided {
 pub(super) struct Saving<'a> {
     pub(super) cookie: CookieHash,
     pub(super) session: &'a SessionId,
-    pub(super) held_by: &'a Holding,
+    pub(super) of: &'a Claimed,
     pub(super) rooms: &'a Cursors,
+    /// Later saves of an attachment have greater ones.
+    pub(super) number: u64,
     pub(super) has_ended: bool,
 }
 
@@ -107,7 +115,8 @@ pub(super) enum Saved {
     Done,
     /// Somebody else holds the session, or it was ended.
     Lost,
-    /// There is no such session: a bound has cost it, or Redis has lost it.
+    /// There is no such session, or only an earlier attachment is known: a bound has cost it, or Redis has
+    /// lost it.
     Gone,
     /// It was forgotten.
     Forgotten,
@@ -120,8 +129,15 @@ impl Book {
 }
 
 impl Shelf {
-    pub(super) fn new(link: Link, ttl: Duration, max_sessions: usize) -> Self {
-        Self { link, ttl, max: max_sessions.div_ceil(BUCKETS).max(1) }
+    /// What is held is heard of every `refresh` at the latest.
+    pub(super) fn new(link: Link, lifetime: Duration, refresh: Duration, max_sessions: usize) -> Self {
+        let silent = 2 * refresh;
+        Self { link, ttl: lifetime + silent, silent, max: max_sessions.div_ceil(BUCKETS).max(1) }
+    }
+
+    /// Whether a row's holder says nothing any more, at a moment by Redis' clock.
+    pub(super) fn is_silent(&self, row: &Row, now: u64) -> bool {
+        now.saturating_sub(row.touched) > millis(self.silent)
     }
 
     /// All sessions of a cookie.
@@ -153,23 +169,29 @@ impl Shelf {
         let mut call = Keys::of(book.cookie)
             .call(&DECIDE)
             .arg(&book.version)
+            .arg(book.now)
             .arg(version())
             .arg(millis(self.ttl))
+            .arg(millis(self.silent))
             .arg(self.max)
             .arg(hex(book.cookie))
             .arg(wanted.map_or("", SessionId::as_str));
         for change in changes {
             call = match change {
-                Change::Add { about, held_by, rooms } => call
+                Change::Add { about, of, has_ended, rooms, number } => call
                     .arg("add")
                     .arg(about.session.id.as_str())
-                    .arg(holder(*held_by))
+                    .arg(of.generation)
+                    .arg(of.by.to_string())
+                    .arg(flag(*has_ended))
                     .arg(about.write())
-                    .arg(cursors::write(rooms)),
-                Change::Hold { about, held_by } => call
+                    .arg(cursors::write(rooms))
+                    .arg(number),
+                Change::Hold { about, of } => call
                     .arg("put")
                     .arg(about.session.id.as_str())
-                    .arg(holder(Some(held_by)))
+                    .arg(of.generation)
+                    .arg(of.by.to_string())
                     .arg(about.write()),
                 Change::End(id) => call.arg("end").arg(id.as_str()),
                 Change::Remove(id) => call.arg("del").arg(id.as_str()),
@@ -182,6 +204,7 @@ impl Shelf {
                     Decided::Done { rooms: cursors::read(&rooms).ok(), n_evicted }
                 }
                 "stale" => Decided::Stale,
+                "taken" => Decided::Taken,
                 "full" => Decided::Full,
                 "forgotten" => Decided::Forgotten,
                 _ => return Err(fields.kind(kind)),
@@ -224,14 +247,16 @@ impl Shelf {
             keys.extend([of_cookie.rows(), of_cookie.rooms()]);
         }
         let mut call = Call::new(&SAVE, bucket.slot(), keys).arg(millis(self.ttl)).arg(version());
-        for Saving { cookie, session, held_by, rooms, has_ended } in saves {
+        for Saving { cookie, session, of, rooms, number, has_ended } in saves {
             let rooms = if rooms.is_empty() { String::new() } else { cursors::write(rooms) };
             call = call
                 .arg(hex(*cookie))
                 .arg(session.as_str())
-                .arg(held_by.to_string())
+                .arg(of.generation)
+                .arg(of.by.to_string())
                 .arg(rooms)
-                .arg(if *has_ended { "1" } else { "" });
+                .arg(number)
+                .arg(flag(*has_ended));
         }
         call.run(&self.link, "saving sessions").await?.read(|kind, fields| {
             let results: Vec<String> = match kind {
@@ -252,11 +277,11 @@ impl Shelf {
         })
     }
 
-    /// Removes all sessions of a cookie, and gives them back.
+    /// Removes all sessions of a cookie, and tells all hubs.
     ///
     /// # Errors
     /// [`RedisError`]; they may be gone all the same.
-    pub(super) async fn forget(&self, cookie: CookieHash) -> Result<Vec<Row>, RedisError> {
+    pub(super) async fn forget(&self, cookie: CookieHash) -> Result<(), RedisError> {
         let call = Keys::of(cookie)
             .call(&FORGET)
             .arg(millis(FORGOTTEN_FOR))
@@ -264,20 +289,28 @@ impl Shelf {
             .arg(hex(cookie))
             .arg(millis(NONE_FORGOTTEN_FOR));
         call.run(&self.link, "forgetting sessions").await?.read(|kind, fields| match kind {
-            "ok" => Ok(rows(cookie, &fields.value()?)),
+            "ok" => Ok(()),
             _ => Err(fields.kind(kind)),
         })
     }
 
-    /// Says that a hub lives, for so long.
+    /// Says that a hub lives, for so long. Says whether that was still known from the last time.
     ///
     /// # Errors
     /// [`RedisError`].
-    pub(super) async fn renew(&self, hub: &HubId, lease: Duration) -> Result<(), RedisError> {
+    pub(super) async fn renew(&self, hub: &HubId, lease: Duration) -> Result<bool, RedisError> {
         let place = lease_of(hub);
         let mut command = Cmd::new();
-        command.arg("SET").arg(place.name()).arg("").arg("PX").arg(millis(lease));
-        self.link.ask(place.slot(), &Request::plain(command)).await.map(drop)
+        command.arg("PEXPIRE").arg(place.name()).arg(millis(lease));
+        let answer = self.link.ask(place.slot(), &Request::plain(command)).await?;
+        let was_known = redis::from_redis_value::<bool>(answer)
+            .map_err(|error| RedisError::Unexpected { to: "renewing a lease", what: error.to_string() })?;
+        if !was_known {
+            let mut command = Cmd::new();
+            command.arg("SET").arg(place.name()).arg("").arg("PX").arg(millis(lease));
+            self.link.ask(place.slot(), &Request::plain(command)).await?;
+        }
+        Ok(was_known)
     }
 
     /// Says that a hub lives no more.
@@ -315,6 +348,15 @@ pub(super) fn bucket(CookieHash([first, ..]): CookieHash) -> u8 {
     first
 }
 
+/// The channels on which hubs hear which cookies were forgotten: on a cluster, of every server.
+pub(super) fn channels() -> impl Iterator<Item = Tagged> {
+    (0..=u8::MAX).map(channel)
+}
+
+fn channel(bucket: u8) -> Tagged {
+    Tagged::new("twine:sessions:", &format!("{bucket:02x}"))
+}
+
 /// The keys that belong to a cookie.
 struct Keys {
     bucket: Tagged,
@@ -323,8 +365,7 @@ struct Keys {
 
 impl Keys {
     fn of(cookie: CookieHash) -> Self {
-        let bucket = Tagged::new("twine:sessions:", &format!("{:02x}", bucket(cookie)));
-        Self { bucket, cookie: hex(cookie) }
+        Self { bucket: channel(bucket(cookie)), cookie: hex(cookie) }
     }
 
     fn rows(&self) -> String {
@@ -351,8 +392,19 @@ fn rows(cookie: CookieHash, fields: &HashMap<String, Vec<u8>>) -> Vec<Row> {
     rows
 }
 
-fn hex(CookieHash(hash): CookieHash) -> String {
+/// A cookie in keys and letters.
+pub(super) fn hex(CookieHash(hash): CookieHash) -> String {
     format!("{:032x}", u128::from_be_bytes(hash))
+}
+
+/// Reads what [`hex`] wrote; `None` where it is not that.
+pub(super) fn cookie_of(hex: &str) -> Option<CookieHash> {
+    let hash = u128::from_str_radix(hex, 16).ok().filter(|_| hex.len() == 32)?;
+    Some(CookieHash(hash.to_be_bytes()))
+}
+
+fn flag(is_so: bool) -> &'static str {
+    if is_so { "1" } else { "" }
 }
 
 /// A version that there never was.

@@ -1,6 +1,7 @@
 //! What keeps sessions from growing.
 
 use super::*;
+use crate::broker::redis::millis;
 
 #[tokio::test]
 async fn everything_in_redis_expires() {
@@ -121,4 +122,79 @@ async fn without_rooms_a_session_leaves_redis() {
     assert_eq!(second.attach(naming(claim(1, "page"), &held)).await.how, How::New);
     let keys: Vec<String> = redis.admin(&["KEYS", "twine:sessions:*"]);
     assert_eq!(keys, Vec::<String>::new(), "nothing is left of it");
+}
+
+#[tokio::test]
+async fn holders_that_are_gone_do_not_keep_a_bucket_full() {
+    let redis = Server::start();
+    let hub = Hub::with(&redis.url(), Options { max_sessions: 256 * 20, ..options() }).await;
+    let dead = Hub::with(&redis.url(), Options { max_sessions: 256 * 20, ..options() }).await;
+    let held = dead.shared(claim(1, "page"), rooms(&[("chat", 1)])).await;
+    for n in 1..20 {
+        let anew = Claim { session: SessionId::new("gone").ok(), ..claim(1, &format!("page-{n}")) };
+        dead.shared(anew, rooms(&[("chat", 1)])).await;
+    }
+    dead.kill().await;
+    let keys: Vec<String> = redis.admin(&["KEYS", "twine:sessions:*:*"]);
+    let rows = keys.iter().find(|key| !key.ends_with(":rooms")).unwrap();
+    let row: String = redis.admin(&["HGET", rows, held.session.as_str()]);
+    let [holder, touched, what] = row.splitn(3, '\n').collect::<Vec<_>>().try_into().unwrap();
+    let long_ago = touched.parse::<u64>().unwrap() - 3 * millis(REFRESH_AFTER);
+    let row = format!("{holder}\n{long_ago}\n{what}");
+    redis.admin::<redis::Value>(&["HSET", rows, held.session.as_str(), &row]);
+    let anew = Claim { session: SessionId::new("gone").ok(), ..claim(1, "new") };
+    let new = hub.shared(anew, rooms(&[("chat", 2)])).await;
+    assert_eq!(hub.stored(1, &held.session).await, None, "it was not heard of for long");
+    assert_eq!(hub.stored(1, &new.session).await, Some(rooms(&[("chat", 2)])));
+    assert_eq!(hub.n_stored(1).await, 20);
+}
+
+#[tokio::test]
+async fn log_outs_of_cookies_that_are_made_up_leave_little_and_not_for_long() {
+    let redis = Server::start();
+    let hub = Hub::join(&redis.url()).await;
+    for _ in 0..3 {
+        hub.sessions.forget(cookie(1)).await.unwrap();
+    }
+    let keys: Vec<String> = redis.admin(&["KEYS", "twine:sessions:*"]);
+    let [key] = keys.try_into().unwrap();
+    assert!(redis.admin::<u64>(&["PTTL", &key]) <= 60_000);
+    // One that had some is known for longer, and is not by another log-out.
+    let held = hub.shared(claim(2, "page"), rooms(&[("chat", 1)])).await;
+    let keys: Vec<String> = redis.admin(&["KEYS", "twine:sessions:*:*:rooms"]);
+    let [rooms] = keys.try_into().unwrap();
+    let rows = rooms.strip_suffix(":rooms").unwrap();
+    hub.sessions.forget(cookie(2)).await.unwrap();
+    hub.was_told(Told::Lost(held.ticket, Lost::Forgotten)).await;
+    hub.sessions.forget(cookie(2)).await.unwrap();
+    assert!(redis.admin::<u64>(&["PTTL", rows]) > millis(REFRESH_AFTER));
+}
+
+#[tokio::test]
+async fn whoever_has_many_sessions_does_not_have_them_all_read_for_each_claim() {
+    let redis = Server::start();
+    let hub = Hub::with(&redis.url(), Options { max_rooms: 4, ..options() }).await;
+    for n in 0..20 {
+        let anew = Claim { session: SessionId::new("gone").ok(), ..claim(1, &format!("page-{n}")) };
+        let left = hub.attach(anew).await;
+        hub.detach(&left, rooms(&[("one", n + 1), ("two", n + 1)])).await;
+    }
+    redis.admin::<redis::Value>(&["CONFIG", "RESETSTAT"]);
+    let attached = hub.attach(Claim { session: SessionId::new("gone").ok(), ..claim(1, "another") }).await;
+    assert_eq!(attached.inherited, rooms(&[("one", 20), ("two", 20)]));
+    let stats: String = redis.admin(&["INFO", "commandstats"]);
+    assert!(stats.contains("cmdstat_hmget:calls=1,"), "{stats}");
+}
+
+#[tokio::test]
+async fn what_is_held_is_heard_of_well_within_its_lifetime() {
+    let redis = Server::start();
+    let hub = Hub::with(&redis.url(), Options { lifetime: Duration::from_secs(40), ..options() }).await;
+    assert_eq!(hub.fleet().refresh_after, Duration::from_secs(10));
+    let held = hub.shared(claim(1, "page"), rooms(&[("chat", 1)])).await;
+    let fleet = hub.fleet();
+    locked(&fleet.held).current(&held.session, held.ticket).unwrap().saved =
+        Instant::now().checked_sub(Duration::from_secs(11)).unwrap();
+    fleet.refresh(fleet.refresh_after);
+    hub.was_told(Told::Refresh(held.ticket)).await;
 }

@@ -1,6 +1,7 @@
 //! Several hubs' sessions on real servers.
 
 mod away;
+mod back;
 mod bounds;
 mod cost;
 mod moving;
@@ -204,6 +205,17 @@ impl Hub {
     /// Makes its lease lapse, as it does some time after a hub was killed.
     async fn lapse(&self, by: &Self) {
         by.fleet().shelf.end(&self.fleet().hub).await.unwrap();
+    }
+
+    /// Lets it hear nothing of others any more, and save nothing by itself.
+    fn is_deaf(&self) {
+        self.fleet().stop.cancel();
+    }
+
+    /// Saves all the same.
+    fn save_deaf(&self, of: &Attached, rooms: Cursors) {
+        self.sessions.save(vec![Save { session: of.session.clone(), ticket: of.ticket, rooms }]);
+        tokio::spawn(self.fleet().clone().keep_saving());
     }
 
     /// Has it believe that it has had Redis for long.

@@ -129,20 +129,35 @@ async fn what_one_hub_has_forgotten_all_have() {
 }
 
 #[tokio::test]
+async fn a_log_out_at_one_hub_reaches_what_is_only_at_another() {
+    let redis = Server::start();
+    let (first, second) = (Hub::lively(&redis.url()).await, Hub::lively(&redis.url()).await);
+    let fresh = second.attach(claim(1, "no-room-yet")).await;
+    let other = second.attach(claim(2, "somebody-else")).await;
+    first.sessions.forget(cookie(1)).await.unwrap();
+    second.was_told(Told::Lost(fresh.ticket, Lost::Forgotten)).await;
+    assert_eq!(second.told(), [Told::Lost(fresh.ticket, Lost::Forgotten)], "and nobody else");
+    second.save(&other, rooms(&[("chat", 1)])).await;
+    assert_eq!(second.n_stored(2).await, 1);
+}
+
+#[tokio::test]
 async fn a_hub_that_did_not_hear_of_it_does_not_put_back_what_was_forgotten() {
     let redis = Server::start();
     let hub = Hub::join(&redis.url()).await;
     let held = hub.shared(claim(1, "page"), rooms(&[("chat", 7)])).await;
-    // As another hub does it whose letter is lost.
-    assert_eq!(hub.fleet().shelf.forget(cookie(1)).await.unwrap().len(), 1);
-    hub.save(&held, rooms(&[("chat", 8)])).await;
+    hub.is_deaf();
+    let other = Hub::join(&redis.url()).await;
+    other.sessions.forget(cookie(1)).await.unwrap();
+    hub.save_deaf(&held, rooms(&[("chat", 8)]));
     hub.was_told(Told::Lost(held.ticket, Lost::Forgotten)).await;
-    assert_eq!(hub.n_stored(1).await, 0);
+    assert_eq!(other.n_stored(1).await, 0);
     // Nor a new one of the same cookie.
-    let new = hub.attach(claim(1, "page")).await;
-    hub.save(&new, rooms(&[("chat", 9)])).await;
-    hub.was_told(Told::Lost(new.ticket, Lost::Forgotten)).await;
-    assert_eq!(hub.n_stored(1).await, 0);
+    let late = Hub::join(&redis.url()).await;
+    let new = late.attach(claim(1, "page")).await;
+    late.save(&new, rooms(&[("chat", 9)])).await;
+    late.was_told(Told::Lost(new.ticket, Lost::Forgotten)).await;
+    assert_eq!(late.n_stored(1).await, 0);
 }
 
 #[tokio::test]

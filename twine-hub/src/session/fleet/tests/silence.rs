@@ -58,8 +58,14 @@ async fn a_hub_that_was_cut_off_itself_does_not_take_others_for_dead() {
     let redis = Server::start();
     let (first, second) = (Hub::lively(&redis.url()).await, Hub::lively(&redis.url()).await);
     let held = first.shared(claim(1, "open"), rooms(&[("chat", 7)])).await;
-    *locked(&second.fleet().steady_since) = None;
+    // Nobody renews anything meanwhile.
+    for hub in [&first, &second] {
+        hub.fleet().renews.store(false, Ordering::Relaxed);
+    }
+    second.is_steady();
     first.lapse(&second).await;
+    // Its own is gone as well: Redis has lost both.
+    second.lapse(&second).await;
     assert_eq!(second.attach(claim(1, "another")).await.how, How::New);
     assert_eq!(first.told(), [Told::Probed(held.ticket)]);
 }
@@ -70,18 +76,13 @@ async fn a_hub_whose_session_went_elsewhere_can_not_write_it_any_more() {
     let (first, second) = (Hub::lively(&redis.url()).await, Hub::lively(&redis.url()).await);
     let held = first.shared(claim(1, "page"), rooms(&[("chat", 7)])).await;
     // The first is alive, though nobody knows: it was cut off, and no letter reaches it.
-    first.fleet().stop.cancel();
+    first.is_deaf();
     second.is_steady();
     first.lapse(&second).await;
     let adopted = second.attach(claim(1, "another")).await;
     assert_eq!(adopted.how, How::Adopted);
     second.save(&adopted, rooms(&[("chat", 9)])).await;
-    first.sessions.save(vec![Save {
-        session: held.session.clone(),
-        ticket: held.ticket,
-        rooms: rooms(&[("chat", 8)]),
-    }]);
-    tokio::spawn(first.fleet().clone().keep_saving());
+    first.save_deaf(&held, rooms(&[("chat", 8)]));
     first.was_told(Told::Lost(held.ticket, Lost::TakenOver)).await;
     assert_eq!(second.stored(1, &held.session).await, Some(rooms(&[("chat", 9)])));
 }
