@@ -71,12 +71,17 @@ impl Redis {
         matches!(self.layout, Layout::Alone | Layout::Durable).then(|| self.servers[0].port)
     }
 
-    /// Where hubs find it; one server, by this address.
-    pub(crate) fn url(&self, one: Option<SocketAddr>) -> String {
-        match (&self.sentinel, one) {
-            (Some(sentinel), _) => format!("redis-sentinel://127.0.0.1:{}/{MASTER}", sentinel.port),
-            (None, Some(one)) => format!("redis://{one}"),
-            (None, None) => {
+    /// What hubs ask first, where that is one: the one server, or the sentinel.
+    pub(crate) fn entrance(&self) -> Option<u16> {
+        self.sentinel.as_ref().map(|sentinel| sentinel.port).or(self.port())
+    }
+
+    /// Where hubs find it; the entrance, by this address.
+    pub(crate) fn url(&self, entrance: Option<SocketAddr>) -> String {
+        match (&self.sentinel, entrance) {
+            (Some(_), Some(entrance)) => format!("redis-sentinel://{entrance}/{MASTER}"),
+            (None, Some(entrance)) => format!("redis://{entrance}"),
+            (_, None) => {
                 let hosts: Vec<_> =
                     self.servers.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
                 format!("redis-cluster://{}", hosts.join(","))
@@ -136,6 +141,20 @@ impl Redis {
             until_it_says(sentinel, &command, &self.replica().port.to_string());
         }
         self.is_succeeded = true;
+    }
+
+    /// Makes the replica a master beside the old one, which the sentinel knows no more.
+    pub(crate) fn split(&mut self) {
+        let (sentinel, port) = (self.sentinel.as_ref().expect("a sentinel"), self.replica().port.to_string());
+        self.replica().admin::<()>(&["REPLICAOF", "NO", "ONE"]);
+        sentinel.admin::<()>(&["SENTINEL", "REMOVE", MASTER]);
+        sentinel.admin::<()>(&["SENTINEL", "MONITOR", MASTER, "127.0.0.1", &port, "1"]);
+        self.is_succeeded = true;
+    }
+
+    /// Ends the old master, which somebody may still take for the one.
+    pub(crate) fn end_old_master(&mut self) {
+        self.servers[0].kill();
     }
 
     /// Returns once the old master and the new one agree on who it is: the new one mostly, but a sentinel

@@ -45,7 +45,10 @@ impl Fleet {
                 self.redis.resume();
             }
             // Nothing takes a second master's place.
-            Event::KillMaster | Event::KillMasterAheadOfReplica | Event::SupersedeMaster
+            Event::KillMaster
+            | Event::KillMasterAheadOfReplica
+            | Event::SupersedeMaster
+            | Event::SplitMasters { .. }
                 if !self.redis.can_fail_over() => {}
             Event::KillMaster => {
                 self.redis.kill();
@@ -62,6 +65,17 @@ impl Fleet {
                 tokio::task::block_in_place(|| self.redis.until_succeeded());
                 load.ledger.until_more(1).await;
                 tokio::task::block_in_place(|| self.redis.resume_superseded());
+            }
+            Event::SplitMasters { seconds } => {
+                let until = Instant::now() + Duration::from_secs(seconds);
+                let unaware = self.draw(Hubs::One, draw);
+                self.suffer(&unaware, BackEnd::Redis, Some(Fault::Refuse));
+                tokio::task::block_in_place(|| self.redis.split());
+                load.ledger.until_more(BETWEEN / 4).await;
+                sleep_until(until).await;
+                self.suffer(&unaware, BackEnd::Redis, None);
+                load.ledger.until_more(SOME).await;
+                self.redis.end_old_master();
             }
             Event::Table(trouble) => {
                 self.table.then(Some(trouble));

@@ -22,8 +22,8 @@ enum Given {
     Message(Position, Number),
     /// What is after the one and up to the other can't be had.
     Gap(Position, Position),
-    /// The same, told when the reader subscribed: from where on it goes.
-    Loss(Position),
+    /// It subscribed again, and was told that it goes on from here, with nothing lost.
+    Again(Position),
 }
 
 /// Why a history is wrong.
@@ -35,6 +35,8 @@ pub(crate) enum Wrong {
     Silent { after: Position, came: Position },
     /// A gap began elsewhere than where the reader was, or led back.
     Misplaced { at: Position, from: Position, to: Position },
+    /// It was at the one place, and was told to go on from the other.
+    Moved { at: Position, to: Position },
     /// So many losses were told where there may be none.
     Lost(usize),
 }
@@ -52,15 +54,15 @@ impl History {
         self.given.push(Given::Gap(from, to));
     }
 
-    /// It subscribed again, and was told that something is lost: it goes on after this.
-    pub(crate) fn loss(&mut self, next: Position) {
-        self.given.push(Given::Loss(next));
+    /// It subscribed again after its cursor, and goes on from here, with nothing lost: a loss comes as a gap.
+    pub(crate) fn again(&mut self, next: Position) {
+        self.given.push(Given::Again(next));
     }
 
     /// Where it goes on.
     pub(crate) fn cursor(&self) -> Position {
         let last = self.given.last().map(|given| match given {
-            Given::Message(at, _) | Given::Gap(_, at) | Given::Loss(at) => at,
+            Given::Message(at, _) | Given::Gap(_, at) | Given::Again(at) => at,
         });
         last.unwrap_or(&self.start).clone()
     }
@@ -75,7 +77,7 @@ impl History {
     /// The first thing that is wrong.
     pub(crate) fn check(&self, log: &[Place], losses: Losses) -> Result<(), Wrong> {
         let mut due = log[log.partition_point(|(position, _)| *position <= self.start)..].iter();
-        let (mut at, mut n_losses) = (self.start.clone(), 0);
+        let (mut at, mut n_gaps) = (self.start.clone(), 0);
         for (nth, given) in self.given.iter().enumerate() {
             match given {
                 Given::Message(position, number) => {
@@ -94,19 +96,17 @@ impl History {
                         let (from, to) = (from.clone(), to.clone());
                         return Err(Wrong::Misplaced { at, from, to });
                     }
-                    n_losses += 1;
+                    n_gaps += 1;
                     at = to.clone();
                 }
-                Given::Loss(next) => {
-                    n_losses += 1;
-                    at = next.clone();
-                }
+                Given::Again(next) if *next != at => return Err(Wrong::Moved { at, to: next.clone() }),
+                Given::Again(_) => {}
             }
         }
         if let Some(missed) = due.next() {
             return Err(Wrong::Given(self.given.len(), None, Some(missed.clone())));
         }
-        if n_losses > 0 && losses == Losses::Never { Err(Wrong::Lost(n_losses)) } else { Ok(()) }
+        if n_gaps > 0 && losses == Losses::Never { Err(Wrong::Lost(n_gaps)) } else { Ok(()) }
     }
 }
 
@@ -121,6 +121,7 @@ impl fmt::Display for Wrong {
             Self::Given(nth, came, due) => write!(f, "the {nth}th event was {came:?}, and {due:?} was due"),
             Self::Silent { after, came } => write!(f, "{came} came after {after}, and nothing in between"),
             Self::Misplaced { at, from, to } => write!(f, "a gap from {from} to {to} was told at {at}"),
+            Self::Moved { at, to } => write!(f, "it was at {at}, and was told to go on from {to}"),
             Self::Lost(n) => write!(f, "{n} losses were told"),
         }
     }
@@ -218,8 +219,15 @@ mod tests {
         let mut given = all();
         given[1] = Given::Gap(at("1", 1), at("1", 2));
         assert!(matches!(wrong(&given, &log()), Some(Wrong::Given(2, ..))));
-        given[1] = Given::Loss(at("1", 2));
-        assert!(matches!(wrong(&given, &log()), Some(Wrong::Given(2, ..))));
+    }
+
+    #[test]
+    fn a_reader_that_goes_on_elsewhere_than_it_was_is_found() {
+        let mut given = all();
+        given.insert(1, Given::Again(at("1", 1)));
+        assert_eq!(wrong(&given, &log()), None);
+        given[1] = Given::Again(at("1", 0));
+        assert_eq!(wrong(&given, &log()), Some(Wrong::Moved { at: at("1", 1), to: at("1", 0) }));
     }
 
     #[test]

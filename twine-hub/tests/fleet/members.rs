@@ -35,7 +35,7 @@ pub(crate) struct Fleet {
 pub(crate) struct Member {
     pub(crate) hub: Hub,
     pub(crate) role: String,
-    /// Where Redis is one server, and the hub in the same network.
+    /// To the one server or the sentinel, where there is one and the hub in the same network.
     to_redis: Option<Wire>,
     to_table: Wire,
     pub(crate) network: Option<Network>,
@@ -52,17 +52,17 @@ impl Fleet {
             format!("dynamodb:scenario-{n}?region=eu-central-1&endpoint=http://{endpoint}")
         };
         let behind = SocketAddr::from((Ipv4Addr::LOCALHOST, table.port()));
-        init_store(&redis.url(redis.port().map(local)), &location(behind));
+        init_store(&redis.url(redis.entrance().map(local)), &location(behind));
         let mut members = Vec::new();
         for (at, role) in scenario.roles.iter().enumerate() {
             let to_table = Wire::start(here, behind);
             let to_redis =
-                redis.port().filter(|_| !scenario.apart).map(|port| Wire::start(here, local(port)));
-            let one = redis.port().map(|port| match &to_redis {
+                redis.entrance().filter(|_| !scenario.apart).map(|port| Wire::start(here, local(port)));
+            let entrance = redis.entrance().map(|port| match &to_redis {
                 Some(wire) => wire.address(),
                 None => (here, port).into(),
             });
-            let (broker, store) = (redis.url(one), location(to_table.address()));
+            let (broker, store) = (redis.url(entrance), location(to_table.address()));
             let mut settings = vec!["--broker", &broker, "--store", &store, "--role", role];
             let agent = scenario.balanced.then(Port::reserve);
             let agent_listen = agent.as_ref().map(|agent| agent.address().to_string());
@@ -147,7 +147,7 @@ impl Member {
     /// The way to a back end.
     pub(crate) fn wire(&self, to: BackEnd) -> &Wire {
         match to {
-            BackEnd::Redis => self.to_redis.as_ref().expect("a Redis of one server, in the hub's network"),
+            BackEnd::Redis => self.to_redis.as_ref().expect("one entrance, in the hub's network"),
             BackEnd::Table => &self.to_table,
         }
     }

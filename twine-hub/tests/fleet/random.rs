@@ -32,8 +32,11 @@ pub(crate) fn scenario(draw: &mut fastrand::Rng, may_be_apart: bool) -> Scenario
     let mut events: Vec<_> = (0..draw.usize(2..7)).map(|_| event(draw, redis, apart)).collect();
     if matches!(redis, Layout::Sentinel | Layout::ClusterWithReplica) {
         // Once is all that it can bear, at any time.
-        let once = [Event::KillMaster, Event::KillMasterAheadOfReplica, Event::SupersedeMaster];
-        events.insert(draw.usize(..=events.len()), pick(draw, &once));
+        let split = Event::SplitMasters { seconds: draw.u64(..LONGEST) };
+        let once = [Event::KillMaster, Event::KillMasterAheadOfReplica, Event::SupersedeMaster, split];
+        // Only sentinels can be told so.
+        let once = if redis == Layout::Sentinel { &once[..] } else { &once[..3] };
+        events.insert(draw.usize(..=events.len()), pick(draw, once));
     }
     let is_lossy = events.iter().any(|event| event.loses_redis());
     let losses = if is_lossy { Losses::OfWhatWasNotAcknowledged } else { Losses::Never };

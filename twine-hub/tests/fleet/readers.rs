@@ -145,10 +145,16 @@ pub(crate) async fn wander(
         let options = SubscribeOptions { after, ..SubscribeOptions::default() };
         let mut subscription = connection.client.subscribe(room, options).await.unwrap();
         let start = subscription.position().clone();
-        let mut so_far = history.unwrap_or_else(|| History::new("wandering", room, start.clone()));
-        if subscription.recovered() == Some(false) {
-            so_far.loss(start);
-        }
+        let mut so_far = match history {
+            None => History::new("wandering", room, start),
+            Some(mut so_far) => {
+                // A loss is told again by the first event.
+                if subscription.recovered() != Some(false) {
+                    so_far.again(start);
+                }
+                so_far
+            }
+        };
         for _ in 0..draw.usize(1..40) {
             let number = take(&connection, &mut subscription, &mut so_far).await;
             if number.is_some() && number == *last.borrow() {

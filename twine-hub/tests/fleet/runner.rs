@@ -148,7 +148,7 @@ impl Fleet {
                 let History { reader, .. } = history;
                 history
                     .check(&log, scenario.losses)
-                    .unwrap_or_else(|wrong| panic!("{reader} reader of {room}: {wrong}"));
+                    .unwrap_or_else(|wrong| panic!("{reader} reader of {room}: {wrong}\n{history:?}"));
             }
         }
     }

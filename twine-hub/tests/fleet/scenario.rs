@@ -83,6 +83,9 @@ pub(crate) enum Event {
     KillMasterAheadOfReplica,
     /// The master stops until its replica has taken its place, and then believes that it still is it.
     SupersedeMaster,
+    /// The replica becomes a master and is named as such, while the old one goes on, and a hub with it
+    /// that can't ask the sentinel; until some publishes were acknowledged, and for so long at least.
+    SplitMasters { seconds: u64 },
     /// All requests to the table go wrong, until publishes were refused.
     Table(Trouble),
     /// Something is wrong between hubs and a back end, for so long at least, and until it was felt.
@@ -134,6 +137,7 @@ impl Event {
                 | Self::KillMaster
                 | Self::KillMasterAheadOfReplica
                 | Self::SupersedeMaster
+                | Self::SplitMasters { .. }
         )
     }
 

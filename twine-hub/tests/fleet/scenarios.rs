@@ -117,6 +117,11 @@ pub(crate) fn redis_is_many() -> Vec<Scenario> {
             vec![Event::KillMasterAheadOfReplica],
         ),
         lossy("a master comes back that has a successor", Layout::Sentinel, vec![Event::SupersedeMaster]),
+        lossy(
+            "a hub stays with a master that has a successor",
+            Layout::Sentinel,
+            vec![Event::SplitMasters { seconds: 0 }],
+        ),
         Scenario {
             name: "a cluster of three masters".into(),
             redis: Layout::Cluster,
