@@ -26,12 +26,25 @@ pub(crate) enum Manners {
     Hurried,
 }
 
-/// How often a client was without a hub, and for how long.
+/// How often a client was without a hub, and for how long: until it had one, and until something came.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Outages {
     pub(crate) n: usize,
+    pub(crate) longest_alone: Duration,
     pub(crate) longest: Duration,
     since: Option<Instant>,
+}
+
+impl Outages {
+    /// Those of both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            n: self.n + other.n,
+            longest_alone: self.longest_alone.max(other.longest_alone),
+            longest: self.longest.max(other.longest),
+            since: None,
+        }
+    }
 }
 
 /// A client, and how it fares.
@@ -50,15 +63,21 @@ impl Connection {
         let mut watch = JoinSet::new();
         watch.spawn(async move {
             while let Some(state) = states.next().await {
-                if !matches!(state, State::Reconnecting { .. }) {
-                    continue;
-                }
                 {
                     let mut outages = noted.lock().unwrap();
-                    if outages.since.is_none() {
-                        outages.since = Some(Instant::now());
-                        outages.n += 1;
+                    match (&state, outages.since) {
+                        (State::Reconnecting { .. }, None) => {
+                            outages.since = Some(Instant::now());
+                            outages.n += 1;
+                        }
+                        (State::Connected, Some(since)) => {
+                            outages.longest_alone = since.elapsed().max(outages.longest_alone);
+                        }
+                        _ => {}
                     }
+                }
+                if !matches!(state, State::Reconnecting { .. }) {
+                    continue;
                 }
                 if manners == Manners::Hurried {
                     sleep(PAUSE).await;

@@ -156,9 +156,11 @@ impl Fleet {
 
 /// Clients lose their connections to hubs that end, and to no others.
 fn check_outages(scenario: &Scenario, outages: impl Iterator<Item = Outages>) {
-    let (n, longest) =
-        outages.fold((0, Duration::ZERO), |(n, longest), one| (n + one.n, one.longest.max(longest)));
-    println!("  {n} lost connections, none for longer than {longest:.1?}");
+    let Outages { n, longest_alone, longest, .. } = outages.fold(Outages::default(), Outages::and);
+    println!(
+        "  {n} lost connections, none for longer than {longest_alone:.1?}, or without a message for longer \
+         than {longest:.1?}"
+    );
     let may_be_lost = scenario.events.iter().copied().any(Event::ends_hubs);
     assert!(n == 0 || may_be_lost, "clients lost their hubs {n} times");
     assert!(longest < LONGEST_OUTAGE || !scenario.balanced, "a client waited for {longest:?}");
