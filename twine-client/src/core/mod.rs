@@ -41,7 +41,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::fmt;
 
-use twine_protocol::{CloseCode, Connect, Position, RoomName, ServerFrame, SessionId};
+use twine_protocol::{CloseCode, Connect, ErrorCode, Position, RoomName, ServerFrame, SessionId};
 
 use backoff::Backoff;
 use connection::Phase;
@@ -169,7 +169,13 @@ impl<P> Core<P> {
             ServerFrame::Ping if online => self.tell_cursors(now, true),
             ServerFrame::Connected(connected) if !online => self.on_connected(now, socket, connected),
             ServerFrame::Error(error) => self.on_error(now, error),
-            ServerFrame::Disconnect(notice) => self.replace(now, CloseCode::Normal, Some(notice.retry)),
+            ServerFrame::Disconnect(notice) => {
+                // It has served until now, and others do: no attempt has failed.
+                if notice.code == ErrorCode::Draining {
+                    self.backoff.reset();
+                }
+                self.replace(now, CloseCode::Normal, Some(notice.retry));
+            }
             // Out of turn, or of a later version.
             _ => {}
         }

@@ -129,6 +129,25 @@ fn a_wait_that_the_hub_asks_for_is_kept() {
 }
 
 #[test]
+fn whoever_is_sent_from_hub_to_hub_by_a_rolling_restart_waits_no_longer_each_time() {
+    let disconnect = |code| ServerFrame::Disconnect(Disconnect { code, retry: 0 });
+    let (mut bench, mut socket) = Bench::online();
+    for _ in 0..20 {
+        bench.core.frame(bench.now, socket, disconnect(ErrorCode::Draining));
+        assert!(bench.wait_for_retry() < 1_000);
+        socket = bench.get_online();
+    }
+    // One that turns clients away because it is full has not served them.
+    let mut longest = 0;
+    for _ in 0..20 {
+        bench.core.frame(bench.now, socket, disconnect(ErrorCode::Full));
+        longest = bench.wait_for_retry().max(longest);
+        socket = bench.get_online();
+    }
+    assert!(longest > 1_000);
+}
+
+#[test]
 fn a_hint_of_the_network_or_the_app_ends_the_waiting() {
     for hint in [Core::wake, Core::connect] {
         let (mut bench, socket) = Bench::online();
