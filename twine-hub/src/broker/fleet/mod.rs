@@ -103,6 +103,8 @@ struct Fleet {
     ends: Ends,
     /// Rooms in which this hub completes what another left.
     completing: Mutex<HashSet<RoomName>>,
+    /// Why the table can't be used, where that is known.
+    table_trouble: Mutex<Option<FleetError>>,
     telemetry: Arc<Telemetry>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -191,6 +193,10 @@ impl FleetBroker {
     async fn run(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
         if locked(&self.commands).is_none() {
             return Err(PublishError::Draining);
+        }
+        // A publish would be given a place, and wait for a table that is known to be away.
+        if let Some(error) = locked(&self.fleet.table_trouble).clone() {
+            return Err(PublishError::Store(Arc::new(error.into())));
         }
         let fleet = self.fleet.clone();
         let published = self.fleet.tasks.spawn(async move { fleet.publish(messages).await });
@@ -295,6 +301,7 @@ impl Fleet {
             writers: Writers::default(),
             ends: Ends::default(),
             completing: Mutex::default(),
+            table_trouble: Mutex::default(),
             telemetry,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -338,6 +345,8 @@ impl Fleet {
         if let redis::State::Disconnected { reason, .. } = self.link.state() {
             return Err(FleetError::Disconnected { reason });
         }
-        Ok(self.table.probe(Instant::now() + PATIENCE).await?)
+        let probed = self.table.probe(Instant::now() + PATIENCE).await.map_err(FleetError::from);
+        *locked(&self.table_trouble) = probed.clone().err();
+        probed
     }
 }

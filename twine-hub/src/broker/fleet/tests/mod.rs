@@ -1,6 +1,7 @@
 //! Hubs of a fleet, all in this process, over real Redis servers and one table in DynamoDB Local. That
 //! takes seconds to start, so that one test runs all cases with one of it, each on a table of its own.
 
+mod away;
 mod batches;
 mod clocks;
 mod closing;
@@ -38,7 +39,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 #[test]
 fn all_of_it_against_redis_and_dynamodb_local() {
-    let cases: [(&str, Case); 14] = [
+    let cases: [(&str, Case); 15] = [
         ("following: what the log has no more is told as lost", |bench| {
             Box::pin(following::what_is_gone(bench))
         }),
@@ -78,6 +79,7 @@ fn all_of_it_against_redis_and_dynamodb_local() {
         ("reading: history has what was acknowledged", |bench| {
             Box::pin(reading::history_has_what_was_acknowledged(bench))
         }),
+        ("away: publishes are refused at once", |bench| Box::pin(away::publishes_are_refused_at_once(bench))),
         ("closing: nobody waits for a table or a Redis that is away", |bench| {
             Box::pin(closing::while_both_are_away(bench))
         }),
