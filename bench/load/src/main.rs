@@ -13,7 +13,7 @@ mod target;
 mod traffic;
 
 use publisher::{PUBLISHER, Publisher};
-use stats::{Cpu, Histogram, memory, now};
+use stats::{Cpu, Histogram, Processes, memory, now};
 use storm::Storm;
 use subscriber::{Client, State};
 use target::Target;
@@ -68,6 +68,7 @@ struct Load {
     c: Counts,
     latency: Histogram,
     ack: Histogram,
+    connecting: Histogram, // from the first SYN until subscribed
     payload: usize,
     pipeline: usize,
     in_flight: usize, // connections between connect() and subscribed
@@ -193,8 +194,10 @@ fn main() {
     let pub_conns = args.num("pub-conns", pub_conns as f64) as usize;
     let window = args.num("window", if scenario == "publish" { 1e9 } else { 4.0 }) as u64;
     let warmup = args.num("warmup", if secs > 0.0 { 1.0 } else { 0.0 });
-    let pids = server_pids(&args);
-    let t = Target::read(args.get("target").expect("--target FILE.toml"));
+    let processes = Processes::read(args.get("pids"));
+    let pids = processes.server.clone();
+    let mut t = Target::read(args.get("target").expect("--target FILE.toml"));
+    t.narrow(args.num("on", 1e9) as usize, args.num("publish-on", 1e9) as usize);
     unsafe {
         let lim = libc::rlimit { rlim_cur: 1_048_576, rlim_max: 1_048_576 };
         if libc::setrlimit(libc::RLIMIT_NOFILE, &lim) != 0 {
@@ -222,6 +225,7 @@ fn main() {
         c: Counts::default(),
         latency: Histogram::new(),
         ack: Histogram::new(),
+        connecting: Histogram::new(),
         payload: args.num("payload", 128.0) as usize,
         pipeline: args.num("pipeline", 1.0) as usize,
         in_flight: 0,
@@ -253,17 +257,23 @@ fn main() {
         "system_per_conn": per(mem0.available - mem1.available - (own1.rss - own0.rss), 0),
         "kernel_per_conn": per(mem1.slab, mem0.slab),
         "pss_empty": mem0.pss, "load_rss_per_conn": per(own1.rss, own0.rss),
+        "connect_us": {"p50": l.connecting.us(0.5), "p99": l.connecting.us(0.99), "max": l.connecting.max as f64 / 1000.0},
     });
     let mut add = |v: serde_json::Value| out.as_object_mut().unwrap().extend(v.as_object().unwrap().clone());
 
     let hold = args.num("hold", if scenario == "idle" { 5.0 } else { 0.0 });
     if hold > 0.0 {
-        let before = Cpu::of(&pids);
+        let (before, parts) = (Cpu::of(&pids), processes.parts());
         l.idle(hold);
         let s = Cpu::of(&pids).since(&before);
         add(
             serde_json::json!({"idle_server_cpu_percent": round(100.0 * s.total_us / s.wall_us), "closed": l.c.closed}),
         );
+        for (name, spent) in parts.since() {
+            add(
+                serde_json::json!({format!("idle_{name}_cpu_percent"): round(100.0 * spent.total_us / spent.wall_us)}),
+            );
+        }
     }
     if scenario == "storm" {
         add(l.storm(&args, pub_conns));
@@ -277,12 +287,15 @@ fn main() {
         }
         l.reset();
         let (before, own) = (Cpu::of(&pids), Cpu::of(&me));
+        let (parts, each) = (processes.parts(), processes.each());
         let started = now();
         let lag = l.traffic(secs, rate, window);
         let took = l.last.max(started + 1) - started;
         let (s, g) = (Cpu::of(&pids).since(&before), Cpu::of(&me).since(&own));
+        let (parts, each) = (parts.since(), each.since());
         let c = &l.c;
         let (d, p) = (c.unique.max(1) as f64, c.published.max(1) as f64);
+        let each: Vec<_> = each.iter().map(|(_, spent)| round(spent.total_us / p)).collect();
         let h = &l.latency;
         add(serde_json::json!({
             "rate": rate, "window": window, "pub_conns": pub_conns, "pipeline": l.pipeline, "secs": secs, "payload": l.payload,
@@ -302,7 +315,14 @@ fn main() {
             "ack_us": {"p50": l.ack.us(0.5), "p99": l.ack.us(0.99)},
             "publish_late_us": {"p99": lag.us(0.99), "max": lag.max as f64 / 1000.0},
             "pss_end": memory(&pids).pss,
+            "each_us_per_publish": each,
         }));
+        for (name, spent) in parts {
+            add(serde_json::json!({
+                format!("{name}_us_per_publish"): round(spent.total_us / p),
+                format!("{name}_cpu_percent"): round(100.0 * spent.total_us * 1000.0 / took as f64),
+            }));
+        }
     }
     println!("{out}");
     if scenario == "storm" {
@@ -330,14 +350,6 @@ fn main() {
         l.latency.us(0.5),
         l.latency.us(0.99)
     );
-}
-
-/// The server's processes, as the runner notes them.
-fn server_pids(args: &Args) -> Vec<i32> {
-    args.get("pids").map_or(vec![], |f| {
-        let text = std::fs::read_to_string(f).unwrap_or_else(|e| panic!("{f}: {e}"));
-        text.split_whitespace().map(|p| p.parse().expect("a pid")).collect()
-    })
 }
 
 fn round(v: f64) -> f64 {

@@ -47,7 +47,8 @@ impl Load {
 
     fn open_publisher(&self, k: usize) -> i32 {
         use std::os::fd::IntoRawFd;
-        let port = self.t.publish.port.unwrap_or(self.t.port);
+        let ports = &self.t.publish.ports;
+        let port = ports[k % ports.len()];
         let mut s =
             std::net::TcpStream::connect((self.t.host.as_str(), port)).expect("the publish port answers");
         s.set_nodelay(true).unwrap();

@@ -145,6 +145,54 @@ impl Cpu {
     }
 }
 
+/// The processes of a server, and of what it asks, each kind of which is a part by name.
+#[derive(Default)]
+pub struct Processes {
+    pub server: Vec<i32>,
+    others: BTreeMap<String, Vec<i32>>,
+}
+
+impl Processes {
+    /// Reads the runner's file: a pid a line, and the name of its part where it is not the server's own.
+    pub fn read(path: Option<&str>) -> Processes {
+        let mut out = Processes::default();
+        let text =
+            path.map_or(String::new(), |f| fs::read_to_string(f).unwrap_or_else(|e| panic!("{f}: {e}")));
+        for line in text.lines() {
+            let (pid, part) = line.split_once(' ').unwrap_or((line, ""));
+            let pid = pid.parse().expect("a pid");
+            match part {
+                "" => out.server.push(pid),
+                part => out.others.entry(part.to_string()).or_default().push(pid),
+            }
+        }
+        out
+    }
+
+    /// What each part has used so far, the server left out.
+    pub fn parts(&self) -> Stopwatch {
+        Stopwatch::start(self.others.iter().map(|(name, pids)| (name.clone(), pids.clone())))
+    }
+
+    /// What each of the server's processes has used so far.
+    pub fn each(&self) -> Stopwatch {
+        Stopwatch::start(self.server.iter().map(|pid| (pid.to_string(), vec![*pid])))
+    }
+}
+
+/// CPU of some groups of processes, from a moment on.
+pub struct Stopwatch(Vec<(String, Vec<i32>, Cpu)>);
+
+impl Stopwatch {
+    fn start(groups: impl Iterator<Item = (String, Vec<i32>)>) -> Stopwatch {
+        Stopwatch(groups.map(|(name, pids)| (name, pids.clone(), Cpu::of(&pids))).collect())
+    }
+
+    pub fn since(&self) -> Vec<(String, Spent)> {
+        self.0.iter().map(|(name, pids, before)| (name.clone(), Cpu::of(pids).since(before))).collect()
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 pub struct Memory {
     pub pss: i64,

@@ -7,9 +7,9 @@ use std::io::{BufRead, Write};
 
 use memchr::memmem;
 
-use crate::stats::{Cpu, Histogram, forget_peak, memory, now, peak};
+use crate::stats::{Cpu, Histogram, Processes, forget_peak, memory, now, peak};
 use crate::subscriber::State;
-use crate::{Args, Counts, Load, round, server_pids};
+use crate::{Args, Counts, Load, round};
 
 /// How long all may take to be current again; and how long nothing may come once all are there.
 const PATIENCE: u64 = 180_000_000_000;
@@ -200,7 +200,7 @@ impl Load {
         // The server's own work of taking leave is not that of coming back.
         self.idle(args.num("settle", 1.0));
 
-        let pids = server_pids(args);
+        let pids = Processes::read(args.get("pids")).server;
         for i in 0..n {
             let room = self.clients[i].room as usize;
             let missed = self.rooms[room].seq - self.clients[i].next;

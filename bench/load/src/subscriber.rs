@@ -26,6 +26,7 @@ pub(crate) struct Client {
     pub(crate) fd: i32,
     pub(crate) state: State,
     pub(crate) room: u32,
+    pub(crate) since: u64,              // when it began to connect
     pub(crate) next: u32,               // the sequence number that is due
     pub(crate) seen: u64,               // bit k: number next-1-k has come
     pub(crate) unique: u32,             // distinct messages in the measured window
@@ -41,6 +42,7 @@ impl Load {
             fd: -1,
             state: State::Closed,
             room: room as u32,
+            since: 0,
             next: 0,
             seen: u64::MAX,
             unique: 0,
@@ -59,7 +61,7 @@ impl Load {
         set(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT);
         set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY);
         let from = sockaddr([127, 0, 0, 2 + (i % 249) as u8], 0);
-        let to = sockaddr(self.ip(), self.t.port);
+        let to = sockaddr(self.ip(), self.port_of(i));
         let size = std::mem::size_of::<libc::sockaddr_in>() as u32;
         unsafe {
             assert!(
@@ -71,9 +73,13 @@ impl Load {
             assert!(r == 0 || errno() == libc::EINPROGRESS, "connect: {}", std::io::Error::last_os_error());
         }
         let c = &mut self.clients[i];
-        (c.fd, c.state, c.part) = (fd, State::Connecting, Vec::new());
+        (c.fd, c.state, c.since, c.part) = (fd, State::Connecting, now(), Vec::new());
         self.in_flight += 1;
         self.epoll(libc::EPOLL_CTL_ADD, fd, libc::EPOLLOUT, i as u64);
+    }
+
+    fn port_of(&self, i: usize) -> u16 {
+        self.t.port_of(i, self.clients[i].room as usize, self.rooms.len())
     }
 
     fn drop_client(&mut self, i: usize, why: &str) {
@@ -125,6 +131,7 @@ impl Load {
         }
         self.clients[i].state = State::Subscribed;
         self.in_flight -= 1;
+        self.connecting.add(now() - self.clients[i].since);
         self.c.subscribed += 1;
         self.rooms[room].subs += 1;
     }
@@ -138,7 +145,7 @@ impl Load {
             "GET {} HTTP/1.1\r\nHost: {}:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n",
             self.with_kept(i, fill(path, room, i)),
             self.t.host,
-            self.t.port
+            self.port_of(i)
         );
         for h in &self.t.ws_headers {
             req += &fill(h, room, i);

@@ -10,6 +10,9 @@ pub struct Target {
     #[serde(default = "loopback")]
     pub host: String,
     pub port: u16,
+    /// Where several processes are one server: all their ports. Clients are spread over them.
+    #[serde(default)]
+    pub ports: Vec<u16>,
     pub ws_path: String,
     /// Extra handshake header lines, such as "Origin: http://localhost".
     #[serde(default)]
@@ -84,6 +87,9 @@ pub struct Publish {
     #[serde(default)]
     pub kind: Kind,
     pub port: Option<u16>,
+    /// Publishing connections are spread over these; default: `port`, else those of the target.
+    #[serde(default)]
+    pub ports: Vec<u16>,
     #[serde(default = "post")]
     pub method: String,
     #[serde(default)]
@@ -130,9 +136,26 @@ pub fn fill(template: &str, room: usize, n: usize) -> String {
 impl Target {
     pub fn read(path: &str) -> Target {
         let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let t: Target = toml::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let mut t: Target = toml::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert!(t.host.starts_with("127."), "only loopback is ever a target");
+        if t.ports.is_empty() {
+            t.ports = vec![t.port];
+        }
+        if t.publish.ports.is_empty() {
+            t.publish.ports = t.publish.port.map_or_else(|| t.ports.clone(), |port| vec![port]);
+        }
         t
+    }
+
+    /// Leaves clients and publishers only so many ports.
+    pub fn narrow(&mut self, clients: usize, publishers: usize) {
+        self.ports.truncate(clients.max(1));
+        self.publish.ports.truncate(publishers.max(1));
+    }
+
+    /// Where a client connects to: each room has its clients on all ports.
+    pub fn port_of(&self, i: usize, room: usize, rooms: usize) -> u16 {
+        self.ports[(i / rooms.max(1) + room) % self.ports.len()]
     }
 
     /// A text as it goes on the wire: in binary frames each character is one byte.
@@ -171,14 +194,8 @@ impl Target {
                 if let Some(k) = &p.pusher {
                     path = sign(k, &p.method, &path, &body);
                 }
-                write!(
-                    out,
-                    "{} {path} HTTP/1.1\r\nHost: {}:{}\r\n",
-                    p.method,
-                    self.host,
-                    p.port.unwrap_or(self.port)
-                )
-                .unwrap();
+                write!(out, "{} {path} HTTP/1.1\r\nHost: {}:{}\r\n", p.method, self.host, p.ports[0])
+                    .unwrap();
                 for h in &p.headers {
                     write!(out, "{}\r\n", h.replace("{room}", &name)).unwrap();
                 }
@@ -204,4 +221,24 @@ fn sign(k: &Pusher, method: &str, path: &str, body: &str) -> String {
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(k.secret.as_bytes()).unwrap();
     mac.update(format!("{method}\n{path}\n{query}").as_bytes());
     format!("{path}?{query}&auth_signature={}", hex(&mac.finalize().into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Target;
+
+    #[test]
+    fn every_room_has_clients_on_all_ports() {
+        let text = "name = 'x'\nport = 1\nports = [1, 2, 3]\nws_path = '/'\n[publish]\n";
+        let mut t: Target = toml::from_str(text).unwrap();
+        for rooms in [1, 2, 3, 7, 10] {
+            for room in 0..rooms {
+                let mut ports: Vec<_> = (0..3).map(|k| t.port_of(room + k * rooms, room, rooms)).collect();
+                ports.sort_unstable();
+                assert_eq!(ports, [1, 2, 3], "room {room} of {rooms}");
+            }
+        }
+        t.narrow(1, 1);
+        assert_eq!(t.port_of(5, 2, 3), 1);
+    }
 }
