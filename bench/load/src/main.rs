@@ -4,6 +4,7 @@
 //! CLOCK_MONOTONIC) + sequence in its room (8) + room (8) + "~" and then
 //! padding: subscribers find it in any framing without parsing JSON.
 
+mod arrive;
 mod publisher;
 mod socket;
 mod stats;
@@ -184,7 +185,8 @@ fn main() {
         "manyrooms" => (10_000, 1000, 500.0, 5.0, 1.0, 4),
         "publish" => (1000, 1000, 0.0, 5.0, 1.0, 16),
         "storm" => (10_000, 1, 0.0, 0.0, 1.0, 16),
-        other => panic!("no scenario {other}: ramp idle fanout saturate manyrooms publish storm"),
+        "arrive" => (1000, 1, 20.0, 5.0, 0.0, 1),
+        other => panic!("no scenario {other}: ramp idle fanout saturate manyrooms publish storm arrive"),
     };
     let conns = args.num("conns", conns as f64) as usize;
     let rooms = args.num("rooms", rooms as f64) as usize;
@@ -240,7 +242,12 @@ fn main() {
 
     let (mem0, own0) = (memory(&pids), memory(&me));
     let (cpu0, gen0) = (Cpu::of(&pids), Cpu::of(&me));
-    l.ramp(conns, rooms, args.num("concurrency", 128.0) as usize);
+    let arrived = if scenario == "arrive" {
+        l.arrive(conns, args.num("per-s", 50.0), rate, pub_conns)
+    } else {
+        l.ramp(conns, rooms, args.num("concurrency", 128.0) as usize);
+        serde_json::json!({})
+    };
     let (ramp, ramp_gen) = (Cpu::of(&pids).since(&cpu0), Cpu::of(&me).since(&gen0));
     l.idle(settle);
     let (mem1, own1) = (memory(&pids), memory(&me));
@@ -260,6 +267,7 @@ fn main() {
         "connect_us": {"p50": l.connecting.us(0.5), "p99": l.connecting.us(0.99), "max": l.connecting.max as f64 / 1000.0},
     });
     let mut add = |v: serde_json::Value| out.as_object_mut().unwrap().extend(v.as_object().unwrap().clone());
+    add(arrived);
 
     let hold = args.num("hold", if scenario == "idle" { 5.0 } else { 0.0 });
     if hold > 0.0 {
@@ -279,7 +287,9 @@ fn main() {
         add(l.storm(&args, pub_conns));
     }
     if secs > 0.0 && l.c.subscribed > 0 {
-        l.open_publishers(pub_conns);
+        if l.pubs.is_empty() {
+            l.open_publishers(pub_conns);
+        }
         l.idle(0.2);
         let rate = (rate > 0.0).then_some(rate);
         if warmup > 0.0 {

@@ -70,10 +70,13 @@ impl Load {
         r.seq += 1;
         self.c.expected += r.subs;
         self.c.published += 1;
-        let p = &mut self.pubs[k];
-        self.t.publish_request(room, &payload, &mut p.output);
-        p.sent.push_back(now());
-        self.flush(k);
+        let (n, copies) = (self.pubs.len(), if self.t.publish.each { self.pubs.len() } else { 1 });
+        for k in (k..k + copies).map(|k| k % n) {
+            let p = &mut self.pubs[k];
+            self.t.publish_request(room, &payload, &mut p.output);
+            p.sent.push_back(now());
+            self.flush(k);
+        }
     }
 
     pub(crate) fn flush(&mut self, k: usize) {

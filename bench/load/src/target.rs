@@ -90,6 +90,9 @@ pub struct Publish {
     /// Publishing connections are spread over these; default: `port`, else those of the target.
     #[serde(default)]
     pub ports: Vec<u16>,
+    /// Each publish goes to every port, for servers that know nothing of each other.
+    #[serde(default)]
+    pub each: bool,
     #[serde(default = "post")]
     pub method: String,
     #[serde(default)]
