@@ -4,6 +4,7 @@ mod faults;
 mod layouts;
 mod scripts;
 pub(crate) mod server;
+mod throughput;
 
 use std::time::{Duration, Instant};
 
