@@ -107,7 +107,7 @@ impl Run {
         let data = format!("\"{:020}{}\"", self.now(), "0".repeat(DATA - 22));
         let published = join_all((0..batch).map(|_| async {
             let id = MessageId::new(&uuid::Uuid::new_v4().to_string()).unwrap();
-            match hub.link.publish(room, &id, None, &data, &hub.limits).await.unwrap() {
+            match hub.link.publish(room, &id, None, &data, None, &hub.limits).await.unwrap() {
                 Published::Assigned { position, .. } => position.offset,
                 other => panic!("{other:?}"),
             }
