@@ -171,7 +171,7 @@ impl<P> Core<P> {
             ServerFrame::Error(error) => self.on_error(now, error),
             ServerFrame::Disconnect(notice) => {
                 // It has served until now, and others do: no attempt has failed.
-                if notice.code == ErrorCode::Draining {
+                if notice.code == ErrorCode::Draining && matches!(self.phase, Phase::Online(_)) {
                     self.backoff.reset();
                 }
                 self.replace(now, CloseCode::Normal, Some(notice.retry));

@@ -349,7 +349,12 @@ impl Rooms {
         // Who does not wait any more wants no answer.
         self.refresh(&room, Box::new(move |result| drop(done.send(result))));
         refreshed.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Closed)))?;
-        Ok(room.head())
+        let head = room.head();
+        match self.0.registry.get(name) {
+            Some(same) if Arc::ptr_eq(&same, &room) => Ok(head),
+            // The last who watched it has gone meanwhile, and with it whoever kept it up to date.
+            _ => self.0.broker.head(name).await,
+        }
     }
 
     /// Whether the store took the last write, and the threads that write and read it are there.

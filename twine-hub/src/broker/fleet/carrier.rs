@@ -158,7 +158,7 @@ impl Carrier {
             Command::Release { name } => self.release(&name),
             Command::Refresh { name, done } => match self.rooms.get(&name) {
                 Some(Stage::Open(_)) => self.look(name, Some(done)),
-                // Whoever asks watches the room; it can't have left memory.
+                // Who does not watch it finds that it has left memory, or is another one.
                 _ => done(Ok(())),
             },
         }
@@ -439,7 +439,11 @@ impl Fleet {
 
     /// Looks at a room for somebody who has seen more of it than this hub has: a Redis that was cut off
     /// must not have the last word.
-    async fn look_surely(self: &Arc<Self>, room: &RoomName, deadline: Instant) -> Result<Found, FleetError> {
+    pub(super) async fn look_surely(
+        self: &Arc<Self>,
+        room: &RoomName,
+        deadline: Instant,
+    ) -> Result<Found, FleetError> {
         let found = self.look(room, deadline).await?;
         match self.table.fence(room, deadline).await? {
             Some(fence) if fence.epoch > *found.epoch() => Err(FleetError::Behind),

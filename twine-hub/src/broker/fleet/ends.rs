@@ -31,16 +31,24 @@ const IN_FLIGHT: usize = 16;
 const MAX_ROOMS: usize = 100_000;
 
 /// Rooms that have moved on since their ends were noted: where to, and when.
-#[derive(Default)]
-pub(super) struct Ends(Mutex<HashMap<RoomName, (Position, Instant)>>);
+pub(super) struct Ends {
+    rooms: Mutex<HashMap<RoomName, (Position, Instant)>>,
+    /// Where nothing is ever deleted, the messages tell where a room ends.
+    is_needed: bool,
+}
 
 impl Ends {
+    /// Those of a table that keeps messages for so long.
+    pub(super) fn of(retention: Retention) -> Self {
+        Self { rooms: Mutex::default(), is_needed: retention != Retention::Forever }
+    }
+
     /// What a room has durable without a hole goes up to here.
     pub(super) fn moved(&self, room: &RoomName, done: &Position) {
-        if done.offset == Offset::ZERO {
+        if !self.is_needed || done.offset == Offset::ZERO {
             return;
         }
-        let mut rooms = locked(&self.0);
+        let mut rooms = locked(&self.rooms);
         let (done, now) = (done.clone(), Instant::now());
         if let Some(end) = rooms.get_mut(room) {
             if end.0 < done {
@@ -53,7 +61,7 @@ impl Ends {
 
     /// Takes the rooms that have been silent for so long.
     pub(super) fn take(&self, silent: Duration) -> Vec<(RoomName, Position)> {
-        let mut rooms = locked(&self.0);
+        let mut rooms = locked(&self.rooms);
         let due = rooms.extract_if(|_, (_, since)| since.elapsed() >= silent);
         due.map(|(room, (done, _))| (room, done)).collect()
     }
@@ -68,8 +76,15 @@ impl Fleet {
         };
         let silent = SILENT.min(kept / PART);
         while self.stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-            let noted = self.note_silent(silent, Instant::now() + PATIENCE);
-            self.stop.run_until_cancelled(Box::pin(noted)).await;
+            // Those that were taken are noted to the end, or as long as there is time at the end.
+            let out_of_time = async {
+                self.stop.cancelled().await;
+                tokio::time::sleep(FINISH).await;
+            };
+            tokio::select! {
+                () = Box::pin(self.note_silent(silent, Instant::now() + PATIENCE)) => {}
+                () = out_of_time => return,
+            }
         }
         // Nobody else may be there who knows. Beyond this time the connections end.
         self.note_silent(Duration::ZERO, Instant::now() + FINISH).await;

@@ -53,8 +53,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long what publishers wait for may go on once the broker closes. Their requests have been waited
 /// for already.
 const FINISH: Duration = Duration::from_secs(1);
-/// Before it is looked again whether all that was assigned is shown.
+/// Before it is looked again whether all that was assigned is shown: twice as long each time, up to...
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// ...this.
+const MAX_LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How often a table or a Redis that failed is tried, where nobody else does.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -272,14 +274,17 @@ impl Fleet {
     /// How far a room is shown once all is that was assigned by now: it may have been acknowledged, and is
     /// shown a moment later.
     async fn head(self: &Arc<Self>, room: &RoomName, deadline: Instant) -> Result<Position, FleetError> {
-        let mut found = self.look(room, deadline).await?;
+        // Whoever asks may have seen more of the room than the Redis of this hub has.
+        let mut found = self.look_surely(room, deadline).await?;
         let wanted = Position { epoch: found.epoch().clone(), offset: found.head };
+        let mut wait = LOOK_AGAIN;
         while found.done < wanted {
             self.complete_if_stalled(room, &found);
             if Instant::now() >= deadline {
                 return Err(FleetError::Deadline);
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(wait).await;
+            wait = MAX_LOOK_AGAIN.min(2 * wait);
             found = self.look(room, deadline).await?;
         }
         Ok(found.done)
@@ -295,11 +300,11 @@ impl Fleet {
     fn new(link: Link, table: Table, limits: RoomLimits, telemetry: Arc<Telemetry>) -> Self {
         Self {
             link,
+            ends: Ends::of(table.retention()),
             table,
             limits,
             rotations: Rotations::default(),
             writers: Writers::default(),
-            ends: Ends::default(),
             completing: Mutex::default(),
             table_trouble: Mutex::default(),
             telemetry,
@@ -343,6 +348,8 @@ impl Fleet {
 
     async fn probe(&self) -> Result<(), FleetError> {
         if let redis::State::Disconnected { reason, .. } = self.link.state() {
+            // What the table was like is not known any more.
+            *locked(&self.table_trouble) = None;
             return Err(FleetError::Disconnected { reason });
         }
         let probed = self.table.probe(Instant::now() + PATIENCE).await.map_err(FleetError::from);

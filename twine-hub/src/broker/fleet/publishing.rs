@@ -10,7 +10,7 @@ use twine_protocol::api::Published;
 use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 use uuid::Uuid;
 
-use super::writer::{Fate, OVERDUE};
+use super::writer::{self, Fate, OVERDUE};
 use super::{Fleet, FleetError};
 use crate::broker::redis;
 use crate::rooms::NewMessage;
@@ -71,13 +71,14 @@ impl Fleet {
     ) -> Result<(), FleetError> {
         loop {
             let mut under_way: Vec<(usize, Position, _)> = Vec::new();
+            let request = writer::Request::default();
             let mut is_elsewhere = false;
             for (at, entry) in entries.iter_mut().enumerate().filter(|(_, entry)| entry.published.is_none()) {
                 let epoch = under_way.last().map(|(_, position, _)| &position.epoch);
                 match self.assign(room, entry, epoch, deadline).await? {
                     Assigned::Here(position, record) => {
                         let epoch = position.epoch.clone();
-                        under_way.push((at, position, self.write(room, epoch, record, deadline)));
+                        under_way.push((at, position, self.write(room, epoch, record, &request, deadline)));
                     }
                     Assigned::Before(position) => entry.settle(room, position),
                     Assigned::Elsewhere => {

@@ -180,7 +180,7 @@ impl Fleet {
         let fence = self.table.whole(room, fence.clone(), deadline).await?;
         let mut ids = self.table.ids(room, &fence, window);
         while let Some(page) = ids.next(deadline).await? {
-            let last_time = ids.last_time();
+            let Some(last_time) = ids.last_time() else { continue };
             if clock::unix_millis().saturating_sub(last_time) > millis(window + CLOCKS_DIFFER) {
                 // Nobody repeats any of these any more.
                 break;
@@ -191,7 +191,7 @@ impl Fleet {
             });
             stream::iter(remembered).buffer_unordered(IDS_IN_FLIGHT).try_collect::<()>().await?;
         }
-        Ok(ids.last_time())
+        Ok(ids.last_time().unwrap_or_default())
     }
 }
 

@@ -8,6 +8,7 @@
 //! publisher's messages, a later one is never durable without those before it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,7 +50,15 @@ struct Waiting {
     record: Record,
     /// When its publisher gives up.
     deadline: Instant,
+    request: Request,
     answer: Answer,
+}
+
+/// What the messages of one request for a room share: of them none is written once one before it was not
+/// found to be durable.
+#[derive(Clone, Default)]
+pub(super) struct Request {
+    has_failed: Arc<AtomicBool>,
 }
 
 type Answer = oneshot::Sender<Result<Fate, FleetError>>;
@@ -61,10 +70,11 @@ impl Fleet {
         room: &RoomName,
         epoch: Epoch,
         record: Record,
+        request: &Request,
         deadline: Instant,
     ) -> oneshot::Receiver<Result<Fate, FleetError>> {
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { epoch, record, deadline, answer };
+        let waiting = Waiting { epoch, record, deadline, request: request.clone(), answer };
         let mut rooms = locked(&self.writers.0);
         if let Some(queue) = rooms.get_mut(room) {
             queue.push_back(waiting);
@@ -88,18 +98,30 @@ impl Fleet {
             }
             batch
         };
-        let Some(epoch) = batch.first().map(|waiting| waiting.epoch.clone()) else { return false };
+        // Their publishers repeat them, after those before them.
+        let (late, batch): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|waiting| waiting.request.has_failed.load(Ordering::Relaxed));
+        for waiting in late {
+            // Who has hung up wants no answer.
+            drop(waiting.answer.send(Ok(Fate::Ended)));
+        }
+        let Some(epoch) = batch.first().map(|waiting| waiting.epoch.clone()) else { return true };
         // The one with the most time left: the others stop waiting by themselves.
         let deadline = batch.iter().map(|waiting| waiting.deadline).max().unwrap_or_else(Instant::now);
+        let requests: Vec<_> = batch.iter().map(|waiting| waiting.request.clone()).collect();
         let (records, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.record, waiting.answer)).unzip();
         let fate = self.settle(room, &epoch, &records, deadline).await;
-        let behind = if fate.is_err() { self.take_waiting(room, &epoch) } else { Vec::new() };
+        let is_durable = matches!(fate, Ok(Fate::Durable));
+        for request in requests.iter().filter(|_| !is_durable) {
+            request.has_failed.store(true, Ordering::Relaxed);
+        }
+        let behind = if is_durable { Vec::new() } else { self.take_waiting(room, &epoch) };
         for answer in answers.into_iter().chain(behind) {
             // Who has hung up wants no answer.
             drop(answer.send(fate.clone()));
         }
-        if matches!(fate, Ok(Fate::Durable)) {
+        if is_durable {
             self.telemetry.published.inc_by(records.len() as u64);
             // The next batch does not wait for it.
             let (fleet, room) = (self.clone(), room.clone());

@@ -95,6 +95,6 @@ impl Owed {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.under_way.values().sum::<usize>()
     }
 }

@@ -39,18 +39,28 @@ impl Shared {
                 () = self.stop.cancelled() => break,
                 () = self.is_due.notified() => {}
             }
-            // It is never left in the middle, and takes as long as Redis may.
-            if self.save_owed().await.is_err() {
+            // It is never left in the middle while the hub goes on.
+            let out_of_time = async {
+                self.stop.cancelled().await;
+                tokio::time::sleep(LAST_SAVES).await;
+            };
+            let saved = tokio::select! {
+                saved = self.save_owed() => saved,
+                () = out_of_time => return,
+            };
+            if saved.is_err() {
                 self.is_due.notify_one();
                 drop(timeout(RETRY_AFTER, self.stop.cancelled()).await);
             }
         }
-        let deadline = Instant::now() + LAST_SAVES;
-        while locked(&self.owed).len() > 0 && Instant::now() < deadline {
-            if self.save_owed().await.is_err() {
-                tokio::time::sleep(RETRY_AFTER).await;
+        let last_saves = async {
+            while locked(&self.owed).len() > 0 {
+                if self.save_owed().await.is_err() {
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
             }
-        }
+        };
+        drop(timeout(LAST_SAVES, last_saves).await);
     }
 
     /// Waits until all that this hub owes of a cookie is in Redis; says whether it is.

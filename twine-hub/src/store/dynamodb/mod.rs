@@ -52,7 +52,9 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
-use aws_sdk_dynamodb::types::{KeyType, TableDescription, TableStatus};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeyType, ReturnConsumedCapacity, TableDescription, TableStatus,
+};
 use tokio::time::Instant;
 use twine_protocol::RoomName;
 
@@ -125,9 +127,22 @@ impl Table {
     /// # Errors
     /// [`TableError`].
     pub(crate) async fn probe(&self, deadline: Instant) -> Result<(), TableError> {
-        // Whether a room has this name does not matter.
-        let room = RoomName::new("probe").map_err(|_| self.missing())?;
-        self.fence(&room, deadline).await.map(drop)
+        let action = "asking whether the table answers";
+        let request = self
+            .client
+            .get_item()
+            .table_name(&self.name)
+            // No room has such a name.
+            .key("room", AttributeValue::S("\u{1}".into()))
+            .key("at", AttributeValue::S(String::from("!")))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match self.caller.call(action, deadline, || request.clone().send()).await {
+            Ok(answer) => {
+                self.usage.read(answer.consumed_capacity.as_ref());
+                Ok(())
+            }
+            Err(error) => Err(self.failed(action, error)),
+        }
     }
 
     #[cfg(test)]

@@ -183,9 +183,10 @@ pub(crate) struct Ids<'a> {
 }
 
 impl Ids<'_> {
-    /// When the last message was published, in milliseconds, once there was a page with one; else 0.
-    pub(crate) fn last_time(&self) -> u64 {
-        self.last_time.unwrap_or_default()
+    /// When the last message was published, in milliseconds, once a page had one that a seal has. Before
+    /// it there may be pages of others: what was written too late.
+    pub(crate) fn last_time(&self) -> Option<u64> {
+        self.last_time
     }
 
     /// Some more; `None` where there are none. One message's id may come several times.

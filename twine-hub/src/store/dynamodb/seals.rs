@@ -18,7 +18,7 @@ use super::{Offsets, Table, TableError};
 use crate::clock;
 use crate::store::packed::Unreadable;
 
-/// How many seals a fence holds. Those of earlier epochs are kept beside it ([`super::annex`]).
+/// How many seals a fence holds. Those of earlier epochs are kept beside it.
 const MAX_SEALS: usize = 64;
 
 /// Bytes of seals that a fence holds, at most, but for the last one. DynamoDB takes 400 KiB, and who reads

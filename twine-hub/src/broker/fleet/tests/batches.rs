@@ -8,6 +8,7 @@ use twine_protocol::Position;
 use super::life::Mortal;
 use super::rotation::assign;
 use super::{Bench, DAY, Hub, Retention, Server, message, room, soon};
+use crate::broker::fleet::writer::{Fate, Request};
 use crate::store::dynamodb::tests::faulty_proxy::Fault;
 use crate::store::epoch::mint;
 
@@ -70,14 +71,19 @@ pub(super) async fn what_is_behind_a_failed_write_waits(bench: Bench) {
     let mortal = Mortal::held_up(server.port, bench, &table, usize::MAX).await;
     mortal.table.next([Fault::Hang]);
     let (first, second) = (assign(&hub, &room(), "1").await, assign(&hub, &room(), "2").await);
-    let first =
-        mortal.fleet.write(&room(), epoch.clone(), first, Instant::now() + Duration::from_millis(500));
+    let request = Request::default();
+    let early = Instant::now() + Duration::from_millis(500);
+    let first = mortal.fleet.write(&room(), epoch.clone(), first, &request, early);
     mortal.table.wait_for_requests(1).await;
-    let second = mortal.fleet.write(&room(), epoch.clone(), second, soon());
+    let second = mortal.fleet.write(&room(), epoch.clone(), second, &Request::default(), soon());
     assert!(first.await.unwrap().is_err());
     assert!(second.await.unwrap().is_err(), "it would be there without the one before");
+    // Nor is one of the same request that gets its place only then.
+    let third = assign(&hub, &room(), "3").await;
+    let third = mortal.fleet.write(&room(), epoch.clone(), third, &request, soon());
+    assert_eq!(third.await.unwrap().unwrap(), Fate::Ended);
     // Whoever publishes again has both completed.
-    for id in ["2", "1"] {
+    for id in ["3", "2", "1"] {
         let published = hub.publish_surely(&room(), id).await;
         assert_eq!(published.epoch, epoch);
     }

@@ -39,7 +39,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 #[test]
 fn all_of_it_against_redis_and_dynamodb_local() {
-    let cases: [(&str, Case); 15] = [
+    let cases: [(&str, Case); 16] = [
         ("following: what the log has no more is told as lost", |bench| {
             Box::pin(following::what_is_gone(bench))
         }),
@@ -78,6 +78,9 @@ fn all_of_it_against_redis_and_dynamodb_local() {
         }),
         ("reading: history has what was acknowledged", |bench| {
             Box::pin(reading::history_has_what_was_acknowledged(bench))
+        }),
+        ("reading: a superseded Redis has not the last word of history", |bench| {
+            Box::pin(reading::a_superseded_redis_has_not_the_last_word(bench))
         }),
         ("away: publishes are refused at once", |bench| Box::pin(away::publishes_are_refused_at_once(bench))),
         ("closing: nobody waits for a table or a Redis that is away", |bench| {

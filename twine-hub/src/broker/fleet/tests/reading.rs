@@ -34,3 +34,24 @@ pub(super) async fn history_has_what_was_acknowledged(bench: Bench) {
         hub.stop().await;
     }
 }
+
+/// A hub whose Redis was superseded, and which does not know, tells nothing rather than what is old.
+pub(super) async fn a_superseded_redis_has_not_the_last_word(bench: Bench) {
+    let servers = [Server::start(), Server::start()];
+    let table = bench.table(Retention::For(DAY)).await;
+    let [old, new] = servers.each_ref().map(|server| Hub::start(&server.url(), &table));
+    let room = RoomName::new("read").unwrap();
+    old.publish_surely(&room, "a").await;
+    let published = new.publish_surely(&room, "b").await;
+    let range =
+        Range { after: None, before: None, since: None, until: None, direction: Direction::Backwards };
+    for hub in [&old, &new] {
+        if let Ok(history) = hub.rooms.history(&room, range.clone(), 1).await {
+            let last = history.messages.last().unwrap();
+            assert_eq!((&last.epoch, last.offset), (&published.epoch, published.offset));
+        }
+    }
+    for hub in [old, new] {
+        hub.stop().await;
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use twine_protocol::{Position, RoomName};
+use twine_protocol::{MessageId, Offset, Position, RoomName};
 
 use super::life::{Ending, Mortal};
 use super::{Bench, DAY, Hub, Retention, Server, Table, message, place, position, room, soon};
@@ -138,6 +138,12 @@ pub(super) async fn ids_of_an_open_epoch_are_not_remembered(bench: Bench) {
     // As if the epoch had begun at a server that is gone, or the write had come late.
     table.write(&room, &fence.epoch, std::slice::from_ref(&stray), soon()).await.unwrap();
     table.write(&room, &sealed.epoch, std::slice::from_ref(&stray), soon()).await.unwrap();
+    // More of them than are read at once.
+    for n in 0..40 {
+        let offset = Offset::new(stray.offset.get() + 1 + n).unwrap();
+        let late = Record { offset, id: MessageId::new(&format!("late-{n}")).ok(), ..stray.clone() };
+        table.write(&room, &sealed.epoch, &[late], soon()).await.unwrap();
+    }
     hub.fleet.remember(&room, &fence, soon()).await.unwrap();
     hub.fleet.link.install(&room, &rotate.server, &fence.epoch, 0).await.unwrap();
     let again = hub.publish(&room, "sealed").await.unwrap();

@@ -2,9 +2,8 @@
 --
 -- KEYS 4: where the message's id is remembered.
 -- ARGV: packed message without its time; ms that ids are remembered; ms and entries that the log keeps at
--- least and at most; offsets that may be ahead of
--- what is durable without a hole; ms that the room is kept after its last use; the epoch that the place is
--- to be in, or nothing for any.
+-- least and at most; offsets that may be ahead of what is durable without a hole; ms that the room is kept
+-- after its last use; the epoch that the place is to be in, or nothing for any.
 
 if not sound then
   return rotate()

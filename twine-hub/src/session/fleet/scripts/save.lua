@@ -21,10 +21,12 @@ for n = 0, (#ARGV - 2) / 7 - 1 do
     result = redis.call('HEXISTS', rows, 'forgotten') == 1 and 'forgotten' or 'gone'
   elseif not may_write(row, generation, holder, ended) then
     result = 'lost'
+  elseif is_overtaken(rooms, id, generation, number) then
+    -- A later one has come already.
   elseif cursors == '' then
     remove(rows, rooms, cookie, id)
     keep(rows, rooms, version, ttl)
-  elseif not is_overtaken(rooms, id, generation, number) then
+  else
     set_rooms(rooms, id, cursors, generation, number, ttl)
     if ended and held_by ~= '-' or time - touched >= EXACT_MS then
       redis.call('HSET', rows, id, row_of(generation, ended and '-' or holder, time, what))

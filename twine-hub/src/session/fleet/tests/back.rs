@@ -117,16 +117,18 @@ async fn a_save_that_comes_after_a_later_one_changes_nothing() {
     let hub = Hub::join(&redis.url()).await;
     let held = hub.shared(claim(1, "page"), rooms(&[("chat", 1)])).await;
     let fleet = hub.fleet();
-    let late = {
-        let mut attachments = locked(&fleet.held);
-        let attachment = attachments.current(&held.session, held.ticket).unwrap();
-        fleet.entry(attachment, rooms(&[("chat", 2)]), None)
-    };
-    hub.save(&held, rooms(&[("chat", 3), ("news", 1)])).await;
-    locked(&fleet.owed).put(late);
-    fleet.is_due.notify_one();
-    hub.is_saved().await;
-    assert_eq!(hub.stored(1, &held.session).await, Some(rooms(&[("chat", 3), ("news", 1)])));
+    for late in [rooms(&[("chat", 2)]), Cursors::new()] {
+        let late = {
+            let mut attachments = locked(&fleet.held);
+            let attachment = attachments.current(&held.session, held.ticket).unwrap();
+            fleet.entry(attachment, late, None)
+        };
+        hub.save(&held, rooms(&[("chat", 3), ("news", 1)])).await;
+        locked(&fleet.owed).put(late);
+        fleet.is_due.notify_one();
+        hub.is_saved().await;
+        assert_eq!(hub.stored(1, &held.session).await, Some(rooms(&[("chat", 3), ("news", 1)])));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

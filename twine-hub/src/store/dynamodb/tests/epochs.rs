@@ -211,6 +211,6 @@ pub(super) async fn ids(bench: Bench) {
         let positions: Vec<_> = found.iter().map(|stored| stored.position.clone()).collect();
         assert_eq!(positions, expected.iter().map(|(of, n)| place(&epoch(*of), *n)).collect::<Vec<_>>());
         assert!(found.iter().all(|stored| stored.id.as_str() == format!("id-{}", stored.position.offset)));
-        assert_eq!(ids.last_time(), 1_006);
+        assert_eq!(ids.last_time(), Some(1_006));
     }
 }
