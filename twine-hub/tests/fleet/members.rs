@@ -177,7 +177,7 @@ async fn assert_clock(hub: &Hub, seconds: i64) {
     let day = i64::try_from(DAY).unwrap();
     // It may be another day already, or still.
     let off = (off + day / 2).rem_euclid(day) - day / 2;
-    assert!(off.abs() < 60, "the clock of a hub is off by {off} s");
+    assert!(off.abs() < 30, "the clock of a hub is off by {off} s");
 }
 
 /// Makes the table as an operator does.

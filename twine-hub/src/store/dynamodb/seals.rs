@@ -133,18 +133,26 @@ impl Table {
             .expression_attribute_values(":high", text(AFTER))
             .consistent_read(true)
             .scan_index_forward(false)
-            .limit(MAX_ITEMS)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = match self.caller.call(action, deadline, || request.clone().send()).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(self.failed(action, error)),
-        };
-        self.usage.read(answer.consumed_capacity.as_ref());
-        let mut all = BTreeMap::new();
-        for item in answer.items.unwrap_or_default() {
-            let at = string(&item, "at").unwrap_or_default();
-            let seals = read_seals(&item).map_err(|reason| self.unreadable(room, at, reason))?;
-            all.extend(seals.into_iter().map(|seal| (seal.epoch.clone(), seal)));
+        let (mut all, mut from, mut left) = (BTreeMap::new(), None, MAX_ITEMS);
+        // A page ends at 1 MB too.
+        while left > 0 {
+            let request = request.clone().limit(left).set_exclusive_start_key(from);
+            let answer = match self.caller.call(action, deadline, || request.clone().send()).await {
+                Ok(answer) => answer,
+                Err(error) => return Err(self.failed(action, error)),
+            };
+            self.usage.read(answer.consumed_capacity.as_ref());
+            for item in answer.items.unwrap_or_default() {
+                let at = string(&item, "at").unwrap_or_default();
+                let seals = read_seals(&item).map_err(|reason| self.unreadable(room, at, reason))?;
+                all.extend(seals.into_iter().map(|seal| (seal.epoch.clone(), seal)));
+                left -= 1;
+            }
+            from = answer.last_evaluated_key;
+            if from.is_none() {
+                break;
+            }
         }
         // A hub that was too late to seal an epoch may have moved some that the fence still has.
         all.extend(fence.seals.drain(..).map(|seal| (seal.epoch.clone(), seal)));
