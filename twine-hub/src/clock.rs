@@ -27,8 +27,12 @@ pub(crate) fn unix_millis() -> u64 {
     if let Some(set) = manual::get() {
         return set.unix_millis;
     }
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// A time in milliseconds, as it is stored and sent; so long that it does not matter where it does not fit.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Time that stands still until it is set.

@@ -246,7 +246,7 @@ impl Committer {
         let NewMessage { room: name, data, id, sender } = message;
         let time = self.now();
         if let Some(id) = &id {
-            let since = time.saturating_sub(millis(self.window));
+            let since = time.saturating_sub(clock::millis(self.window));
             if let Some(Position { epoch, offset }) = self.writer.find_id(&name, id, since)? {
                 return Ok(Published { room: name, epoch, offset, duplicate: true });
             }
@@ -294,7 +294,7 @@ impl Committer {
 
     fn expire(&mut self, now: Instant) {
         let Retention::For(kept) = self.retention else { return };
-        let cut = self.now().saturating_sub(millis(kept));
+        let cut = self.now().saturating_sub(clock::millis(kept));
         // There is a batch for each group while there is more to remove: one that is larger than the
         // group gains on the publishes.
         let batch = EXPIRE_BATCH.max(self.last_group.saturating_mul(2));
@@ -324,8 +324,4 @@ impl Committer {
             self.delivery.cross(&room, self.writer.epoch().clone());
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -185,7 +185,7 @@ impl Shard {
         }
         let next = connection.next_ping.saturating_duration_since(clock::now());
         let Opening { session, resumed, adopted, rooms } = opening;
-        let heartbeat = u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX);
+        let heartbeat = clock::millis(heartbeat);
         let connected = Connected { session, resumed, adopted, heartbeat, rooms };
         self.answer(key, frames::frame(&ServerFrame::Connected(connected)));
         self.look_in(key, next);

@@ -140,7 +140,7 @@ fn floor(
 ) -> Result<Position, StoreError> {
     let skipped = log.count().saturating_sub(recovery.max_messages);
     let cursor = if skipped > log.count_to(&cursor) { log.place(skipped) } else { cursor };
-    let max_age = u64::try_from(recovery.max_age.as_millis()).unwrap_or(u64::MAX);
+    let max_age = crate::clock::millis(recovery.max_age);
     log.since(reader, room, cursor, epoch::now().saturating_sub(max_age))
 }
 

@@ -146,7 +146,7 @@ impl Fleet {
                     self.complete_soon(room, &position.epoch);
                     return Ok(Assigned::Elsewhere);
                 }
-                redis::Published::Elsewhere => return Ok(Assigned::Nowhere),
+                redis::Published::OtherEpoch => return Ok(Assigned::Nowhere),
                 // What becomes of those before it is to be known first.
                 redis::Published::Rotate(_) if epoch.is_some() => return Ok(Assigned::Nowhere),
                 redis::Published::Busy => return Err(FleetError::Busy),

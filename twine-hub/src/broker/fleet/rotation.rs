@@ -181,7 +181,7 @@ impl Fleet {
         let mut ids = self.table.ids(room, &fence, window);
         while let Some(page) = ids.next(deadline).await? {
             let Some(last_time) = ids.last_time() else { continue };
-            if clock::unix_millis().saturating_sub(last_time) > millis(window + CLOCKS_DIFFER) {
+            if clock::unix_millis().saturating_sub(last_time) > clock::millis(window + CLOCKS_DIFFER) {
                 // Nobody repeats any of these any more.
                 break;
             }
@@ -193,10 +193,6 @@ impl Fleet {
         }
         Ok(ids.last_time().unwrap_or_default())
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How far a room is.

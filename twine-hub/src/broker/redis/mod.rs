@@ -38,7 +38,7 @@ pub(crate) use chunk::Chunk;
 pub(crate) use error::RedisError;
 pub(crate) use keys::Tagged;
 pub(crate) use link::{Link, Request, State};
-pub(crate) use script::{Call, Script, millis, scripts};
+pub(crate) use script::{Call, Script, scripts};
 pub(crate) use scripts::{Committed, Installed, Looked, Overdue, Published, RoomLimits, Tail};
 pub(crate) use target::Target;
 

@@ -140,8 +140,3 @@ impl Fields {
         RedisError::Unexpected { to: self.to, what: what.to_string() }
     }
 }
-
-/// Milliseconds, as a script takes them.
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}

@@ -8,7 +8,8 @@ use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 use super::error::RedisError;
 use super::keys::Keys;
 use super::link::{Link, Request};
-use super::script::{Call, Fields, Script, millis, scripts};
+use super::script::{Call, Fields, Script, scripts};
+use crate::clock::millis;
 use crate::store::{Record, packed};
 
 /// Bounds of what a room keeps in Redis.
@@ -71,7 +72,7 @@ pub(crate) enum Published {
         is_pending: bool,
     },
     /// The room is in another epoch than the one that it was to be published in.
-    Elsewhere,
+    OtherEpoch,
     /// Too many messages of the room wait to become durable.
     Busy,
     Rotate(Rotate),
@@ -181,7 +182,7 @@ impl Link {
                     position: Position { epoch: fields.epoch()?, offset: fields.offset()? },
                     is_pending: fields.number()? == 1,
                 },
-                "other" => Published::Elsewhere,
+                "other" => Published::OtherEpoch,
                 "busy" => Published::Busy,
                 "rotate" => Published::Rotate(fields.rotate()?),
                 _ => return Err(fields.kind(kind)),

@@ -23,7 +23,8 @@ use twine_protocol::SessionId;
 use uuid::Uuid;
 
 use super::row::{About, Claimed, HubId, Row};
-use crate::broker::redis::{Call, Link, RedisError, Request, Script, Tagged, millis, scripts};
+use crate::broker::redis::{Call, Link, RedisError, Request, Script, Tagged, scripts};
+use crate::clock::millis;
 use crate::session::{CookieHash, Cursors, cursors};
 
 /// For how long it is known that a cookie's sessions were forgotten: longer than a hub that holds one

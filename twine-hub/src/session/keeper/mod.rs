@@ -23,7 +23,7 @@
 
 mod claims;
 #[cfg(test)]
-mod desk;
+pub(super) mod desk;
 #[cfg(test)]
 mod faults;
 mod held;
@@ -233,7 +233,7 @@ impl Keeper {
 
     /// Sessions that were detached before this have had their time.
     fn cut(&self, now: Now) -> u64 {
-        now.time.saturating_sub(u64::try_from(self.options.lifetime.as_millis()).unwrap_or(u64::MAX))
+        now.time.saturating_sub(clock::millis(self.options.lifetime))
     }
 
     /// Ends an attachment, and tells the connection where it does not know. Gives back what is not in

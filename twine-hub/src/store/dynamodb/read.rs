@@ -113,7 +113,7 @@ impl Table {
     pub(crate) fn ids<'a>(&'a self, room: &'a RoomName, fence: &'a Fence, window: Duration) -> Ids<'a> {
         let keys = Keys { low: BEFORE_ALL.into(), high: item::key_after(&fence.epoch, Offset::MAX) };
         let query = Query::new(self, room, keys, Order::Backwards, 0);
-        Ids { query, fence, window: millis(window), last_time: None, is_over: false }
+        Ids { query, fence, window: clock::millis(window), last_time: None, is_over: false }
     }
 
     /// The position of the last message wanted, counted back from `until`: of the first where fewer are
@@ -158,7 +158,7 @@ impl Table {
     /// its time, or behind the one that it is deleted by.
     fn cut(&self) -> u64 {
         match self.retention {
-            Retention::For(kept) => clock::unix_millis().saturating_sub(millis(kept + SPARE / 2)),
+            Retention::For(kept) => clock::unix_millis().saturating_sub(clock::millis(kept + SPARE / 2)),
             Retention::Forever => 0,
         }
     }
@@ -167,10 +167,6 @@ impl Table {
 /// The last message of an item that holds `offset`, at most.
 fn reach(offset: Offset) -> Offset {
     Offset::new(offset.get().saturating_add(MAX_SPAN)).unwrap_or(Offset::MAX)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Ids, page by page.

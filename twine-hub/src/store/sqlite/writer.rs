@@ -107,7 +107,7 @@ impl SqliteWriter {
 
     /// Forgets epochs, ends and rooms that no cursor worth recovering can name any more.
     fn expire_seals(&mut self, cut: u64) -> Result<(), StoreError> {
-        let cut = cut.saturating_sub(u64::try_from(SEALS_OUTLIVE.as_millis()).unwrap_or(u64::MAX));
+        let cut = cut.saturating_sub(clock::millis(SEALS_OUTLIVE));
         self.begin()?;
         match self.delete_seals(cut) {
             Ok(()) => self.commit(),

@@ -94,7 +94,7 @@ async fn a_place_is_given_in_the_epoch_that_was_asked_for_or_none_is() {
     server.admin::<()>(&["DEL", "twine:{epochs}:room"]);
     assert!(matches!(publish("b", &first).await, Published::Rotate(_)));
     let second = hub.rotate(&room, "2").await;
-    assert_eq!(publish("b", &first).await, Published::Elsewhere);
+    assert_eq!(publish("b", &first).await, Published::OtherEpoch);
     let Published::Assigned { position: found, .. } = publish("b", &second).await else { panic!("no place") };
     assert_eq!(found, position(&second, 1));
     let found = Published::Duplicate { position: found, is_pending: true };
