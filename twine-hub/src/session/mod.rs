@@ -226,7 +226,7 @@ impl Sessions {
     /// none, and connections that open do without.
     ///
     /// # Errors
-    /// Where TLS can't be set up, or the system gives no random bytes.
+    /// Where TLS can't be set up.
     pub(crate) fn join(
         redis: &Target,
         options: Options,

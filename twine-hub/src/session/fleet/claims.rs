@@ -15,13 +15,13 @@ use super::letters::Letter;
 use super::row::{About, Claimed, Holding, HubId, Row};
 use super::shelf::{Book, Change, Decided};
 use super::{CLAIM_DEADLINE, LEASE, SessionsError, Shared};
-use crate::broker::redis::millis;
+use crate::clock::millis;
 use crate::connection::Key;
 use crate::rooms::locked;
 use crate::session::choice::{self, Choice, Inheritance, Known, Patience};
 use crate::session::store::Session;
 use crate::session::{
-    Attached, Bound, Claim, CookieHash, Cursors, Done, Holder, How, Identity, Lost, Request, Ticket, mint,
+    Attached, Bound, Claim, CookieHash, Cursors, Done, Holder, How, Lost, Request, Ticket, mint,
 };
 use crate::telemetry;
 
@@ -231,7 +231,7 @@ impl Shared {
     }
 
     /// Of these hubs the ones that are known to be gone.
-    async fn lapsed<'a>(&self, hubs: BTreeSet<&'a HubId>) -> Vec<&'a HubId> {
+    pub(super) async fn lapsed<'a>(&self, hubs: BTreeSet<&'a HubId>) -> Vec<&'a HubId> {
         // Where this hub could not renew its own lease, others could not either; and where Redis has lost it
         // a moment ago, so it has theirs.
         let is_steady = locked(&self.steady_since).is_some_and(|since| since.elapsed() >= LEASE);
@@ -374,18 +374,9 @@ impl Shared {
                 self.count_dropped(Bound::Cookie, 1);
             }
         }
-        let Identity { visitor, subject, scope } = claim.identity.clone();
-        let session = Session {
-            id: id.clone(),
-            cookie: visitor.cookie,
-            origin: visitor.origin,
-            subject,
-            scope,
-            instance: claim.instance.clone(),
-            detached: None,
-        };
+        let (session, address) = (Session::begin(id.clone(), claim), claim.identity.visitor.address);
         let about = Arc::new(About { session, prev: claim.prev.clone(), created: book.now });
-        let (ticket, kept) = (self.next_ticket(), Kept::Here { newcomer: Some(visitor.address) });
+        let (ticket, kept) = (self.next_ticket(), Kept::Here { newcomer: Some(address) });
         let of = Claimed { by: self.holding(ticket), generation: 1 };
         locked(&self.held).insert(claimant.attachment(about, &of, kept));
         Ok(Grant { session: id, ticket, how, rooms, inherited })

@@ -8,7 +8,7 @@
 //! ```text
 //!  connection ─▶ claims: read, choose, do ─▶ answer            Redis: rows, rooms
 //!       └──────▶ owed ─▶ saving, in batches ────────────────▶
-//!  other hubs ◀─ letters: lose, probe, alive ─▶ (a channel of each hub)
+//!  other hubs ◀─ letters: lose, probe, answer ─▶ (a channel of each hub)
 //! ```
 //!
 //! A hub has a lease while it lives. What is held by one whose lease has lapsed counts as detached when it
@@ -29,7 +29,7 @@ mod shelf;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -110,12 +110,8 @@ struct Shared {
     /// Counts the rounds in which it was tried to save what is owed.
     rounds: watch::Sender<u64>,
     failures: Seldom,
-    is_closed: AtomicBool,
     /// What saves; it ends when all is saved.
     saving: Mutex<Option<JoinHandle<()>>>,
-    /// Whether the lease is renewed; a test may want it not to be.
-    #[cfg(test)]
-    renews: AtomicBool,
     /// Ends what goes on until the hub ends.
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -154,10 +150,7 @@ impl FleetSessions {
             is_due: Notify::new(),
             rounds: watch::Sender::new(0),
             failures: Seldom::default(),
-            is_closed: AtomicBool::new(false),
             saving: Mutex::default(),
-            #[cfg(test)]
-            renews: AtomicBool::new(true),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
@@ -172,7 +165,7 @@ impl FleetSessions {
 
     pub(super) fn attach(&self, request: Request) {
         // Dropping a request answers it.
-        if !self.0.is_closed.load(Ordering::Acquire) {
+        if !self.0.stop.is_cancelled() {
             self.0.queue(Turn::first(request));
         }
     }
@@ -232,7 +225,6 @@ impl FleetSessions {
 
     pub(super) async fn close(&self) {
         let shared = &self.0;
-        shared.is_closed.store(true, Ordering::Release);
         shared.stop.cancel();
         shared.tasks.close();
         let saving = locked(&shared.saving).take();
@@ -269,10 +261,6 @@ impl Shared {
     /// Says again and again that this hub lives.
     async fn keep_lease(&self) {
         loop {
-            #[cfg(test)]
-            if !self.renews.load(Ordering::Relaxed) {
-                return;
-            }
             let renewed = self.shelf.renew(&self.hub, LEASE).await;
             {
                 let mut steady_since = locked(&self.steady_since);

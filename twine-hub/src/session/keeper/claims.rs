@@ -118,21 +118,13 @@ impl Keeper {
                 return Ok(());
             }
         };
-        let Claim { identity: Identity { visitor, subject, scope }, instance, .. } = request.claim.clone();
+        let visitor = request.claim.identity.visitor.clone();
         let fresh: Vec<_> = self.held.fresh_of(visitor.cookie).map(|fresh| fresh.id.clone()).collect();
         if let Some(oldest) = fresh.first().filter(|_| fresh.len() >= self.options.max_per_cookie) {
             self.release(oldest, Some(Lost::Forgotten));
             self.round.dropped.push(Bound::Cookie);
         }
-        let session = Session {
-            id: id.clone(),
-            cookie: visitor.cookie,
-            origin: visitor.origin,
-            subject,
-            scope,
-            instance,
-            detached: None,
-        };
+        let session = Session::begin(id.clone(), &request.claim);
         let inherited = self.inherited(&request.claim.identity, &id, &rooms, known)?;
         let fresh = Fresh { session, newcomer: Some(visitor.address) };
         let fresh = Some(Box::new(fresh));

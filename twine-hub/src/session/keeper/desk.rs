@@ -21,7 +21,7 @@ use crate::telemetry::Telemetry;
 /// A moment in 2023.
 pub(super) const START: u64 = 1_700_000_000_000;
 
-pub(super) fn options() -> Options {
+pub(in crate::session) fn options() -> Options {
     Options {
         lifetime: Duration::from_hours(24),
         max_sessions: 1_000,
@@ -31,7 +31,7 @@ pub(super) fn options() -> Options {
     }
 }
 
-pub(super) fn cookie(n: u8) -> CookieHash {
+pub(in crate::session) fn cookie(n: u8) -> CookieHash {
     CookieHash::of(Uuid::from_bytes([n; 16]))
 }
 
@@ -44,12 +44,12 @@ pub(super) fn at(offset: u64) -> Position {
 }
 
 /// `[("chat", 7)]` as rooms and cursors.
-pub(super) fn rooms(rooms: &[(&str, u64)]) -> Cursors {
+pub(in crate::session) fn rooms(rooms: &[(&str, u64)]) -> Cursors {
     rooms.iter().map(|(name, offset)| (room(name), at(*offset))).collect()
 }
 
 /// A claim of a browser by this cookie, which names no session.
-pub(super) fn claim(cookie_of: u8, instance: &str) -> Claim {
+pub(in crate::session) fn claim(cookie_of: u8, instance: &str) -> Claim {
     let visitor = Visitor {
         cookie: cookie(cookie_of),
         origin: "https://app.example.com".into(),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use twine_protocol::{InstanceId, SessionId};
 
-use super::{CookieHash, Cursors};
+use super::{Claim, CookieHash, Cursors, Identity, Visitor};
 use crate::store::{Kind, StoreError};
 
 /// A session, without its rooms: those are many, and seldom needed.
@@ -29,6 +29,15 @@ pub(crate) struct Session {
     pub(crate) instance: Option<InstanceId>,
     /// When its connection ended, in milliseconds since 1970-01-01 UTC; `None` while it has one.
     pub(crate) detached: Option<u64>,
+}
+
+impl Session {
+    /// A new one, attached to whoever claims one.
+    pub(crate) fn begin(id: SessionId, claim: &Claim) -> Self {
+        let Claim { identity: Identity { visitor, subject, scope }, instance, .. } = claim.clone();
+        let Visitor { cookie, origin, .. } = visitor;
+        Self { id, cookie, origin, subject, scope, instance, detached: None }
+    }
 }
 
 /// Rows of sessions; the keeper's thread owns it.

@@ -132,8 +132,12 @@ impl Server {
     }
 
     fn signal(&self, signal: &str) {
-        let id = self.child.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &self.process()]).status().unwrap().success());
+    }
+
+    /// Its process, while it runs.
+    pub(crate) fn process(&self) -> String {
+        self.child.as_ref().unwrap().id().to_string()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -187,4 +191,14 @@ pub(crate) fn cluster() -> Vec<Server> {
         }
     }
     nodes
+}
+
+/// Nanoseconds that all threads of a process have run, by the scheduler's own count.
+pub(crate) fn cpu(process: &str) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let of = |path: std::path::PathBuf| {
+        let text = std::fs::read_to_string(path.join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0)
+    };
+    threads.map(|thread| of(thread.unwrap().path())).sum()
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
-use super::server::Server;
+use super::server::{Server, cpu};
 use super::*;
 
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -163,7 +163,7 @@ async fn measure(how: Use) -> String {
     }
 
     tokio::time::sleep(WARM_UP).await;
-    let process = field(&server.admin::<String>(&["INFO", "server"]), "process_id:");
+    let process = server.process();
     server.admin::<()>(&["CONFIG", "RESETSTAT"]);
     run.heard.lock().unwrap().clear();
     let (since, published) = (Instant::now(), run.n_published());
@@ -200,7 +200,7 @@ async fn look() -> f64 {
     let server = Server::start();
     let hub = Hub::at(&server.url());
     hub.rotate(&room("chat"), "e1").await;
-    let process = field(&server.admin::<String>(&["INFO", "server"]), "process_id:");
+    let process = server.process();
     let before = cpu(&process);
     for _ in 0..LOOKS / 250 {
         let chat = room("chat");
@@ -231,16 +231,6 @@ async fn memory() -> (f64, f64) {
 fn field(info: &str, name: &str) -> String {
     let line = info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
     line.split(',').next().unwrap().trim().to_owned()
-}
-
-/// Nanoseconds that all threads of a process have run.
-fn cpu(process: &str) -> u64 {
-    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let of = |path: std::path::PathBuf| {
-        let text = std::fs::read_to_string(path.join("schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0)
-    };
-    threads.map(|thread| of(thread.unwrap().path())).sum()
 }
 
 // Far below 2^53.

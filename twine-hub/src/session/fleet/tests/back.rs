@@ -73,15 +73,7 @@ fn older(hub: &Hub, of: &Attached, first: &Attached) -> Attachment {
         holder: hub.record.clone(),
         key: Key::of_slot(1),
         about: Arc::new(row::About {
-            session: Session {
-                id: first.session.clone(),
-                cookie: cookie(1),
-                origin: "https://app.example.com".into(),
-                subject: None,
-                scope: "/".into(),
-                instance: InstanceId::new("page").ok(),
-                detached: None,
-            },
+            session: Session::begin(first.session.clone(), &claim(1, "page")),
             prev: None,
             created: 1,
         }),
@@ -143,10 +135,11 @@ async fn what_can_not_be_saved_of_one_cookie_is_of_all_others() {
     let keys: Vec<String> = redis.admin(&["KEYS", "twine:sessions:*:rooms"]);
     let good_one = hub.shared(claim(good, "good"), rooms(&[("chat", 1)])).await;
     redis.admin::<redis::Value>(&["SET", &keys[0], "no hash"]);
+    let mut rounds = hub.fleet().rounds.subscribe();
     hub.sessions.save(vec![saved(&held[0], rooms(&[("chat", 2)])), saved(&good_one, rooms(&[("chat", 2)]))]);
     let waits = async {
         while hub.stored(good, &good_one.session).await != Some(rooms(&[("chat", 2)])) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            rounds.changed().await.unwrap();
         }
     };
     tokio::time::timeout(PATIENCE, waits).await.expect("the other one is saved");

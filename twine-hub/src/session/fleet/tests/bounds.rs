@@ -1,7 +1,7 @@
 //! What keeps sessions from growing.
 
 use super::*;
-use crate::broker::redis::millis;
+use crate::clock::millis;
 
 #[tokio::test]
 async fn everything_in_redis_expires() {

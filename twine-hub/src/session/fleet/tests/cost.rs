@@ -1,6 +1,7 @@
 //! What sessions cost Redis; for docs/SCALING.md, not a check.
 
 use super::*;
+use crate::broker::redis::tests::server::cpu;
 
 /// Sessions, each of a browser of its own.
 const N: u64 = 4_096;
@@ -8,15 +9,6 @@ const N: u64 = 4_096;
 const AT_ONCE: usize = 256;
 /// Rooms of each.
 const ROOMS: u64 = 3;
-
-/// CPU time that a process has had, by the scheduler's own count.
-fn cpu(process: u32) -> Duration {
-    let of_threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|task| {
-        let stat = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
-        stat.split(' ').next().unwrap().parse::<u64>().unwrap()
-    });
-    Duration::from_nanos(of_threads.sum())
-}
 
 fn rooms_at(offset: u64) -> Cursors {
     let names: Vec<_> = (0..ROOMS).map(|n| format!("tenant-17/room-{n}")).collect();
@@ -38,16 +30,13 @@ fn claims(had: &[Attached]) -> Vec<Claim> {
 #[ignore = "prints what sessions cost Redis"]
 async fn what_sessions_cost_redis() {
     let redis = Server::start();
-    let info: String = redis.admin(&["INFO", "server"]);
-    let process = info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap();
-    let process: u32 = process.trim().parse().unwrap();
+    let process = redis.process();
     let hub = Hub::join(&redis.url()).await;
-    let mut before = cpu(process);
+    let mut before = cpu(&process);
     let mut say = |what: &str, times: u64| {
-        let now = cpu(process);
-        let each = now.saturating_sub(before).as_nanos() / u128::from(N * times);
+        let each = (cpu(&process) - before) / (N * times);
         println!("{what}: {:.1} us of Redis' CPU each", f64::from(u32::try_from(each).unwrap()) / 1_000.0);
-        before = cpu(process);
+        before = cpu(&process);
     };
     let mut all = Vec::new();
     for some in claims(&[]).chunks(AT_ONCE) {

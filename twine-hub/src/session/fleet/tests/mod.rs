@@ -12,47 +12,18 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 
 use tokio::sync::{oneshot, watch};
-use twine_protocol::{InstanceId, Position, RoomName};
+use twine_protocol::InstanceId;
 use uuid::Uuid;
 
 use super::*;
 use crate::broker::redis::tests::server::{self, PATIENCE, Server};
 use crate::connection::Key;
-use crate::session::{Attached, Claim, Cursors, Holder, How, Identity, Sessions, Visitor};
+use crate::session::keeper::desk::{self, claim, cookie, rooms};
+use crate::session::{Attached, Claim, Cursors, Holder, How, Sessions};
 
+/// As the keeper's tests have it, but for what an address may have.
 fn options() -> Options {
-    Options {
-        lifetime: Duration::from_hours(24),
-        max_sessions: 250_000,
-        max_per_cookie: 50,
-        max_rooms: 256,
-        max_new_per_minute: 0,
-    }
-}
-
-fn cookie(n: u8) -> CookieHash {
-    CookieHash::of(Uuid::from_bytes([n; 16]))
-}
-
-/// `[("chat", 7)]` as rooms and cursors.
-fn rooms(rooms: &[(&str, u64)]) -> Cursors {
-    let at = |offset| Position::new("0000018bcfe56800-7f3a", offset).unwrap();
-    rooms.iter().map(|(name, offset)| (RoomName::new(name).unwrap(), at(*offset))).collect()
-}
-
-/// A claim of a browser by this cookie, which names no session.
-fn claim(of: u8, instance: &str) -> Claim {
-    let visitor = Visitor {
-        cookie: cookie(of),
-        origin: "https://app.example.com".into(),
-        address: [192, 0, 2, 1].into(),
-    };
-    Claim {
-        identity: Identity { visitor, subject: None, scope: "/".into() },
-        session: None,
-        instance: Some(InstanceId::new(instance).unwrap()),
-        prev: None,
-    }
+    Options { max_sessions: 250_000, max_new_per_minute: 0, ..desk::options() }
 }
 
 fn naming(claim: Claim, attached: &Attached) -> Claim {
