@@ -60,6 +60,18 @@ pub(crate) struct Options {
     pub max_pending_bytes: usize,
 }
 
+impl Options {
+    /// What a fleet's Redis keeps of each room.
+    fn limits(&self) -> RoomLimits {
+        RoomLimits {
+            window: self.idempotency_window,
+            trim_age: self.log_age,
+            max_length: u64::try_from(self.log_messages).unwrap_or(u64::MAX),
+            ..RoomLimits::default()
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -200,13 +212,7 @@ impl Rooms {
     ) -> Result<Self, StoreError> {
         let delivery = Delivery::new(options, telemetry.clone());
         let registry = delivery.registry();
-        let limits = RoomLimits {
-            window: options.idempotency_window,
-            trim_age: options.log_age,
-            max_length: u64::try_from(options.log_messages).unwrap_or(u64::MAX),
-            ..RoomLimits::default()
-        };
-        let backlog = Backlog::new(options.max_pending_bytes);
+        let (limits, backlog) = (options.limits(), Backlog::new(options.max_pending_bytes));
         let (broker, readers) =
             FleetBroker::start(redis, table, retention, limits, backlog, delivery, telemetry).await?;
         let reading = Arc::new(Reading::start(readers)?);
@@ -380,4 +386,22 @@ pub(crate) type Refreshed = Box<dyn FnOnce(Result<(), Arc<StoreError>>) + Send>;
 /// Takes a lock whose sections all leave the data whole, so that a panic elsewhere spoils nothing.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redis_keeps_of_a_room_what_the_options_say() {
+        let (log_age, log_messages) = (Duration::from_secs(7), 8);
+        let options = Options {
+            log_age,
+            log_messages,
+            idempotency_window: Duration::from_secs(9),
+            ..Options::default()
+        };
+        let RoomLimits { window, trim_age, max_length, .. } = options.limits();
+        assert_eq!((window, trim_age, max_length), (Duration::from_secs(9), log_age, 8));
+    }
 }
