@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::faulty_proxy::Fault as Trouble;
-use crate::members::Fleet;
+use crate::members::{Fleet, PATIENCE, PAUSE};
 use crate::namespaces::Network;
 use crate::publishers::Load;
 use crate::scenario::{BackEnd, Event, Hubs, PacketFault};
@@ -49,7 +49,10 @@ impl Fleet {
             | Event::KillMasterAheadOfReplica
             | Event::SupersedeMaster
             | Event::SplitMasters { .. }
-                if !self.redis.can_fail_over() => {}
+                if !self.redis.can_fail_over() =>
+            {
+                println!("  {event:?}: left out, for there is no replica that could take over");
+            }
             Event::KillMaster => {
                 self.redis.kill();
                 tokio::task::block_in_place(|| self.redis.until_succeeded());
@@ -72,6 +75,8 @@ impl Fleet {
                 self.suffer(&unaware, BackEnd::Redis, Some(Fault::Refuse));
                 tokio::task::block_in_place(|| self.redis.split());
                 load.ledger.until_more(BETWEEN / 4).await;
+                // Some of them by the hub that does not know, at the old master.
+                self.until_published(unaware[0]).await;
                 sleep_until(until).await;
                 self.suffer(&unaware, BackEnd::Redis, None);
                 load.ledger.until_more(SOME).await;
@@ -102,6 +107,12 @@ impl Fleet {
                 networks().for_each(|network| network.suffer(fault, port));
                 let is_total = !matches!(fault, PacketFault::Loss { .. } | PacketFault::Rate { .. });
                 self.until_felt_by(&suffering, is_total, load).await;
+                let give_up = Instant::now() + PATIENCE;
+                while !networks().all(Network::has_suffered) {
+                    assert!(Instant::now() < give_up, "{fault:?} does nothing");
+                    // Nobody announces it.
+                    sleep(PAUSE).await;
+                }
                 sleep_until(until).await;
                 networks().for_each(Network::heal);
             }
@@ -120,6 +131,17 @@ impl Fleet {
         self.members[at].hub.start().await;
         self.until_ready(at).await;
         self.until_balanced(at).await;
+    }
+
+    /// Returns when a hub has stored some more messages.
+    async fn until_published(&self, at: usize) {
+        let published = || self.members[at].hub.metric("twine_messages_published_total");
+        let (before, give_up) = (published().await, Instant::now() + PATIENCE);
+        while published().await < before + 3 {
+            assert!(Instant::now() < give_up, "hub {at} stores nothing");
+            // Nobody announces it.
+            sleep(PAUSE).await;
+        }
     }
 
     /// To whom it happens.

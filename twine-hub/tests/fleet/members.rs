@@ -15,9 +15,9 @@ use crate::scenario::{BackEnd, Scenario};
 use crate::wire::Wire;
 
 /// So late that only what hangs is not done by then, on whatever machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// Before somebody asks again what nobody announces.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 const DAY: u64 = 24 * 3_600;
 /// For how long a hub behind a balancer, whose agent is asked every second, lets its clients go.
 const DRAIN_WINDOW: &str = "3s";

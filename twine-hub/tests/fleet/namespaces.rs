@@ -72,13 +72,14 @@ fn world() -> Option<Command> {
     })
 }
 
-/// Runs a command of the system.
-fn run(command: &str) {
+/// Runs a command of the system. Gives what it prints.
+fn run(command: &str) -> String {
     let mut words = command.split(' ');
     let mut program = Command::new(words.next().unwrap());
     let output =
         program.args(words).env("PATH", SYSTEM).output().expect("iproute2 and iptables (make setup)");
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A network with one machine, which is a hub's, and a way to this process's own.
@@ -130,12 +131,25 @@ impl Network {
             }
             PacketFault::Rate { kbit } => {
                 let rate = format!("tbf rate {kbit}kbit burst 16kb latency 400ms");
-                return run(&format!("ip netns exec {name} tc qdisc add dev eth0 root {rate}"));
+                run(&format!("ip netns exec {name} tc qdisc add dev eth0 root {rate}"));
+                return;
             }
         };
         for loss in losses {
             run(&format!("ip netns exec {name} iptables -A {loss} -j DROP"));
         }
+    }
+
+    /// Whether packets were lost, or held up, since they are.
+    pub(crate) fn has_suffered(&self) -> bool {
+        let within = |command: &str| run(&format!("ip netns exec {} {command}", self.name));
+        let rules = within("iptables -nvxL");
+        // Packets, bytes, what becomes of them.
+        let dropped = rules.lines().map(|rule| rule.split_whitespace().collect::<Vec<_>>());
+        let has_dropped = dropped.filter(|rule| rule.get(2) == Some(&"DROP")).any(|rule| rule[0] != "0");
+        let queues = within("tc -s qdisc show dev eth0");
+        let held_up = queues.split("overlimits ").nth(1).and_then(|rest| rest.split(' ').next());
+        has_dropped || held_up.is_some_and(|n| n != "0")
     }
 
     /// All packets arrive again.

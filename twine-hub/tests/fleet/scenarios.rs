@@ -53,10 +53,10 @@ pub(crate) fn hubs_come_and_go() -> Vec<Scenario> {
 
 pub(crate) fn hubs_are_restarted_behind_a_balancer() -> Vec<Scenario> {
     vec![Scenario {
-        name: "three hubs behind HAProxy are restarted one after the other".into(),
+        name: "three hubs behind HAProxy are restarted, one is killed, and Redis stands still".into(),
         roles: roles(&["all", "all", "all"]),
         balanced: true,
-        events: vec![Event::RestartHubs],
+        events: vec![Event::RestartHubs, Event::KillHub, Event::PauseRedis],
         ..Scenario::default()
     }]
 }
@@ -128,6 +128,11 @@ pub(crate) fn redis_is_many() -> Vec<Scenario> {
             events: vec![Event::KillHub],
             ..Scenario::default()
         },
+        lossy(
+            "one of a cluster's masters stands still, and then starts with nothing",
+            Layout::Cluster,
+            vec![Event::PauseRedis, Event::RestartRedis],
+        ),
         lossy(
             "a cluster makes a replica a master that lags behind",
             Layout::ClusterWithReplica,

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
+use tokio::time::{Instant, sleep};
 
 use crate::dynamodb_local::DynamoDbLocal;
 use crate::faulty_proxy::FaultyProxy;
-use crate::members::Fleet;
+use crate::members::{Fleet, PATIENCE, PAUSE};
 use crate::scenario::{Scenario, roles};
 use crate::support::Request;
 use crate::tab::{APP, Tab};
@@ -136,5 +137,41 @@ async fn a_session_goes_on_whichever_hub_its_browser_comes_to() {
         let claim = json!({ "instance": "later", "session": connected["session"] });
         let (_, connected) = Tab::of(balancer, &cookie, claim).await;
         assert_eq!((&connected["resumed"], &connected["rooms"]), (&json!(false), &json!([])));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_open_connections_are_put_back_when_redis_has_lost_them() {
+    let dynamodb = tokio::task::spawn_blocking(DynamoDbLocal::start).await.unwrap();
+    let table = FaultyProxy::start(dynamodb.port()).await;
+    let mut fleet = Fleet::start(&Scenario::default(), 0, table).await;
+    let [first, second] = [0, 1].map(|at| fleet.members[at].hub.address());
+    let cookie = Request::get("/set-cookie").header("Origin", APP).send_to(first).await;
+    let cookie = cookie.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    publish(first, 0).await;
+    // It says nothing more from here on.
+    let (mut page, connected) = Tab::of(first, &cookie, json!({ "instance": "page" })).await;
+    page.subscribe().await;
+    let claim = json!({ "instance": "duplicate", "session": connected["session"] });
+    until_resumed(second, &cookie, &claim).await;
+    tokio::task::block_in_place(|| {
+        fleet.redis.kill();
+        fleet.redis.restart();
+    });
+    until_resumed(second, &cookie, &claim).await;
+}
+
+/// Returns once a hub knows a session and its room. Whoever holds it has it saved within a few seconds, and
+/// tells nobody.
+async fn until_resumed(hub: SocketAddr, cookie: &str, claim: &Value) {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let (_, connected) = Tab::of(hub, cookie, claim.clone()).await;
+        if connected["resumed"] == true {
+            assert_eq!(connected["rooms"], json!(["chat"]));
+            return;
+        }
+        assert!(Instant::now() < give_up, "the session is not there after {PATIENCE:?}");
+        sleep(PAUSE).await;
     }
 }
