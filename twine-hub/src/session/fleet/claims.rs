@@ -1,8 +1,7 @@
-//! Claims: a session is found for each, taken over, copied or begun. Those of one cookie have their turns
-//! one after the other here; other hubs may decide in between, and then it is decided anew.
+//! Claims: a session is found for each, taken over, copied or begun. Other hubs may decide in between, and then
+//! it is decided anew.
 
-use std::collections::hash_map::Entry as Slot;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,42 +13,21 @@ use super::held::{Attachment, Kept};
 use super::letters::Letter;
 use super::row::{About, Claimed, Holding, HubId, Row};
 use super::shelf::{Book, Change, Decided};
-use super::{CLAIM_DEADLINE, LEASE, SessionsError, Shared};
+use super::talk::LEASE;
+use super::turns::Turn;
+use super::{SessionsError, Shared};
 use crate::clock::millis;
 use crate::connection::Key;
 use crate::rooms::locked;
 use crate::session::choice::{self, Choice, Inheritance, Known, Patience};
 use crate::session::store::Session;
-use crate::session::{
-    Attached, Bound, Claim, CookieHash, Cursors, Done, Holder, How, Lost, Request, Ticket, mint,
-};
+use crate::session::{Attached, Bound, Claim, Cursors, Done, Holder, How, Lost, Request, Ticket, mint};
 use crate::telemetry;
 
 /// Sessions whose rooms are read at once.
 const READ_AT_ONCE: usize = 4;
 /// How often it is decided anew.
 const MAX_ATTEMPTS: usize = 32;
-
-/// A claim that has its turn some time.
-pub(super) struct Turn {
-    request: Request,
-    /// When its connection goes on without a session.
-    until: tokio::time::Instant,
-    patience: Patience,
-    /// Attachments that count as over, for nothing was heard of them.
-    silent: Vec<Asked>,
-}
-
-impl Turn {
-    pub(super) fn first(request: Request) -> Self {
-        let until = tokio::time::Instant::now() + CLAIM_DEADLINE;
-        Self { request, until, patience: Patience::Waits, silent: Vec::new() }
-    }
-
-    fn cookie(&self) -> CookieHash {
-        self.request.claim.identity.visitor.cookie
-    }
-}
 
 /// The connection that makes a claim.
 struct Claimant {
@@ -75,34 +53,6 @@ enum Step {
     Begin,
 }
 
-/// The claims of a cookie that wait, while a task works them off. If that panics they are dropped, which
-/// answers them, and later ones have another.
-struct Turns<'a> {
-    shared: &'a Shared,
-    cookie: CookieHash,
-}
-
-impl Turns<'_> {
-    /// The next one; after the last, those that come have another task.
-    fn next(&self) -> Option<Turn> {
-        let mut claims = locked(&self.shared.claims);
-        let turn = claims.get_mut(&self.cookie).and_then(VecDeque::pop_front);
-        if turn.is_none() {
-            claims.remove(&self.cookie);
-        }
-        turn
-    }
-}
-
-impl Drop for Turns<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let waiting = locked(&self.shared.claims).remove(&self.cookie);
-            drop(waiting);
-        }
-    }
-}
-
 /// An attachment that is expected until this ends.
 struct Expecting<'a> {
     shared: &'a Shared,
@@ -123,31 +73,9 @@ impl Drop for Expecting<'_> {
 }
 
 impl Shared {
-    /// Gives a claim its turn.
-    pub(super) fn queue(self: &Arc<Self>, turn: Turn) {
-        let cookie = turn.cookie();
-        match locked(&self.claims).entry(cookie) {
-            Slot::Occupied(mut waiting) => return waiting.get_mut().push_back(turn),
-            Slot::Vacant(nobody) => drop(nobody.insert(VecDeque::from([turn]))),
-        }
-        let shared = self.clone();
-        self.spawn(async move {
-            let turns = Turns { shared: &shared, cookie };
-            while let Some(turn) = turns.next() {
-                let until = turn.until;
-                // Whoever has gone on without a session must not take one from others.
-                if tokio::time::Instant::now() < until
-                    && let Ok(Err(error)) = tokio::time::timeout_at(until, shared.serve(turn)).await
-                {
-                    shared.say(&error);
-                }
-            }
-        });
-    }
-
     /// Answers a claim, or has it wait for what connections of the same visitor say. Where it fails, the
     /// claim is answered by being dropped.
-    async fn serve(self: &Arc<Self>, turn: Turn) -> Result<(), SessionsError> {
+    pub(super) async fn serve(self: &Arc<Self>, turn: Turn) -> Result<(), SessionsError> {
         let Turn { request: Request { claim, holder, key, done }, until, patience, mut silent } = turn;
         let (cookie, claimant) = (claim.identity.visitor.cookie, Claimant { holder, key });
         for _ in 0..MAX_ATTEMPTS {

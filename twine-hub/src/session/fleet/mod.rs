@@ -25,15 +25,16 @@ mod owed;
 mod row;
 mod saving;
 mod shelf;
+mod talk;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -41,25 +42,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use twine_protocol::SessionId;
 
-use self::asks::{Asked, Asks, Sign};
-use self::claims::Turn;
+use self::asks::{Asks, Sign};
 use self::held::{Attachment, Held, Kept};
-use self::letters::Letter;
 use self::owed::{Ended, Entry, Owed};
 use self::row::{Holding, HubId};
-use self::shelf::{Shelf, lease_of};
+use self::shelf::Shelf;
+use self::turns::Turn;
 use super::newcomers::Newcomers;
-use super::store::Session;
 use super::{Bound, CookieHash, Cursors, Lost, Options, Request, Save, Ticket};
-use crate::broker::redis::{Arrival, Bus, Limits, Link, RedisError, Target};
+use crate::broker::redis::{Limits, Link, RedisError, Target};
 use crate::rooms::locked;
 use crate::seldom::Seldom;
 use crate::store::StoreError;
 use crate::telemetry::{self, Telemetry};
 
-/// For how long a hub has said that it lives when it says so, and how often it does.
-const LEASE: Duration = Duration::from_secs(15);
-const RENEW_EVERY: Duration = Duration::from_secs(4);
 /// How long a session that is held may go unsaved, at most a quarter of its lifetime: so it is put back if
 /// Redis has lost it, and not taken for one that nobody comes back to.
 const REFRESH_AFTER: Duration = Duration::from_mins(15);
@@ -67,8 +63,6 @@ const REFRESH_AFTER: Duration = Duration::from_mins(15);
 const CHORES_EVERY: Duration = Duration::from_secs(30);
 /// How long Redis may take for a command.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// How long a claim is worth to be answered: its connection goes on without a session then.
-const CLAIM_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why sessions can't be had now. It passes.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -258,26 +252,6 @@ impl Shared {
         drop(self.tasks.spawn_on(task, &self.runtime));
     }
 
-    /// Says again and again that this hub lives.
-    async fn keep_lease(&self) {
-        loop {
-            let renewed = self.shelf.renew(&self.hub, LEASE).await;
-            {
-                let mut steady_since = locked(&self.steady_since);
-                *steady_since = match renewed {
-                    Ok(true) => steady_since.or_else(|| Some(Instant::now())),
-                    // Whoever finds its own lease gone would find those of others gone.
-                    Ok(false) => Some(Instant::now()),
-                    Err(_) => None,
-                };
-            }
-            if let Err(error) = renewed {
-                self.say(&error.into());
-            }
-            tokio::time::sleep(RENEW_EVERY).await;
-        }
-    }
-
     /// Has what is held saved now and then, and forgets who waits no more.
     async fn keep_tidy(&self) {
         loop {
@@ -296,120 +270,6 @@ impl Shared {
                 attachment.holder.refresh(attachment.key, attachment.ticket);
             }
         }
-    }
-
-    /// Reads this hub's letters, and what was forgotten.
-    async fn hear(self: &Arc<Self>, mut bus: Bus) {
-        let own = lease_of(&self.hub);
-        let channels = shelf::channels().chain([own.clone()]);
-        // What is not in force in time comes later.
-        let watching = join_all(channels.map(|channel| async move {
-            drop(self.link.watch_channel(&channel).await);
-        }));
-        let reading = async {
-            while let Some(arrival) = bus.arrival().await {
-                match arrival {
-                    Arrival::Pushed(pushed) if pushed.channel == own.name().as_bytes() => {
-                        if let Some(letter) = Letter::read(&pushed.payload) {
-                            self.take(letter);
-                        } else {
-                            tracing::debug!("a letter of another hub can't be read");
-                        }
-                    }
-                    Arrival::Pushed(pushed) => {
-                        let cookie = std::str::from_utf8(&pushed.payload).ok().and_then(shelf::cookie_of);
-                        if let Some(cookie) = cookie {
-                            self.hear_forgotten(cookie);
-                        }
-                    }
-                    // This hub was cut off: letters may be lost, and what was in Redis as well.
-                    Arrival::Interrupted => {
-                        *locked(&self.steady_since) = None;
-                        self.refresh(Duration::ZERO);
-                    }
-                }
-            }
-        };
-        tokio::join!(watching, reading);
-    }
-
-    /// A cookie's sessions were forgotten, by this hub or another.
-    fn hear_forgotten(self: &Arc<Self>, cookie: CookieHash) {
-        locked(&self.owed).forget(cookie);
-        let theirs: Vec<_> = {
-            let held = locked(&self.held);
-            let theirs = held.of_cookie(cookie);
-            theirs.map(|attachment| (attachment.about.session.id.clone(), attachment.ticket)).collect()
-        };
-        for (id, ticket) in theirs {
-            self.lose(&id, ticket, Lost::Forgotten);
-        }
-    }
-
-    fn take(self: &Arc<Self>, letter: Letter) {
-        match letter {
-            Letter::Lose { session, ticket, why } => self.lose(&session, ticket, why),
-            Letter::Probe { session, cookie, ticket, from } => {
-                let mut held = locked(&self.held);
-                if let Some(attachment) = held.current(&session, ticket) {
-                    if !attachment.asked_by.contains(&from) {
-                        attachment.asked_by.push(from);
-                    }
-                    attachment.holder.probe(attachment.key, ticket);
-                } else {
-                    // Who is just being answered is there.
-                    let sign = if held.expects(&session, ticket) { Sign::Alive } else { Sign::Gone };
-                    drop(held);
-                    self.tell_others((session, self.holding(ticket)), cookie, vec![from], sign);
-                }
-            }
-            Letter::Answer { session, by, sign } => locked(&self.asks).say(&(session, by), sign),
-        }
-    }
-
-    /// Sends a letter. One that can't be sent is lost.
-    fn post(self: &Arc<Self>, to: HubId, letter: Letter) {
-        let shared = self.clone();
-        self.spawn(async move {
-            if let Err(error) = letter.post(&shared.link, &to).await {
-                tracing::debug!(%error, ?to, "another hub could not be told of a session");
-            }
-        });
-    }
-
-    /// Tells whoever waits for a sign of an attachment that is over: claims here, and other hubs.
-    fn tell_of(self: &Arc<Self>, attachment: Attachment, sign: Sign) {
-        let Session { id, cookie, .. } = &attachment.about.session;
-        let asked = (id.clone(), self.holding(attachment.ticket));
-        locked(&self.asks).say(&asked, sign);
-        self.tell_others(asked, *cookie, attachment.asked_by, sign);
-    }
-
-    /// Tells other hubs. What is gone is so once what it leaves is there for them.
-    fn tell_others(self: &Arc<Self>, asked: Asked, cookie: CookieHash, hubs: Vec<HubId>, sign: Sign) {
-        if hubs.is_empty() {
-            return;
-        }
-        let shared = self.clone();
-        self.spawn(async move {
-            if sign == Sign::Gone && !shared.saved(cookie).await {
-                return;
-            }
-            let (session, by) = asked;
-            for hub in hubs {
-                let answer = Letter::Answer { session: session.clone(), by: by.clone(), sign };
-                shared.post(hub, answer);
-            }
-        });
-    }
-
-    /// Tells the holder of a session, wherever it is, that it is so no more.
-    fn tell_lost(self: &Arc<Self>, session: &SessionId, held_by: &Holding, why: Lost) {
-        if held_by.hub != self.hub {
-            let letter = Letter::Lose { session: session.clone(), ticket: held_by.ticket, why };
-            return self.post(held_by.hub.clone(), letter);
-        }
-        self.lose(session, held_by.ticket, why);
     }
 
     /// Ends an attachment of this hub, if it is in force, and tells its connection.

@@ -15,10 +15,13 @@ use tokio::sync::{oneshot, watch};
 use twine_protocol::InstanceId;
 use uuid::Uuid;
 
+use super::shelf::lease_of;
+use super::talk::LEASE;
 use super::*;
 use crate::broker::redis::tests::server::{self, PATIENCE, Server};
 use crate::connection::Key;
 use crate::session::keeper::desk::{self, claim, cookie, rooms};
+use crate::session::store::Session;
 use crate::session::{Attached, Claim, Cursors, Holder, How, Sessions};
 
 /// As the keeper's tests have it, but for what an address may have.
