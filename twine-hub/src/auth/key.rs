@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 /// A secret that a backend shows to publish: 1 to 255 visible ASCII characters, no comma.
@@ -29,7 +30,7 @@ pub struct InvalidKey;
 
 /// All keys of a hub.
 #[derive(Debug, Clone)]
-pub(crate) struct ApiKeys(Vec<Padded>);
+pub(crate) struct ApiKeys(Vec<Digest>);
 
 /// Why a request may not use `/api`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,15 +88,22 @@ impl fmt::Debug for ApiKey {
 
 impl ApiKeys {
     pub(crate) fn new<'a>(keys: impl IntoIterator<Item = &'a ApiKey>) -> Self {
-        Self(keys.into_iter().map(|key| Padded::new(key.0.as_bytes())).collect())
+        Self(keys.into_iter().map(|key| Digest::of(key.0.as_bytes())).collect())
     }
 
     /// Checks `Authorization: Bearer KEY`.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), KeyRefusal> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return Err(KeyRefusal::Missing) };
-        let (scheme, key) = match value.as_bytes().iter().position(|byte| *byte == b' ') {
-            Some(space) => value.as_bytes().split_at(space),
+        match (values.next(), values.next()) {
+            (Some(value), None) => self.check_value(value.as_bytes()),
+            _ => Err(KeyRefusal::Missing),
+        }
+    }
+
+    /// Checks the value of the one `Authorization` header.
+    pub(crate) fn check_value(&self, value: &[u8]) -> Result<(), KeyRefusal> {
+        let (scheme, key) = match value.iter().position(|byte| *byte == b' ') {
+            Some(space) => value.split_at(space),
             None => return Err(KeyRefusal::Missing),
         };
         if !scheme.eq_ignore_ascii_case(b"bearer") {
@@ -106,29 +114,23 @@ impl ApiKeys {
             return Err(KeyRefusal::Invalid);
         }
         // Every key is compared, and each in full, so that time tells nothing about any of them.
-        let shown = Padded::new(shown);
+        let shown = Digest::of(shown);
         let found = self.0.iter().fold(Choice::from(0), |found, key| found | key.0.ct_eq(&shown.0));
         if bool::from(found) { Ok(()) } else { Err(KeyRefusal::Invalid) }
     }
 }
 
-/// A key filled up to one length, so that comparing does not tell how long it is.
+/// The SHA-256 of a key: comparing two tells neither what a key is nor how long.
 #[derive(Clone)]
-struct Padded([u8; ApiKey::MAX_BYTES + 1]);
+struct Digest([u8; 32]);
 
-impl Padded {
-    /// `key` must not be longer than [`ApiKey::MAX_BYTES`]; what is beyond is cut off.
-    fn new(key: &[u8]) -> Self {
-        let mut padded = [0; ApiKey::MAX_BYTES + 1];
-        // Keys hold no zero byte, so the padding is unambiguous.
-        for (to, from) in padded.iter_mut().zip(key) {
-            *to = *from;
-        }
-        Self(padded)
+impl Digest {
+    fn of(key: &[u8]) -> Self {
+        Self(Sha256::digest(key).into())
     }
 }
 
-impl fmt::Debug for Padded {
+impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("********")
     }
