@@ -16,6 +16,7 @@ use twine_protocol::{Position, RoomName};
 
 use super::PublishError;
 use super::backlog::Pending;
+use super::publishing::Outcome;
 use crate::clock;
 use crate::rooms::{Delivery, NewMessage, Opened, Options, Room, Watcher, locked};
 use crate::store::{Record, Retention, StoreError, Writer};
@@ -47,16 +48,16 @@ pub(super) struct Publish {
     pub(super) messages: Vec<NewMessage>,
     pub(super) arrived: Instant,
     pub(super) pending: Pending,
-    pub(super) answer: oneshot::Sender<Result<Vec<Published>, PublishError>>,
+    pub(super) answer: oneshot::Sender<Outcome>,
 }
 
 impl Publish {
-    fn answer(self, result: Result<Vec<Published>, PublishError>) {
+    fn answer(self, outcome: Outcome) {
         let Self { pending, answer, .. } = self;
         // Who is answered may publish again at once, and finds its room free.
         drop(pending);
         // A publisher that hung up wants no answer.
-        drop(answer.send(result));
+        drop(answer.send(outcome));
     }
 }
 

@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
-use twine_protocol::api::Published;
 use twine_protocol::{Epoch, Position, RoomName};
 
-use super::PublishError;
 use super::backlog::{Backlog, Pending, weight};
 use super::committer::{Command, Committer, Health, Publish};
+use super::{PublishError, Publishing};
 use crate::clock;
 use crate::rooms::{Delivery, NewMessage, Opened, Options, Payload, Reading, Watcher, locked};
 use crate::store::{Retention, StoreError, Writer};
@@ -73,34 +72,31 @@ impl LocalBroker {
     }
 
     /// Commits the messages, all or none, and delivers them.
-    pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
-        let pending = self.backlog.reserve(messages.iter().map(|message| weight(&message.data)).sum())?;
-        self.commit(messages, pending).await
+    pub(crate) fn publish(&self, messages: Vec<NewMessage>) -> Publishing {
+        match self.backlog.reserve(messages.iter().map(|message| weight(&message.data)).sum()) {
+            Ok(pending) => self.commit(messages, pending),
+            Err(error) => Publishing::refused(error),
+        }
     }
 
     /// The same for one message to each of these rooms. Nothing is copied before there is room for
     /// all the copies: a short request may name many rooms.
-    pub(crate) async fn publish_to_each(
-        &self,
-        rooms: Vec<RoomName>,
-        message: Payload,
-    ) -> Result<Vec<Published>, PublishError> {
-        let pending = self.backlog.reserve(weight(&message.data).saturating_mul(rooms.len()))?;
-        let messages = rooms.into_iter().map(|room| message.clone().to(room)).collect();
-        self.commit(messages, pending).await
+    pub(crate) fn publish_to_each(&self, rooms: Vec<RoomName>, message: &Payload) -> Publishing {
+        match self.backlog.reserve(weight(&message.data).saturating_mul(rooms.len())) {
+            Ok(pending) => {
+                self.commit(rooms.into_iter().map(|room| message.clone().to(room)).collect(), pending)
+            }
+            Err(error) => Publishing::refused(error),
+        }
     }
 
-    async fn commit(
-        &self,
-        messages: Vec<NewMessage>,
-        pending: Pending,
-    ) -> Result<Vec<Published>, PublishError> {
+    fn commit(&self, messages: Vec<NewMessage>, pending: Pending) -> Publishing {
         let (answer, answered) = oneshot::channel();
         let publish = Publish { messages, arrived: clock::now(), pending, answer };
         if self.send(Command::Publish(publish)).is_some() {
-            return Err(self.ended());
+            return Publishing::refused(self.ended());
         }
-        answered.await.unwrap_or_else(|_| Err(self.ended()))
+        Publishing::answered_by(answered)
     }
 
     /// Takes the room into memory and watches it there.

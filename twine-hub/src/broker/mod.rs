@@ -10,6 +10,7 @@ mod backlog;
 mod committer;
 mod fleet;
 mod local;
+mod publishing;
 pub(crate) mod redis;
 #[cfg(test)]
 mod tests;
@@ -19,10 +20,10 @@ pub(crate) use backlog::Backlog;
 pub(crate) use committer::Committer;
 pub(crate) use fleet::FleetBroker;
 pub(crate) use local::LocalBroker;
+pub(crate) use publishing::Publishing;
 
 use std::sync::Arc;
 
-use twine_protocol::api::Published;
 use twine_protocol::{ErrorCode, Position, RoomName};
 
 use crate::rooms::{NewMessage, Opened, Payload, Reading, Refreshed, Room, Watcher};
@@ -38,22 +39,18 @@ pub(crate) enum Broker {
 
 impl Broker {
     /// Commits the messages and delivers them: all or none; of a fleet's, where it fails, perhaps some.
-    pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
+    pub(crate) fn publish(&self, messages: Vec<NewMessage>) -> Publishing {
         match self {
-            Self::Local(local) => local.publish(messages).await,
-            Self::Fleet(fleet) => fleet.publish(messages).await,
+            Self::Local(local) => local.publish(messages),
+            Self::Fleet(fleet) => fleet.publish(messages),
         }
     }
 
     /// The same for one message to each of these rooms.
-    pub(crate) async fn publish_to_each(
-        &self,
-        rooms: Vec<RoomName>,
-        message: Payload,
-    ) -> Result<Vec<Published>, PublishError> {
+    pub(crate) fn publish_to_each(&self, rooms: Vec<RoomName>, message: &Payload) -> Publishing {
         match self {
-            Self::Local(local) => local.publish_to_each(rooms, message).await,
-            Self::Fleet(fleet) => fleet.publish_to_each(rooms, message).await,
+            Self::Local(local) => local.publish_to_each(rooms, message),
+            Self::Fleet(fleet) => fleet.publish_to_each(rooms, message),
         }
     }
 

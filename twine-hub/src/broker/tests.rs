@@ -320,7 +320,7 @@ async fn publishes_beyond_what_may_wait_are_refused_until_the_store_has_caught_u
     let payload = || Payload { data: RawValue::from_string(large.clone()).unwrap(), id: None, sender: None };
     let to_each = |names: &[&str]| {
         let rooms = names.iter().map(|name| room(name)).collect();
-        bench.rooms.publish_to_each(rooms, payload())
+        bench.rooms.publish_to_each(rooms, &payload())
     };
     assert!(matches!(to_each(&["a", "b"]).await, Err(PublishError::Overloaded)), "each room counts");
     assert!(bench.messages("a").await.is_empty());

@@ -3,54 +3,124 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::response::Response;
-use twine_protocol::api::{Publish, PublishedList};
+use axum::response::{IntoResponse as _, Response};
+use http::header::CONTENT_TYPE;
+use serde::Serialize;
+use twine_protocol::api::{Publish, Published};
 use twine_protocol::json::{self, PublishError};
-use twine_protocol::{Data, ErrorCode};
+use twine_protocol::{Data, ErrorCode, RoomName};
 
 use super::problem::Refusal;
 use super::{App, body};
-use crate::broker;
+use crate::broker::{self, Publishing};
 use crate::config::Config;
-use crate::rooms::{NewMessage, Payload};
+use crate::rooms::{NewMessage, Payload, Rooms};
 
-/// One message, to one room or to several.
+/// The paths here, and what their bodies hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `/api/publish`: one message, to one room or to several.
+    One,
+    /// `/api/publish/batch`: several messages; all are stored, or none.
+    Batch,
+}
+
+/// How a publish is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// With one position.
+    One,
+    /// With a list of them.
+    List,
+}
+
+/// What a body asks for, checked.
+#[derive(Debug)]
+pub(super) enum Order {
+    One(NewMessage),
+    Each(Vec<RoomName>, Payload),
+    All(Vec<NewMessage>),
+}
+
+/// `POST /api/publish`.
 pub(super) async fn one(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
+    answer(&app, Kind::One, request).await
+}
+
+/// `POST /api/publish/batch`.
+pub(super) async fn batch(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
+    answer(&app, Kind::Batch, request).await
+}
+
+async fn answer(app: &App, kind: Kind, request: Request) -> Result<Response, Refusal> {
     let body = body::json(request, &app.config).await?;
-    let publish = json::decode_publish(&body)?;
-    check_data(&publish, &app.config, None)?;
-    let Publish { room, rooms, data, id, sender } = publish;
-    let message = Payload { data, id, sender };
-    if let Some(rooms) = rooms {
-        check_count("rooms", rooms.len(), &app.config)?;
-        let results = app.rooms.publish_to_each(rooms, message).await?;
-        return Ok(super::json(&PublishedList { results }));
+    let order = read(kind, &body, &app.config)?;
+    let shape = order.shape();
+    let published = order.place(&app.rooms).await?;
+    Ok(([(CONTENT_TYPE, "application/json")], word(shape, &published)?).into_response())
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// [`Refusal`] where it asks for nothing that can be done.
+pub(super) fn read(kind: Kind, body: &[u8], config: &Config) -> Result<Order, Refusal> {
+    if kind == Kind::Batch {
+        let batch = json::decode_publish_batch(body)?;
+        check_count("messages", batch.messages.len(), config)?;
+        for (index, publish) in batch.messages.iter().enumerate() {
+            check_data(publish, config, Some(index))?;
+        }
+        let messages = batch.messages.into_iter();
+        // Decoding gives each its room.
+        let messages = messages.filter_map(|Publish { room, data, id, sender, .. }| {
+            Some(NewMessage { room: room?, data, id, sender })
+        });
+        return Ok(Order::All(messages.collect()));
     }
-    // Decoding gives one of the two, and the store one answer a message.
-    let messages = room.map(|room| message.to(room)).into_iter().collect();
-    match app.rooms.publish(messages).await?.first() {
-        Some(published) => Ok(super::json(published)),
-        None => Err(Refusal::new(ErrorCode::Internal, "the store gave no position")),
+    let publish = json::decode_publish(body)?;
+    check_data(&publish, config, None)?;
+    let Publish { room, rooms, data, id, sender } = publish;
+    match (room, rooms) {
+        (Some(room), _) => Ok(Order::One(NewMessage { room, data, id, sender })),
+        // Decoding gives one of the two.
+        (None, rooms) => {
+            let rooms = rooms.unwrap_or_default();
+            check_count("rooms", rooms.len(), config)?;
+            Ok(Order::Each(rooms, Payload { data, id, sender }))
+        }
     }
 }
 
-/// Several messages: all are stored, or none.
-pub(super) async fn batch(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
-    let body = body::json(request, &app.config).await?;
-    let batch = json::decode_publish_batch(&body)?;
-    check_count("messages", batch.messages.len(), &app.config)?;
-    for (index, publish) in batch.messages.iter().enumerate() {
-        check_data(publish, &app.config, Some(index))?;
+impl Order {
+    pub(super) fn shape(&self) -> Shape {
+        if matches!(self, Self::One(_)) { Shape::One } else { Shape::List }
     }
-    let messages = batch
-        .messages
-        .into_iter()
-        // Decoding gives each its room.
-        .filter_map(|Publish { room, data, id, sender, .. }| {
-            Some(NewMessage { room: room?, data, id, sender })
-        })
-        .collect();
-    Ok(super::json(&PublishedList { results: app.rooms.publish(messages).await? }))
+
+    pub(super) fn place(self, rooms: &Rooms) -> Publishing {
+        match self {
+            Self::One(message) => rooms.publish(vec![message]),
+            Self::Each(names, payload) => rooms.publish_to_each(names, &payload),
+            Self::All(messages) => rooms.publish(messages),
+        }
+    }
+}
+
+/// The body of the answer. It holds texts and numbers only, which always serialize.
+pub(super) fn word(shape: Shape, published: &[Published]) -> Result<Vec<u8>, Refusal> {
+    let body = match (shape, published) {
+        (Shape::One, [published, ..]) => serde_json::to_vec(published),
+        // The store gives one answer a message.
+        (Shape::One, []) => return Err(Refusal::new(ErrorCode::Internal, "the store gave no position")),
+        (Shape::List, results) => serde_json::to_vec(&Results { results }),
+    };
+    Ok(body.unwrap_or_default())
+}
+
+/// A [`PublishedList`](twine_protocol::api::PublishedList) that owns nothing.
+#[derive(Serialize)]
+struct Results<'a> {
+    results: &'a [Published],
 }
 
 fn check_data(publish: &Publish<Data>, config: &Config, index: Option<usize>) -> Result<(), Refusal> {

@@ -17,12 +17,12 @@ mod room;
 mod shared;
 mod tail;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use twine_protocol::api::{History, Published, RoomInfo, RoomList, StoredMessage};
+use twine_protocol::api::{History, RoomInfo, RoomList, StoredMessage};
 use twine_protocol::{Data, MessageId, Position, RoomName};
 
 pub(crate) use delivery::Delivery;
@@ -34,7 +34,7 @@ pub(crate) use room::{Room, TailRead, Watch, Watcher};
 #[cfg(test)]
 use crate::broker::Committer;
 use crate::broker::redis::{RoomLimits, Target};
-use crate::broker::{Backlog, Broker, FleetBroker, LocalBroker, PublishError};
+use crate::broker::{Backlog, Broker, FleetBroker, LocalBroker, Publishing};
 use crate::store::history::{Part, Range};
 use crate::store::page::Limit;
 use crate::store::{self, Retention, StoreError, TableLocation};
@@ -121,8 +121,16 @@ struct Shared {
 
 /// The rooms in memory, by name.
 pub(crate) struct Registry {
-    rooms: RwLock<BTreeMap<RoomName, Arc<Room>>>,
+    rooms: RwLock<Index>,
     telemetry: Arc<Telemetry>,
+}
+
+/// Every publish looks for its room, which costs the same however many there are; who lists them wants an
+/// order.
+#[derive(Default)]
+struct Index {
+    by_name: HashMap<RoomName, Arc<Room>>,
+    in_order: BTreeSet<RoomName>,
 }
 
 impl Registry {
@@ -132,13 +140,15 @@ impl Registry {
 
     /// The room, if it is in memory.
     fn get(&self, name: &RoomName) -> Option<Arc<Room>> {
-        self.rooms.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.rooms.read().unwrap_or_else(PoisonError::into_inner).by_name.get(name).cloned()
     }
 
     /// Puts a room in memory. Only the rooms' owner may.
     fn insert(&self, name: RoomName, head: Position) -> Arc<Room> {
         let room = Arc::new(Room::new(name.clone(), head));
-        self.rooms.write().unwrap_or_else(PoisonError::into_inner).insert(name, room.clone());
+        let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
+        rooms.in_order.insert(name.clone());
+        rooms.by_name.insert(name, room.clone());
         self.telemetry.rooms.inc();
         room
     }
@@ -147,21 +157,22 @@ impl Registry {
     fn drop_if_idle(&self, name: &RoomName) {
         let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
         // Under the registry's lock nobody begins to watch it meanwhile.
-        if rooms.get(name).is_some_and(|room| room.is_idle()) {
-            rooms.remove(name);
+        if rooms.by_name.get(name).is_some_and(|room| room.is_idle()) {
+            rooms.by_name.remove(name);
+            rooms.in_order.remove(name);
             self.telemetry.rooms.dec();
         }
     }
 
     #[cfg(test)]
     fn all(&self) -> Vec<Arc<Room>> {
-        self.rooms.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.rooms.read().unwrap_or_else(PoisonError::into_inner).by_name.values().cloned().collect()
     }
 
     /// Begins to watch a room that is in memory, and tells its head.
     fn watch(&self, name: &RoomName, watcher: Watcher) -> Result<(Arc<Room>, Position), Watcher> {
         let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
-        match rooms.get(name) {
+        match rooms.by_name.get(name) {
             Some(room) => Ok((room.clone(), room.watch(watcher))),
             None => Err(watcher),
         }
@@ -241,24 +252,14 @@ impl Rooms {
         Self(Arc::new(Shared { registry, broker, reading }))
     }
 
-    /// Stores messages, all or none, and delivers them. Returns when they are durable.
-    ///
-    /// # Errors
-    /// [`PublishError`] when nothing was stored.
-    pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
-        self.0.broker.publish(messages).await
+    /// Stores messages, all or none, and delivers them. Ready when they are durable.
+    pub(crate) fn publish(&self, messages: Vec<NewMessage>) -> Publishing {
+        self.0.broker.publish(messages)
     }
 
-    /// Stores one message in each of these rooms, in all or none. Returns when they are durable.
-    ///
-    /// # Errors
-    /// [`PublishError`] when nothing was stored.
-    pub(crate) async fn publish_to_each(
-        &self,
-        rooms: Vec<RoomName>,
-        message: Payload,
-    ) -> Result<Vec<Published>, PublishError> {
-        self.0.broker.publish_to_each(rooms, message).await
+    /// Stores one message in each of these rooms, in all or none. Ready when they are durable.
+    pub(crate) fn publish_to_each(&self, rooms: Vec<RoomName>, message: &Payload) -> Publishing {
+        self.0.broker.publish_to_each(rooms, message)
     }
 
     /// Begins to watch a room. `opened` is called with it and its head, at once where the room is
@@ -330,8 +331,9 @@ impl Rooms {
         use std::ops::Bound::{Excluded, Unbounded};
         let registry = &self.0.registry;
         let all = registry.rooms.read().unwrap_or_else(PoisonError::into_inner);
-        let mut later = all.range::<RoomName, _>((after.map_or(Unbounded, Excluded), Unbounded));
-        let rooms: Vec<_> = later.by_ref().take(limit).map(|(_, room)| room.info()).collect();
+        let mut later = all.in_order.range::<RoomName, _>((after.map_or(Unbounded, Excluded), Unbounded));
+        let rooms = later.by_ref().take(limit).filter_map(|name| all.by_name.get(name));
+        let rooms: Vec<_> = rooms.map(|room| room.info()).collect();
         let next = later.next().and(rooms.last()).map(|last| last.room.clone());
         RoomList { rooms, next }
     }

@@ -3,6 +3,7 @@
 //! What it keeps is bounded in bytes: messages, and all that is kept for their sake. The heads of
 //! rooms count too but never go, for an offset is never given twice in an epoch.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::mem::size_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -125,12 +126,16 @@ impl Writer for Shared {
     fn append(&mut self, room: &RoomName, record: &Record) -> Result<(), StoreError> {
         let max_bytes = self.max_bytes;
         let mut log = self.log();
-        if !log.rooms.contains_key(room) {
-            log.bytes += room_size(room);
-        }
-        log.bytes += message_size(room, record);
-        log.order.push_back(room.clone());
-        let entry = log.rooms.entry(room.clone()).or_default();
+        let Log { rooms, order, bytes } = &mut *log;
+        *bytes += message_size(room, record);
+        order.push_back(room.clone());
+        let entry = match rooms.entry(room.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                *bytes += room_size(room);
+                entry.insert(Room::default())
+            }
+        };
         entry.last = record.offset;
         let kept = entry.kept.get_or_insert_default();
         kept.records.push_back(record.clone());

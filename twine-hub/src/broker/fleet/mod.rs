@@ -28,7 +28,6 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use twine_protocol::api::Published;
 use twine_protocol::{Epoch, Position, RoomName};
 
 use self::carrier::{Carrier, Command};
@@ -36,9 +35,9 @@ use self::ends::Ends;
 use self::log::FleetReader;
 use self::rotation::{Found, Rotations};
 use self::writer::{OVERDUE, Writers};
-use super::PublishError;
-use super::backlog::{Backlog, weight};
+use super::backlog::{Backlog, Pending, weight};
 use super::redis::{self, Link, RedisError, RoomLimits, Target};
+use super::{PublishError, Publishing};
 use crate::rooms::{Delivery, NewMessage, Opened, Payload, Refreshed, Room, Watcher, locked};
 use crate::store::dynamodb::{Location, Table, TableError, TableReader};
 use crate::store::{Reader, Retention, StoreError};
@@ -175,39 +174,44 @@ impl FleetBroker {
     }
 
     /// Publishes messages: each is stored once, though not all may be where this fails.
-    pub(crate) async fn publish(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
-        let bytes = messages.iter().map(|message| weight(&message.data)).sum();
-        let _pending = self.backlog.reserve(bytes)?;
-        self.run(messages).await
+    pub(crate) fn publish(&self, messages: Vec<NewMessage>) -> Publishing {
+        match self.backlog.reserve(messages.iter().map(|message| weight(&message.data)).sum()) {
+            Ok(pending) => self.run(messages, pending),
+            Err(error) => Publishing::refused(error),
+        }
     }
 
     /// The same for one message to each of these rooms.
-    pub(crate) async fn publish_to_each(
-        &self,
-        rooms: Vec<RoomName>,
-        message: Payload,
-    ) -> Result<Vec<Published>, PublishError> {
-        let _pending = self.backlog.reserve(weight(&message.data).saturating_mul(rooms.len()))?;
-        self.run(rooms.into_iter().map(|room| message.clone().to(room)).collect()).await
+    pub(crate) fn publish_to_each(&self, rooms: Vec<RoomName>, message: &Payload) -> Publishing {
+        match self.backlog.reserve(weight(&message.data).saturating_mul(rooms.len())) {
+            Ok(pending) => {
+                self.run(rooms.into_iter().map(|room| message.clone().to(room)).collect(), pending)
+            }
+            Err(error) => Publishing::refused(error),
+        }
     }
 
     /// Publishes in a task of its own, so that a publisher that hangs up leaves nothing half done.
-    async fn run(&self, messages: Vec<NewMessage>) -> Result<Vec<Published>, PublishError> {
+    fn run(&self, messages: Vec<NewMessage>, pending: Pending) -> Publishing {
         if locked(&self.commands).is_none() {
-            return Err(PublishError::Draining);
-        }
-        // A publish would be given a place, and wait for a table that is known to be away.
-        if let Some(error) = locked(&self.fleet.table_trouble).clone() {
-            return Err(PublishError::Store(Arc::new(error.into())));
+            return Publishing::refused(PublishError::Draining);
         }
         let fleet = self.fleet.clone();
-        let published = self.fleet.tasks.spawn(async move { fleet.publish(messages).await });
-        match published.await {
-            Ok(Ok(published)) => Ok(published),
-            Ok(Err(FleetError::Busy)) => Err(PublishError::Overloaded),
-            Ok(Err(error)) => Err(PublishError::Store(Arc::new(error.into()))),
-            Err(_) => Err(PublishError::Store(Arc::new(StoreError::Ended))),
-        }
+        Publishing::by(async move {
+            let _pending = pending;
+            // It would be given a place, and wait for a table that is known to be away.
+            if let Some(error) = locked(&fleet.table_trouble).clone() {
+                return Err(PublishError::Store(Arc::new(error.into())));
+            }
+            let publishing = fleet.clone();
+            let published = fleet.tasks.spawn(async move { publishing.publish(messages).await });
+            match published.await {
+                Ok(Ok(published)) => Ok(published),
+                Ok(Err(FleetError::Busy)) => Err(PublishError::Overloaded),
+                Ok(Err(error)) => Err(PublishError::Store(Arc::new(error.into()))),
+                Err(_) => Err(PublishError::Store(Arc::new(StoreError::Ended))),
+            }
+        })
     }
 
     /// Takes the room into memory and watches it there.

@@ -1,0 +1,61 @@
+//! A publish under way.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+use twine_protocol::api::Published;
+
+use super::PublishError;
+use crate::store::StoreError;
+
+/// What becomes of a publish: where each of its messages is, in their order.
+pub(super) type Outcome = Result<Vec<Published>, PublishError>;
+
+/// A publish that was handed over; a future that is ready once it is durable, or refused.
+///
+/// What is handed to an embedded store is on its way from then on, also where this is dropped, so that
+/// several one after the other share a commit and keep their order. A fleet's begins when it is first
+/// polled: who awaits one before polling the next keeps the order there too.
+#[must_use = "nobody is told what became of it"]
+pub(crate) struct Publishing(Way);
+
+enum Way {
+    /// `None` once it has been told.
+    Refused(Option<PublishError>),
+    Committer(oneshot::Receiver<Outcome>),
+    Fleet(Pin<Box<dyn Future<Output = Outcome> + Send>>),
+}
+
+impl Publishing {
+    pub(super) fn refused(error: PublishError) -> Self {
+        Self(Way::Refused(Some(error)))
+    }
+
+    /// Will be answered by the committer.
+    pub(super) fn answered_by(answer: oneshot::Receiver<Outcome>) -> Self {
+        Self(Way::Committer(answer))
+    }
+
+    /// Is done by polling this.
+    pub(super) fn by(fleet: impl Future<Output = Outcome> + Send + 'static) -> Self {
+        Self(Way::Fleet(Box::pin(fleet)))
+    }
+}
+
+impl Future for Publishing {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        // The committer answers all that it was given, unless it panics.
+        let ended = || PublishError::Store(Arc::new(StoreError::Ended));
+        match &mut self.0 {
+            Way::Refused(error) => Poll::Ready(Err(error.take().unwrap_or_else(ended))),
+            Way::Committer(answer) => {
+                Pin::new(answer).poll(context).map(|answer| answer.unwrap_or_else(|_| Err(ended())))
+            }
+            Way::Fleet(fleet) => fleet.as_mut().poll(context),
+        }
+    }
+}
