@@ -1,11 +1,13 @@
 //! Accepting connections, no more than a number at a time, also where the system gives none.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::Interest;
+use tokio::net::TcpSocket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
@@ -19,6 +21,9 @@ const BACKLOG: u32 = 65_535;
 /// A listener with places for its connections.
 pub(crate) struct Acceptor {
     listener: TcpListener,
+    /// The same socket, to learn when somebody waits: tokio's own listener watches what it accepts, whether
+    /// or not that stays with it.
+    readiness: tokio::net::TcpStream,
     places: Arc<Semaphore>,
     backoff: Duration,
 }
@@ -26,7 +31,7 @@ pub(crate) struct Acceptor {
 /// A connection's place; free again once dropped.
 pub(crate) type Place = OwnedSemaphorePermit;
 
-/// Listens at an address.
+/// Listens at an address, without blocking.
 ///
 /// # Errors
 /// Where it is in use, not of this machine, or needs privileges.
@@ -38,18 +43,24 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     // A restart must not wait until the last connections of the hub before are forgotten.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(BACKLOG)?.into_std()
 }
 
 impl Acceptor {
-    /// Accepts as long as fewer than `max` connections hold their places.
-    pub(crate) fn new(listener: TcpListener, max: usize) -> Self {
+    /// Accepts as long as fewer than `max` connections hold their places. The listener must not block.
+    ///
+    /// # Errors
+    /// Where the runtime can't watch it.
+    pub(crate) fn new(listener: TcpListener, max: usize) -> io::Result<Self> {
         let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Self { listener, places, backoff: BACKOFF.0 }
+        let same = std::net::TcpStream::from(OwnedFd::from(listener.try_clone()?));
+        let readiness = tokio::net::TcpStream::from_std(same)?;
+        Ok(Self { listener, readiness, places, backoff: BACKOFF.0 })
     }
 
     /// The next connection, once there is a place for it. Where none can be accepted it waits, longer
-    /// each time, and tries again.
+    /// each time, and tries again. The socket does not block, and nobody watches it yet: one that is
+    /// handed on at once has cost no more.
     ///
     /// # Cancel safety
     /// A connection that was accepted is returned; nothing else is lost.
@@ -60,7 +71,12 @@ impl Acceptor {
                 // The semaphore is never closed.
                 return std::future::pending().await;
             };
-            match self.listener.accept().await {
+            let accepted = self.readiness.async_io(Interest::READABLE, || {
+                let (socket, peer) = self.listener.accept()?;
+                socket.set_nonblocking(true)?;
+                Ok((socket, peer))
+            });
+            match accepted.await {
                 Ok((socket, peer)) => {
                     self.backoff = BACKOFF.0;
                     return (place, socket, peer);

@@ -142,12 +142,15 @@ impl Builder {
         }
         let agent = config.agent_listen.map(listen).transpose()?;
         let agent_address = agent.as_ref().map(|(_, address)| *address);
+        let agent = agent.map(|(listener, _)| agent::acceptor(listener)).transpose();
+        let agent = agent.map_err(StartError::System)?;
         let (listener, address) = match listener {
             Some(listener) => {
                 take(listener).map_err(|source| StartError::Listen { address: config.listen, source })?
             }
             None => listen(config.listen)?,
         };
+        let acceptor = http::acceptor(listener, config.max_http_connections).map_err(StartError::System)?;
 
         let telemetry = Arc::new(Telemetry::default());
         // A database that was not closed well is repaired when it is opened, and that may take a while.
@@ -197,11 +200,7 @@ impl Builder {
         tasks.spawn(async move {
             until_draining.run_until_cancelled(sampler.run()).await;
         });
-        let limits = Limits {
-            connections: config.max_http_connections,
-            header_timeout: config.header_timeout,
-            write_timeout: config.write_timeout,
-        };
+        let limits = Limits { header_timeout: config.header_timeout, write_timeout: config.write_timeout };
         let app = Arc::new(App {
             keys: ApiKeys::new(&keys),
             origins: Origins::new(config.allowed_origins.clone(), config.public_url.clone()),
@@ -216,15 +215,15 @@ impl Builder {
             stop: stop.clone(),
             refused_pages: Seldom::default(),
         });
-        if let Some((listener, address)) = agent {
+        if let (Some(acceptor), Some(address)) = (agent, agent_address) {
             info!(%address, "the agent listens");
             let (asked, stop) = (app.clone(), stop.clone());
-            let serving = agent::serve(listener, tasks.clone(), move || http::word(&asked));
+            let serving = agent::serve(acceptor, tasks.clone(), move || http::word(&asked));
             tasks.spawn(async move {
                 stop.run_until_cancelled(serving).await;
             });
         }
-        tasks.spawn(http::serve(listener, http::router(app.clone()), limits, tasks.clone(), stop));
+        tasks.spawn(http::serve(acceptor, app.clone(), limits, stop));
         advise(&app.config, address);
         info!(%address, store = ?app.config.store, version = crate::VERSION, "listening");
         Ok(Running { address, agent_address, keys, app })
@@ -232,14 +231,14 @@ impl Builder {
 }
 
 /// Takes a listener that is bound already.
-fn take(listener: TcpListener) -> std::io::Result<(tokio::net::TcpListener, SocketAddr)> {
+fn take(listener: TcpListener) -> std::io::Result<(TcpListener, SocketAddr)> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    Ok((tokio::net::TcpListener::from_std(listener)?, address))
+    Ok((listener, address))
 }
 
 /// Listens at an address; says at which, where its port was 0.
-fn listen(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), StartError> {
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let listen = |address| bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (bound, listener) = listen(address).map_err(|source| StartError::Listen { address, source })?;
     Ok((listener, bound))

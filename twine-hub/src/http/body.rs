@@ -71,9 +71,13 @@ pub(super) async fn discard(request: Request, max_body: usize, deadline: Instant
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(Ok(kind)) = headers.get(CONTENT_TYPE).map(http::HeaderValue::to_str) else { return false };
-    let essence = kind.split_once(';').map_or(kind, |(essence, _)| essence);
-    essence.trim().eq_ignore_ascii_case("application/json")
+    headers.get(CONTENT_TYPE).is_some_and(|kind| names_json(kind.as_bytes()))
+}
+
+/// Whether the value of a `Content-Type` says JSON, with or without parameters.
+pub(super) fn names_json(kind: &[u8]) -> bool {
+    let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod body;
 mod client;
 mod cookie;
+mod express;
 mod health;
 mod page;
 mod problem;
@@ -41,7 +42,7 @@ use crate::session::Sessions;
 use crate::telemetry::{Code, Telemetry};
 
 pub(crate) use self::health::word;
-pub(crate) use self::server::{Limits, Tasks, serve};
+pub(crate) use self::server::{Limits, Tasks, acceptor, serve};
 
 /// What requests work with.
 pub(crate) struct App {

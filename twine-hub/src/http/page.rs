@@ -31,29 +31,30 @@ impl<S: Sync> FromRequestParts<S> for Page {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        // HTTP/2 has the host in its URI.
-        let host =
-            parts.uri.authority().cloned().or_else(|| parts.headers.get(HOST)?.to_str().ok()?.parse().ok());
-        Ok(Self {
-            origin: parts.headers.get(ORIGIN).cloned(),
-            host,
-            peer: parts.extensions.get::<Peer>().copied(),
-            headers: parts.headers.clone(),
-        })
+        let peer = parts.extensions.get::<Peer>().copied();
+        Ok(Self::new(parts.uri.authority().cloned(), parts.headers.clone(), peer))
     }
 }
 
 impl Page {
+    /// `authority` is that of the request's URI: HTTP/2 has the host there.
+    pub(super) fn new(authority: Option<Authority>, headers: HeaderMap, peer: Option<Peer>) -> Self {
+        let host = authority.or_else(|| headers.get(HOST)?.to_str().ok()?.parse().ok());
+        Self { origin: headers.get(ORIGIN).cloned(), host, peer, headers }
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// Refuses a page that may not use this hub. A request without `Origin` is no page's: browsers
     /// send it with every WebSocket and with every request to another site.
     pub(super) fn check(&self, app: &App) -> Result<(), Refusal> {
         let Some(origin) = &self.origin else { return Ok(()) };
-        let origin = String::from_utf8_lossy(origin.as_bytes());
-        let peer = self.address()?;
-        let asking = Asking { peer, host: self.host.as_ref(), headers: &self.headers };
-        if app.origins.allow(&origin, asking) {
+        if self.may_ask(app)? {
             return Ok(());
         }
+        let origin = String::from_utf8_lossy(origin.as_bytes());
         let host = self.host.as_ref().map_or("", Authority::as_str);
         app.refused_pages.say(|unsaid| {
             warn!(%origin, host, unsaid, "a page was refused: if it is yours, add its origin to `allowed_origins`");
@@ -62,6 +63,15 @@ impl Page {
             "pages of the origin {origin} may not use this hub; its operator can add that origin to `allowed_origins` (TWINE_ALLOWED_ORIGINS)"
         );
         Err(Refusal::new(ErrorCode::OriginNotAllowed, detail))
+    }
+
+    /// Whether it may use this hub; without a word to anybody.
+    pub(super) fn may_ask(&self, app: &App) -> Result<bool, Refusal> {
+        let Some(origin) = &self.origin else { return Ok(true) };
+        let origin = String::from_utf8_lossy(origin.as_bytes());
+        let peer = self.address()?;
+        let asking = Asking { peer, host: self.host.as_ref(), headers: &self.headers };
+        Ok(app.origins.allow(&origin, asking))
     }
 
     /// The other end's address.

@@ -39,8 +39,13 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
+impl Refusal {
+    pub(super) fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// What is sent.
+    pub(super) fn into_parts(self) -> (StatusCode, HeaderMap, Vec<u8>) {
         let status =
             StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let problem = Problem {
@@ -63,8 +68,15 @@ impl IntoResponse for Refusal {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        let mut response = (status, headers, body).into_response();
-        response.extensions_mut().insert(Refused(self.code));
+        (status, headers, body)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let code = self.code;
+        let mut response = self.into_parts().into_response();
+        response.extensions_mut().insert(Refused(code));
         response
     }
 }

@@ -3,18 +3,19 @@
 //! hyper's own `axum::serve` sets no limits; here a connection has a place among
 //! `max_http_connections`, a time for each request's head, and an owner that ends it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{self, IpAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use bytes::BytesMut;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::debug;
 
-use super::stall::Impatient;
+use super::express::Rest;
+use super::{App, express, router};
 use crate::accept::Acceptor;
 
 /// The head of a request, and what is read ahead, in bytes at most.
@@ -77,28 +79,62 @@ where
 /// What a connection may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    pub(crate) connections: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) write_timeout: Duration,
 }
 
+/// What accepts connections, at most `max` at a time.
+///
+/// # Errors
+/// Where the listener can't be set up.
+pub(crate) fn acceptor(listener: net::TcpListener, max: usize) -> std::io::Result<Acceptor> {
+    // What it accepts has this from it.
+    socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
+    Acceptor::new(listener, max)
+}
+
 /// Accepts connections until `stop`, and serves each in a task of its own. The listener is closed
 /// on return; connections are then told to end after the request they are at.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: Limits,
-    tasks: Tasks,
-    stop: CancellationToken,
-) {
-    let mut acceptor = Acceptor::new(listener, limits.connections);
-    let builder = Arc::new(builder(limits, tasks.clone()));
+pub(crate) async fn serve(mut acceptor: Acceptor, app: Arc<App>, limits: Limits, stop: CancellationToken) {
+    let tasks = app.tasks.clone();
+    let server = Arc::new(Server {
+        builder: builder(limits, tasks.clone()),
+        router: router(app.clone()),
+        app,
+        limits,
+        stop: stop.clone(),
+    });
     while let Some((place, socket, peer)) = stop.run_until_cancelled(acceptor.next()).await {
-        let (builder, router, stop) = (builder.clone(), router.clone(), stop.clone());
+        let peer = Peer(peer.ip());
+        let Some((socket, read)) = express::admit_at_once(socket, peer, &server.app) else { continue };
+        let server = server.clone();
         tasks.spawn(async move {
-            connection(socket, peer, router, &builder, limits, stop).await;
+            server.connection(socket, read, peer).await;
             drop(place);
         });
+    }
+}
+
+/// What all connections share.
+struct Server {
+    builder: auto::Builder<Tasks>,
+    router: Router,
+    app: Arc<App>,
+    limits: Limits,
+    stop: CancellationToken,
+}
+
+impl Server {
+    async fn connection(&self, socket: net::TcpStream, read: BytesMut, peer: Peer) {
+        let socket = match TcpStream::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => return debug!(%error, "a connection can't be watched and is dropped"),
+        };
+        let Self { builder, router, app, limits, stop } = self;
+        if let Some(rest) = express::serve(socket, read, peer, app, *limits, stop).await {
+            // Apart, so that those who don't need it have no room for it in their tasks.
+            Box::pin(by_hyper(rest, peer, router.clone(), builder, *limits, stop.clone())).await;
+        }
     }
 }
 
@@ -135,23 +171,20 @@ impl Drop for UnderWay {
     }
 }
 
-async fn connection(
-    socket: TcpStream,
-    peer: SocketAddr,
+/// Serves whatever comes, in HTTP/1.1 or HTTP/2.
+async fn by_hyper(
+    rest: Rest,
+    peer: Peer,
     router: Router,
     builder: &auto::Builder<Tasks>,
     limits: Limits,
     stop: CancellationToken,
 ) {
-    if let Err(error) = socket.set_nodelay(true) {
-        debug!(error = %error, "a connection ended before it was served");
-        return;
-    }
     let (count, mut under_way) = watch::channel(0);
     let count = Arc::new(count);
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let under_way = UnderWay::begin(&count);
-        request.extensions_mut().insert(Peer(peer.ip()));
+        request.extensions_mut().insert(peer);
         let answer = router.clone().oneshot(request.map(Body::new));
         async move {
             let answer = answer.await;
@@ -159,11 +192,11 @@ async fn connection(
             answer
         }
     });
-    let socket = Impatient::new(socket, limits.write_timeout);
+    let Rest { socket, until } = rest;
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
     // hyper's own timeout begins when it knows the HTTP version, and is for HTTP/1 only; one that
     // answers the pings of HTTP/2 could be silent for good.
-    let mut silence = pin!(tokio::time::sleep(limits.header_timeout));
+    let mut silence = pin!(tokio::time::sleep_until(until));
     let (mut stopping, mut started, mut idle) = (false, false, true);
     loop {
         tokio::select! {

@@ -5,14 +5,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A socket whose writes fail when it has taken no byte for a while.
+/// A socket whose writes fail when it has taken no byte for a while. Of what is read from it, some may
+/// have come before.
 #[derive(Debug)]
 pub(super) struct Impatient {
     socket: TcpStream,
+    /// What has been taken from the socket and not been read from here.
+    unread: Bytes,
     patience: Duration,
     /// Runs while a write waits; made by the first that does.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -20,13 +24,13 @@ pub(super) struct Impatient {
 }
 
 impl Impatient {
-    pub(super) fn new(socket: TcpStream, patience: Duration) -> Self {
-        Self { socket, patience, stalled: None, waiting: false }
+    pub(super) fn new(socket: TcpStream, unread: Bytes, patience: Duration) -> Self {
+        Self { socket, unread, patience, stalled: None, waiting: false }
     }
 
-    /// The socket, for an upgraded connection, which has limits of its own.
-    pub(super) fn into_inner(self) -> TcpStream {
-        self.socket
+    /// The socket, for an upgraded connection, which has limits of its own; and what was not read.
+    pub(super) fn into_inner(self) -> (TcpStream, Bytes) {
+        (self.socket, self.unread)
     }
 
     /// Starts or stops the wait by what a write has come to.
@@ -50,7 +54,12 @@ impl AsyncRead for Impatient {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        if self.unread.is_empty() {
+            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        }
+        let n = self.unread.len().min(buf.remaining());
+        buf.put_slice(&self.unread.split_to(n));
+        Poll::Ready(Ok(()))
     }
 }
 

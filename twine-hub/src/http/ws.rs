@@ -26,6 +26,37 @@ use crate::connection::{Caller, Handover, Place};
 /// How long a socket may take to accept the 101.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A client that is let in, once it has its answer.
+pub(super) struct Admission {
+    pub(super) place: Place,
+    pub(super) caller: Caller,
+    /// The header that proves to a client that this is a WebSocket server.
+    pub(super) accept: HeaderValue,
+    /// Whether the client offered the hub's subprotocol.
+    pub(super) offered: bool,
+}
+
+/// Takes a place for a page that may use this hub, whose handshake has this answer.
+///
+/// # Errors
+/// [`Refusal`] says that the hub is full or going.
+pub(super) fn admit(app: &App, page: &Page, accept: HeaderValue) -> Result<Admission, Refusal> {
+    if app.draining.is_cancelled() {
+        return Err(Refusal::new(ErrorCode::Draining, "the hub is shutting down"));
+    }
+    let caller = Caller {
+        cookie: cookie::hash(app, page, page.headers()),
+        origin: page.origin_text().into(),
+        address: page.address()?,
+    };
+    let Some(place) = app.connections.reserve() else {
+        let detail = format!("the hub holds {} connections (`max_connections`)", app.config.max_connections);
+        return Err(Refusal::new(ErrorCode::Full, detail));
+    };
+    let offered = has_token(page.headers(), &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
+    Ok(Admission { place, caller, accept, offered })
+}
+
 /// Checks the handshake, takes a place, answers 101 and hands the socket over.
 pub(super) async fn open(
     State(app): State<Arc<App>>,
@@ -38,22 +69,10 @@ pub(super) async fn open(
     }
     let accept = accept_key(request.version(), request.headers())?;
     page.check(&app)?;
-    if app.draining.is_cancelled() {
-        return Err(Refusal::new(ErrorCode::Draining, "the hub is shutting down"));
-    }
+    let Admission { place, caller, accept, offered } = admit(&app, &page, accept)?;
     // Absent where a proxy or a test drives the router without hyper below it.
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(Refusal::new(ErrorCode::UpgradeRequired, "this connection can't be upgraded"));
-    };
-    let Some(place) = app.connections.reserve() else {
-        let detail = format!("the hub holds {} connections (`max_connections`)", app.config.max_connections);
-        return Err(Refusal::new(ErrorCode::Full, detail));
-    };
-    let offered = has_token(request.headers(), &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
-    let caller = Caller {
-        cookie: cookie::hash(&app, &page, request.headers()),
-        origin: page.origin_text().into(),
-        address: page.address()?,
     };
     app.tasks.spawn(hand_over(app.clone(), place, caller, upgrade));
 
@@ -69,7 +88,7 @@ pub(super) async fn open(
 }
 
 /// The answer to the handshake's key, where it is a handshake (RFC 6455, section 4.2.1).
-fn accept_key(version: Version, headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
+pub(super) fn accept_key(version: Version, headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
     let upgrade_required = |detail: &str| {
         Refusal::new(ErrorCode::UpgradeRequired, detail)
             .header(UPGRADE, "websocket")
@@ -128,7 +147,9 @@ async fn hand_over(app: Arc<App>, place: Place, caller: Caller, upgrade: OnUpgra
 fn take_socket(upgraded: Upgraded, caller: Caller) -> std::io::Result<Handover> {
     let parts = downcast::<TokioIo<Impatient>>(upgraded)
         .map_err(|_| std::io::Error::other("the connection is no TCP socket"))?;
-    Ok(Handover { socket: parts.io.into_inner().into_inner().into_std()?, read: parts.read_buf, caller })
+    let (socket, unread) = parts.io.into_inner().into_inner();
+    let read = [parts.read_buf, unread].concat().into();
+    Ok(Handover { socket: socket.into_std()?, read, caller })
 }
 
 #[cfg(test)]

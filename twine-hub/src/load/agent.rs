@@ -8,10 +8,12 @@
 //!
 //! `ready` takes back the `drain` of the process before, which HAProxy keeps over a restart.
 
+use std::io;
+use std::net::{self, TcpListener};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::accept::Acceptor;
@@ -46,9 +48,16 @@ impl Word {
     }
 }
 
+/// What accepts those who ask.
+///
+/// # Errors
+/// As [`Acceptor::new`].
+pub(crate) fn acceptor(listener: TcpListener) -> io::Result<Acceptor> {
+    Acceptor::new(listener, MAX_ASKING)
+}
+
 /// Answers whoever connects, for as long as it is polled.
-pub(crate) async fn serve(listener: TcpListener, tasks: Tasks, word: impl Fn() -> Word) {
-    let mut acceptor = Acceptor::new(listener, MAX_ASKING);
+pub(crate) async fn serve(mut acceptor: Acceptor, tasks: Tasks, word: impl Fn() -> Word) {
     loop {
         let (place, socket, peer) = acceptor.next().await;
         let line = word().line();
@@ -63,7 +72,8 @@ pub(crate) async fn serve(listener: TcpListener, tasks: Tasks, word: impl Fn() -
     }
 }
 
-async fn answer(mut socket: TcpStream, line: &str) -> std::io::Result<()> {
+async fn answer(socket: net::TcpStream, line: &str) -> io::Result<()> {
+    let mut socket = TcpStream::from_std(socket)?;
     socket.write_all(line.as_bytes()).await?;
     socket.shutdown().await?;
     // A socket that is closed with something unread in it takes its answer back.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod cookies;
+mod express;
 mod life;
 mod load;
 mod origins;

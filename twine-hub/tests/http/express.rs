@@ -1,0 +1,350 @@
+//! Publishes and handshakes, which a hub answers without the server behind everything else: that nobody can
+//! tell which of the two has answered, however the bytes arrive.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use twine_hub::Running;
+
+use crate::support::{Answer, KEY, Request, answer, assert_works, hub, hub_in, hub_with};
+
+/// A publish as a client sends it that keeps its connection.
+fn publish(path: &str, body: &str, more: &str) -> Vec<u8> {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n{more}\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// Connections on which requests follow each other.
+struct Client {
+    socket: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Self {
+        Self { socket: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).await.unwrap();
+    }
+
+    /// The next answer; `None` where the hub closes.
+    async fn answer(&mut self) -> Option<Answer> {
+        loop {
+            if let Some(head) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
+                let text = String::from_utf8(self.read[..head].to_vec()).unwrap();
+                let parsed = Answer::parse(&text, String::new());
+                let len: usize = parsed.header("content-length").unwrap_or("0").parse().unwrap();
+                if let Some(body) = self.read.get(head + 4..head + 4 + len) {
+                    let answer = Answer::parse(&text, String::from_utf8(body.to_vec()).unwrap());
+                    self.read.drain(..head + 4 + len);
+                    return Some(answer);
+                }
+            }
+            let mut buffer = [0; 4096];
+            match self.socket.read(&mut buffer).await.unwrap() {
+                0 => return None,
+                n => self.read.extend_from_slice(&buffer[..n]),
+            }
+        }
+    }
+}
+
+/// What is compared of an answer: all but what differs each time, which is checked to be there.
+fn told(answer: &Answer) -> (u16, Vec<(String, String)>, serde_json::Value) {
+    let names =
+        ["content-type", "content-length", "cache-control", "www-authenticate", "retry-after", "connection"];
+    let header = |name: &str| answer.header(name).map(|value| (name.to_owned(), value.to_owned()));
+    assert!(answer.header("date").is_some_and(|date| date.ends_with(" GMT")), "{answer:?}");
+    let mut body = answer.json();
+    let positions = match body.get_mut("results") {
+        Some(results) => results.as_array_mut().unwrap().iter_mut().collect(),
+        None => vec![&mut body],
+    };
+    for position in positions {
+        if let Some(epoch) = position.get_mut("epoch") {
+            assert!(epoch.as_str().is_some_and(|epoch| !epoch.is_empty()), "{answer:?}");
+            *epoch = "of its hub".into();
+        }
+    }
+    (answer.status, names.into_iter().filter_map(header).collect(), body)
+}
+
+#[tokio::test]
+async fn it_does_not_show_who_answers_a_publish() {
+    let small = |config: &mut twine_hub::Config| {
+        config.max_data = 100;
+        config.max_body = 2_000;
+    };
+    let (express, general) = (hub_with(small).await, hub_with(small).await);
+    let long = format!(r#"{{"room":"a","data":"{}"}}"#, "x".repeat(200));
+    let longer = format!(r#"{{"room":"a","data":"{}"}}"#, "x".repeat(3_000));
+    let one = "/api/publish";
+    let batch = "/api/publish/batch";
+    let mut cases: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for (path, body) in [
+        (one, r#"{"room":"a","data":1}"#),
+        (one, r#"{"room":"a","data":{"x":[1,2]},"id":"i","sender":"s"}"#),
+        (one, r#"{"room":"a","data":2,"id":"i"}"#),
+        (one, r#"{"rooms":["a","b"],"data":3}"#),
+        (one, r#"{"room":"","data":1}"#),
+        (one, r#"{"room":"a","data":1,"other":1}"#),
+        (one, r#"{"room":"a","data":"#),
+        (one, ""),
+        (one, &long),
+        (one, &longer),
+        (batch, r#"{"messages":[{"room":"a","data":4},{"room":"b","data":5}]}"#),
+        (batch, r#"{"messages":[]}"#),
+        (batch, r#"{"messages":[{"room":"a","data":4},{"room":"b"}]}"#),
+    ] {
+        // A query, which means nothing here, is for the general server.
+        cases.push((publish(path, body, ""), publish(&format!("{path}?"), body, "")));
+    }
+    let plain = String::from_utf8(publish(one, r#"{"room":"a","data":6}"#, "")).unwrap();
+    for (from, to) in [
+        (KEY, "a-wrong-key"),
+        ("Authorization", "Other"),
+        ("application/json", "text/plain"),
+        ("application/json", "Application/JSON; charset=utf-8"),
+        ("Content-Type", "content-TYPE"),
+        ("Host: x", "Host: x\r\nConnection: keep-alive"),
+        ("Host: x", "Host: x\r\nExpect: something"),
+        ("Host: x", &format!("Host: x\r\nAuthorization: Bearer {KEY}")),
+    ] {
+        let text = plain.replace(from, to);
+        cases.push((text.clone().into_bytes(), text.replace("/api/publish", "/api/publish?").into_bytes()));
+    }
+    for (here, there) in cases {
+        let mut answers = Vec::new();
+        for (hub, bytes) in [(&express, &here), (&general, &there)] {
+            let mut client = Client::connect(hub.address()).await;
+            client.send(bytes).await;
+            answers.push(client.answer().await.map(|answer| told(&answer)));
+        }
+        let there = answers.pop().unwrap();
+        assert!(there.is_some());
+        assert_eq!(answers.pop().unwrap(), there, "{}", String::from_utf8_lossy(&here));
+    }
+}
+
+#[tokio::test]
+async fn publishes_in_a_row_are_answered_in_their_order_whatever_stands_between_them() {
+    let hub = hub().await;
+    let mut client = Client::connect(hub.address()).await;
+    let mut bytes = Vec::new();
+    for n in 0..100 {
+        bytes.extend(publish("/api/publish", &format!(r#"{{"room":"a","data":{n}}}"#), ""));
+    }
+    bytes.extend(publish("/api/publish", "nonsense", ""));
+    bytes.extend(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    bytes.extend(publish("/api/publish", r#"{"room":"a","data":100}"#, "Connection: close\r\n"));
+    client.send(&bytes).await;
+    for n in 1..=100 {
+        assert_eq!(client.answer().await.unwrap().json()["offset"], n);
+    }
+    assert_eq!(client.answer().await.unwrap().problem(), (400, "bad_json".into()));
+    assert_eq!(client.answer().await.unwrap().status, 200);
+    assert_eq!(client.answer().await.unwrap().json()["offset"], 101);
+    assert!(client.answer().await.is_none());
+}
+
+#[tokio::test]
+async fn a_request_is_the_same_however_it_is_cut() {
+    let hub = hub().await;
+    let bytes = publish("/api/publish", r#"{"room":"a","data":"0123456789"}"#, "");
+    for cut in 1..bytes.len() {
+        let mut client = Client::connect(hub.address()).await;
+        client.socket.set_nodelay(true).unwrap();
+        client.send(&bytes[..cut]).await;
+        // The hub may or may not have read this much by now: both must do.
+        tokio::task::yield_now().await;
+        client.send(&bytes[cut..]).await;
+        assert_eq!(client.answer().await.unwrap().json()["offset"], cut);
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_come_one_by_one_make_a_request_too() {
+    let hub = hub().await;
+    let mut client = Client::connect(hub.address()).await;
+    client.socket.set_nodelay(true).unwrap();
+    for n in 1..=2 {
+        for byte in publish("/api/publish", r#"{"room":"a","data":1}"#, "") {
+            client.send(&[byte]).await;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(client.answer().await.unwrap().json()["offset"], n);
+    }
+}
+
+#[tokio::test]
+async fn who_closes_its_side_after_a_publish_is_answered() {
+    let hub = hub().await;
+    let mut client = Client::connect(hub.address()).await;
+    client.send(&publish("/api/publish", r#"{"room":"a","data":1}"#, "")).await;
+    client.socket.shutdown().await.unwrap();
+    assert_eq!(client.answer().await.unwrap().json()["offset"], 1);
+    assert!(client.answer().await.is_none());
+}
+
+#[tokio::test]
+async fn what_a_hub_that_stops_has_taken_it_answers_and_no_more() {
+    const SENT: usize = 400;
+    let folder = tempfile::tempdir().unwrap();
+    let hub = hub_in(folder.path()).await;
+    let idle = Client::connect(hub.address()).await;
+    let mut client = Client::connect(hub.address()).await;
+    let one = publish("/api/publish", r#"{"room":"a","data":1}"#, "");
+    client.send(&one.repeat(SENT)).await;
+    let mut answers = vec![client.answer().await.unwrap()];
+    let stopped = tokio::spawn(hub.shutdown());
+    while let Some(answer) = client.answer().await {
+        answers.push(answer);
+    }
+    // It waits for the connections: one that is silent must not hold it up.
+    stopped.await.unwrap();
+    drop(idle);
+    let (last, others) = answers.split_last().unwrap();
+    assert!(others.iter().all(|answer| answer.status == 200 && answer.header("connection").is_none()));
+    if answers.len() < SENT {
+        assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    }
+    let hub = hub_in(folder.path()).await;
+    let room = Request::get("/api/rooms/a").with_key().send(&hub).await;
+    assert_eq!(room.status, 200);
+    let history = Request::get("/api/rooms/a/messages?limit=1000").with_key().send(&hub).await.json();
+    let stored = history["messages"].as_array().unwrap().len();
+    assert_eq!(stored, answers.len(), "a publish that nobody was told of was made");
+}
+
+#[tokio::test]
+async fn nothing_is_done_that_comes_after_the_last_request() {
+    let hub = hub().await;
+    let mut client = Client::connect(hub.address()).await;
+    let last = publish("/api/publish", r#"{"room":"a","data":1}"#, "Connection: close\r\n");
+    client.send(&[&last[..], &publish("/api/publish", r#"{"room":"a","data":2}"#, "")].concat()).await;
+    let answer = client.answer().await.unwrap();
+    assert_eq!((answer.json()["offset"].as_u64(), answer.header("connection")), (Some(1), Some("close")));
+    assert!(client.answer().await.is_none());
+    assert_eq!(Request::publish(r#"{"room":"a","data":3}"#).send(&hub).await.json()["offset"], 2);
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_store_reads_the_same_whoever_words_it() {
+    let hub = hub_with(|config| config.max_pending_bytes = 1).await;
+    let mut told_of = Vec::new();
+    for path in ["/api/publish", "/api/publish?"] {
+        let mut client = Client::connect(hub.address()).await;
+        client.send(&publish(path, r#"{"room":"a","data":1}"#, "")).await;
+        told_of.push(told(&client.answer().await.unwrap()));
+    }
+    assert_eq!(told_of[0], told_of[1]);
+    assert_eq!((told_of[0].0, &told_of[0].2["code"]), (503, &"unavailable".into()));
+    let metrics = Request::get("/metrics").send(&hub).await.body;
+    assert!(metrics.contains(r#"twine_errors_total{code="unavailable"} 2"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn half_a_publish_is_refused_by_who_knows_how_long_a_body_may_take() {
+    let hub = hub_with(|config| {
+        config.request_timeout = Duration::from_millis(50);
+        config.header_timeout = Duration::from_secs(3600);
+    })
+    .await;
+    let bytes = publish("/api/publish", r#"{"room":"a","data":1}"#, "");
+    let mut client = Client::connect(hub.address()).await;
+    client.send(&bytes[..bytes.len() - 3]).await;
+    assert_eq!(client.answer().await.unwrap().problem(), (408, "request_timeout".into()));
+}
+
+/// The handshake of RFC 6455, section 1.2, and what of frames comes right behind it.
+fn handshake(path: &str, more: &str, behind: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    );
+    [head.as_bytes(), behind].concat()
+}
+
+#[tokio::test]
+async fn it_does_not_show_who_answers_a_handshake() {
+    let hub = hub().await;
+    // A body, which is against the rules, is for the general server.
+    for (path, more) in [("/ws", ""), ("/ws?x=1", ""), ("/ws", "Content-Length: 0\r\n")] {
+        let mut client = Client::connect(hub.address()).await;
+        let more = format!("Sec-WebSocket-Protocol: other, twine.v1.json\r\n{more}");
+        client.send(&handshake(path, &more, &connect_frame())).await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, 101);
+        for (name, value) in [
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+            ("sec-websocket-protocol", "twine.v1.json"),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{path} {more}");
+        }
+        while !client.read.windows(9).any(|nine| nine == b"connected") {
+            let mut buffer = [0; 1024];
+            let n = client.socket.read(&mut buffer).await.unwrap();
+            assert!(n > 0, "what came with the handshake was lost");
+            client.read.extend_from_slice(&buffer[..n]);
+        }
+    }
+    assert_works(&hub).await;
+}
+
+/// `{"type":"connect"}` as a client frame with a mask of zeros.
+fn connect_frame() -> Vec<u8> {
+    let text = br#"{"type":"connect"}"#;
+    [&[0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0], &text[..]].concat()
+}
+
+#[tokio::test]
+async fn what_is_no_handshake_is_refused_as_everywhere() {
+    let hub: Running = hub().await;
+    let refused = |from: &str, to: &str| {
+        let text = String::from_utf8(handshake("/ws", "Connection: close\r\n", b"")).unwrap();
+        text.replace(from, to).into_bytes()
+    };
+    for (from, to, status) in [
+        ("Version: 13", "Version: 8", 426),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "short", 400),
+        ("Host: x", "Host: x\r\nOrigin: https://elsewhere.example", 403),
+        ("/ws", "/wsx", 404),
+        ("GET", "POST", 405),
+    ] {
+        let mut client = Client::connect(hub.address()).await;
+        client.send(&refused(from, to)).await;
+        assert_eq!(client.answer().await.unwrap().problem().0, status, "{to}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_grows_and_grows_is_refused() {
+    let hub = hub().await;
+    let mut socket = TcpStream::connect(hub.address()).await.unwrap();
+    let head = format!("POST /api/publish HTTP/1.1\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000));
+    // It may be refused before all is sent.
+    let _ = socket.write_all(head.as_bytes()).await;
+    let mut bytes = Vec::new();
+    let _ = socket.read_to_end(&mut bytes).await;
+    assert!(bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&bytes));
+    assert_works(&hub).await;
+}
+
+#[tokio::test]
+async fn a_large_publish_goes_through_as_well() {
+    let hub = hub_with(|config| config.max_data = 500_000).await;
+    let body = format!(r#"{{"room":"a","data":"{}"}}"#, "x".repeat(200_000));
+    let mut socket = TcpStream::connect(hub.address()).await.unwrap();
+    socket.write_all(&Request::publish(&body).bytes(hub.address())).await.unwrap();
+    assert_eq!(answer(&mut socket).await.unwrap().json()["offset"], 1);
+}
