@@ -6,6 +6,7 @@ use twine_protocol::ErrorCode;
 
 use super::Options;
 use super::shard::Shard;
+use super::socket::Socket;
 use super::state::{Key, Phase};
 use super::wheel::Alarm;
 use crate::clock;
@@ -47,6 +48,7 @@ impl Shard {
     fn look(&mut self, key: Key, now: Instant) {
         let Options { heartbeat, write_timeout, .. } = self.options;
         let ping = self.ping.clone();
+        let blocked_since = self.sockets.get(key.slot).and_then(Socket::blocked_since);
         let Some(connection) = self.connection(key) else { return };
         let silent = now.duration_since(connection.heard);
         let next = match connection.phase {
@@ -58,7 +60,7 @@ impl Shard {
             Phase::Closing { until } if now >= until => return self.remove(key),
             Phase::Attaching { until } | Phase::Closing { until } => until.saturating_duration_since(now),
             Phase::Open => {
-                if let Some(since) = connection.socket.blocked_since()
+                if let Some(since) = blocked_since
                     && now.duration_since(since) >= write_timeout
                 {
                     // It takes no byte, so no frame could tell it why.
@@ -74,13 +76,15 @@ impl Shard {
                 }
                 if now >= connection.next_ping {
                     connection.next_ping = now + heartbeat;
-                    if !connection.socket.is_full() && connection.socket.answer(ping).is_err() {
+                    let Some(socket) = self.sockets.get_mut(key.slot) else { return };
+                    if !socket.is_full() && socket.answer(ping).is_err() {
                         return self.remove(key);
                     }
                 }
                 self.try_again(key);
+                let blocked_since = self.sockets.get(key.slot).and_then(Socket::blocked_since);
                 let Some(connection) = self.connection(key) else { return };
-                let blocked = connection.socket.blocked_since().map(|since| since + write_timeout);
+                let blocked = blocked_since.map(|since| since + write_timeout);
                 let next = blocked.map_or(connection.next_ping, |at| at.min(connection.next_ping));
                 next.saturating_duration_since(now)
             }

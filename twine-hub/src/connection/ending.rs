@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use mio::event::Source as _;
 use twine_protocol::{CloseCode, Disconnect, ErrorCode, ErrorFrame, ServerFrame};
 
 use super::shard::Shard;
@@ -41,8 +40,8 @@ impl Shard {
         let Some(connection) = self.connection(key) else { return };
         connection.phase = Phase::Closing { until: clock::now() + LINGER };
         connection.input = None;
-        if !connection.socket.is_blocked() {
-            connection.socket.finish();
+        if self.sockets.get(key.slot).is_some_and(|socket| !socket.is_blocked()) {
+            self.finish(key);
         }
         self.look_in(key, LINGER);
     }
@@ -53,10 +52,10 @@ impl Shard {
         if self.connection(key).is_none() {
             return;
         }
-        let mut connection = self.connections.remove(key.slot as usize);
+        // Closing it takes it out of the poll.
+        self.sockets.remove(key.slot);
+        self.connections.remove(key.slot as usize);
         self.telemetry.connections.dec();
-        // The socket is closed right after, which takes it out of the poll in any case.
-        let _ = connection.socket.stream_mut().deregister(self.poll.registry());
     }
 
     fn leave_all(&mut self, key: Key) {

@@ -8,11 +8,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use twine_protocol::{Offset, Position, RoomName};
 
 use super::inbox::Event;
 use super::shard::Shard;
+use super::socket::Run;
 use super::state::Key;
 use super::subscription::{State, Subscription};
 use crate::clock;
@@ -185,17 +185,19 @@ impl Shard {
             let Some(open) = self.open_room(slot) else { return };
             let cursor = open.cursor.clone();
             match open.room.read(&cursor, Offset::MAX, ROUND_BYTES) {
-                TailRead::Entries(entries) if entries.is_empty() => return,
-                TailRead::Entries(entries) => {
-                    let frames: Vec<Bytes> = entries.iter().map(|entry| entry.frame.clone()).collect();
-                    if self.pass(slot, &cursor, &frames) == 0 {
-                        continue;
+                TailRead::Entries(entries, has_more) => {
+                    let run = Run::new(entries.iter().map(|entry| entry.frame.clone()));
+                    if !run.is_empty() && self.pass(slot, &cursor, &run) > 0 {
+                        let now = clock::now();
+                        for entry in &entries {
+                            self.telemetry
+                                .publish_to_socket
+                                .observe(now.saturating_duration_since(entry.arrived));
+                        }
                     }
-                    let now = clock::now();
-                    for entry in &entries {
-                        self.telemetry
-                            .publish_to_socket
-                            .observe(now.saturating_duration_since(entry.arrived));
+                    if !has_more {
+                        // What has come since tells again.
+                        return;
                     }
                 }
                 TailRead::Store => {
@@ -212,14 +214,14 @@ impl Shard {
     }
 
     /// Writes the frames after `cursor` to every live subscription; says how many it wrote in all.
-    fn pass(&mut self, slot: u32, cursor: &Position, frames: &[Bytes]) -> u64 {
+    fn pass(&mut self, slot: u32, cursor: &Position, run: &Run) -> u64 {
         let Some(open) = self.open_room(slot) else { return 0 };
         let mut live = std::mem::take(&mut open.live);
         let mut delivered = 0;
         let mut index = 0;
         while let Some(connection) = live.get(index).copied() {
-            let sent = match self.connections.get_mut(connection as usize) {
-                Some(connection) => connection.socket.send(frames),
+            let sent = match self.sockets.get_mut(connection) {
+                Some(socket) => socket.send(run),
                 None => Err(std::io::ErrorKind::NotConnected.into()),
             };
             let sent_frames = sent.as_ref().map_or(0, |sent| sent.frames);
@@ -241,7 +243,7 @@ impl Shard {
         self.telemetry.delivered.inc_by(delivered);
         if let Some(open) = self.open_room(slot) {
             open.live = live;
-            open.cursor = plus(cursor, frames.len());
+            open.cursor = plus(cursor, run.len());
         }
         delivered
     }

@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 
 use super::shard::{READ_BUFFER, Shard};
+use super::socket::Socket;
 use super::state::{Key, Phase};
 use super::websocket;
-use crate::clock;
 
 /// A busy connection gets so many reads, and then others their turn.
 const READS_A_TURN: usize = 4;
@@ -15,19 +15,20 @@ impl Shard {
     pub(super) fn readable(&mut self, key: Key) {
         let mut buffer = std::mem::take(&mut self.buffer);
         for turn in 1.. {
+            let is_greedy = self.is_greedy(key);
             let Some(connection) = self.connection(key) else { break };
-            if connection.is_greedy() {
+            if is_greedy {
                 connection.is_paused = true;
                 break;
             }
             let is_ending = connection.is_ending;
-            match connection.socket.read(&mut buffer) {
+            let Some(socket) = self.sockets.get_mut(key.slot) else { break };
+            match socket.read(&mut buffer) {
                 Ok(0) => {
                     self.remove(key);
                     break;
                 }
                 Ok(n) => {
-                    connection.heard = clock::now();
                     self.heard(key);
                     self.feed(key, buffer.get_mut(..n).unwrap_or_default());
                     // Less than asked for: there is no more for now, and the poll will tell when
@@ -65,11 +66,12 @@ impl Shard {
         };
         let mut at = 0;
         loop {
+            let is_greedy = self.is_greedy(key);
             let Some(connection) = self.connection(key) else { return };
             if matches!(connection.phase, Phase::Closing { .. }) {
                 return;
             }
-            if connection.is_greedy() {
+            if is_greedy {
                 connection.is_paused = true;
                 break;
             }
@@ -98,11 +100,18 @@ impl Shard {
         }
     }
 
+    /// Whether a connection asks for more than it takes, and has to wait.
+    fn is_greedy(&mut self, key: Key) -> bool {
+        let Some(connection) = self.connection(key) else { return false };
+        connection.is_waiting() || self.sockets.get(key.slot).is_some_and(Socket::is_full)
+    }
+
     /// Reads on where a connection that was greedy is so no more.
     pub(super) fn resume(&mut self, key: Key) {
+        let is_greedy = self.is_greedy(key);
         if let Some(connection) = self.connection(key)
             && connection.is_paused
-            && !connection.is_greedy()
+            && !is_greedy
         {
             connection.is_paused = false;
             self.feed(key, &mut []);

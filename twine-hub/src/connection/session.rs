@@ -53,6 +53,10 @@ impl Session {
         self.rooms.retain(|(name, _)| *name != room);
         self.inherited.retain(|(name, _)| *name != room);
         self.inherited.shrink_to_fit();
+        if self.rooms.is_empty() {
+            // Nearly all hold one room, and a vector makes room for four.
+            self.rooms.reserve_exact(1);
+        }
         self.rooms.push((room, cursor));
         self.rooms.drain(..self.rooms.len().saturating_sub(max));
     }
@@ -317,15 +321,16 @@ impl Shard {
         // If it gives none, what it has acknowledged is there for whoever gets the session.
         let save = session.save();
         self.sessions.save(vec![save]);
-        let Some(connection) = self.connection(key) else { return };
-        if !connection.socket.is_full() {
+        if self.sockets.get(key.slot).is_some_and(|socket| !socket.is_full()) {
             self.answer(key, ping);
         }
     }
 
     /// Something came from a connection: it is there.
     pub(super) fn heard(&mut self, key: Key) {
-        let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) else { return };
+        let Some(connection) = self.connection(key) else { return };
+        connection.heard = clock::now();
+        let Some(session) = connection.session.as_deref_mut() else { return };
         if std::mem::take(&mut session.is_probed) {
             let (id, ticket) = (session.id.clone(), session.ticket);
             self.sessions.alive(id, ticket);

@@ -15,7 +15,7 @@ use super::drain::Drain;
 use super::fanout::LocalRoom;
 use super::inbox::{Event, Inbox};
 use super::session::Unsaved;
-use super::socket::Socket;
+use super::socket::{Socket, Sockets};
 use super::state::{Connection, Key, Phase, Waits};
 use super::wheel::Wheel;
 use super::{Handover, Options, Place};
@@ -54,6 +54,7 @@ pub(super) struct Shard {
     pub(super) options: Options,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) connections: Slab<Connection>,
+    pub(super) sockets: Sockets,
     pub(super) local_rooms: Slab<LocalRoom>,
     pub(super) names: HashMap<RoomName, u32>,
     /// Connections that fell behind their rooms but can be written to: brought up to date at the
@@ -96,6 +97,7 @@ impl Shard {
             options,
             telemetry,
             connections: Slab::new(),
+            sockets: Sockets::default(),
             local_rooms: Slab::new(),
             names: HashMap::new(),
             lagging: Vec::new(),
@@ -218,7 +220,7 @@ impl Shard {
         let key = connection.key(u32::try_from(slot).unwrap_or(u32::MAX));
         connection.is_ending |= event.is_read_closed() || event.is_error();
         let is_ending = connection.is_ending;
-        if event.is_writable() && connection.socket.is_blocked() {
+        if event.is_writable() && self.sockets.get(key.slot).is_some_and(Socket::is_blocked) {
             self.writable(key);
         }
         if event.is_readable() || is_ending {
@@ -248,8 +250,9 @@ impl Shard {
             return;
         }
         let key = Key { slot: u32::try_from(entry.key()).unwrap_or(u32::MAX), generation };
-        let connection = Connection::new(socket, place, handover.caller, generation, &self.options);
+        let connection = Connection::new(place, handover.caller, generation, &self.options);
         entry.insert(connection);
+        self.sockets.insert(token.0, socket);
         self.telemetry.connections.inc();
         self.look_in(key, self.options.connect_timeout.min(self.options.heartbeat / 2));
         if self.draining.is_some() {
@@ -261,15 +264,17 @@ impl Shard {
 
     /// Goes on where the socket took no more.
     fn writable(&mut self, key: Key) {
-        let Some(connection) = self.connection(key) else { return };
-        let Ok(is_flushed) = connection.socket.flush() else { return self.remove(key) };
+        if self.connection(key).is_none() {
+            return;
+        }
+        let Some(socket) = self.sockets.get_mut(key.slot) else { return };
+        let Ok(is_flushed) = socket.flush() else { return self.remove(key) };
         // Who takes what waits for it is there, even if it has had no chance to say so.
-        connection.heard = clock::now();
         self.heard(key);
         self.resume(key);
         let Some(connection) = self.connection(key) else { return };
         match connection.phase {
-            Phase::Closing { .. } if is_flushed => connection.socket.finish(),
+            Phase::Closing { .. } if is_flushed => self.finish(key),
             _ if is_flushed => self.lag(key),
             _ => {}
         }
@@ -277,10 +282,18 @@ impl Shard {
 
     /// Writes a frame that answers a client.
     pub(super) fn answer(&mut self, key: Key, frame: Bytes) {
-        if let Some(connection) = self.connection(key)
-            && connection.socket.answer(frame).is_err()
+        if self.connection(key).is_some()
+            && let Some(socket) = self.sockets.get_mut(key.slot)
+            && socket.answer(frame).is_err()
         {
             self.broken.push(key);
+        }
+    }
+
+    /// Says that nothing more will be written to a connection, once all is.
+    pub(super) fn finish(&mut self, key: Key) {
+        if let Some(socket) = self.sockets.get_mut(key.slot) {
+            socket.finish();
         }
     }
 

@@ -1,7 +1,7 @@
 //! A socket that is written to directly, and the little that waits when it takes no more.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
@@ -12,8 +12,6 @@ use crate::clock;
 /// Bytes of answers that may wait for a socket, besides the rest of one message. A connection at
 /// this bound is not read any further until it takes some.
 pub(super) const MAX_QUEUED: usize = 64 << 10;
-/// Frames of one system call at most.
-const MAX_SLICES: usize = 64;
 
 /// A connection's socket.
 pub(super) struct Socket {
@@ -45,6 +43,67 @@ pub(super) struct Sent {
     pub(super) frames: usize,
     /// Whether it takes no more for now.
     pub(super) is_blocked: bool,
+}
+
+/// The sockets of a shard's connections, by their slots. Apart from all else that is known of a connection: a
+/// pass over a room touches each of its sockets and nothing more, and finds four of them in a line of the
+/// cache.
+#[derive(Default)]
+pub(super) struct Sockets(Vec<Option<Socket>>);
+
+impl Sockets {
+    /// Puts a socket into a slot.
+    pub(super) fn insert(&mut self, slot: usize, socket: Socket) {
+        if self.0.len() <= slot {
+            self.0.resize_with(slot + 1, || None);
+        }
+        if let Some(place) = self.0.get_mut(slot) {
+            *place = Some(socket);
+        }
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&Socket> {
+        self.0.get(slot as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Socket> {
+        self.0.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// Closes the socket of a slot.
+    pub(super) fn remove(&mut self, slot: u32) {
+        if let Some(place) = self.0.get_mut(slot as usize) {
+            *place = None;
+        }
+    }
+}
+
+/// Frames that follow each other, for any number of sockets.
+pub(super) struct Run {
+    frames: Vec<Bytes>,
+    /// All of them in one piece: put together once, where a vectored write has the kernel gather them for
+    /// each socket.
+    bytes: Bytes,
+}
+
+impl Run {
+    pub(super) fn new(frames: impl IntoIterator<Item = Bytes>) -> Self {
+        let frames: Vec<Bytes> = frames.into_iter().collect();
+        let bytes = match &frames[..] {
+            [one] => one.clone(),
+            several => several.concat().into(),
+        };
+        Self { frames, bytes }
+    }
+
+    /// How many frames there are.
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
 }
 
 impl Socket {
@@ -86,12 +145,14 @@ impl Socket {
     /// # Errors
     /// The connection is broken.
     pub(super) fn answer(&mut self, frame: Bytes) -> io::Result<()> {
-        if self.waiting.is_none() && self.send(std::slice::from_ref(&frame))?.frames == 1 {
-            return Ok(());
-        }
         if let Some(waiting) = &mut self.waiting {
             waiting.bytes += frame.len();
             waiting.answers.push_back(frame);
+            return Ok(());
+        }
+        let written = self.write(&frame)?;
+        if written < frame.len() {
+            self.waiting = Some(Box::new(Waiting::new(frame.slice(written..))));
         }
         Ok(())
     }
@@ -101,47 +162,39 @@ impl Socket {
     ///
     /// # Errors
     /// The connection is broken.
-    pub(super) fn send(&mut self, frames: &[Bytes]) -> io::Result<Sent> {
+    pub(super) fn send(&mut self, run: &Run) -> io::Result<Sent> {
         if self.waiting.is_some() {
             return Ok(Sent { frames: 0, is_blocked: true });
         }
-        let mut sent = 0;
-        for run in frames.chunks(MAX_SLICES) {
-            let mut written = match self.write(run) {
-                Ok(written) => written,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-                Err(error) => return Err(error),
-            };
-            for frame in run {
-                if written >= frame.len() {
-                    written -= frame.len();
-                    sent += 1;
-                } else {
-                    // That nothing was left over also says "blocked": the write event that ends it
-                    // is to come.
-                    let rest = if written > 0 { frame.slice(written..) } else { Bytes::new() };
-                    sent += usize::from(written > 0);
-                    self.waiting = Some(Box::new(Waiting::new(rest)));
-                    return Ok(Sent { frames: sent, is_blocked: true });
-                }
-            }
+        let mut written = self.write(&run.bytes)?;
+        if written == run.bytes.len() {
+            return Ok(Sent { frames: run.frames.len(), is_blocked: false });
         }
-        Ok(Sent { frames: sent, is_blocked: false })
+        let mut frames = 0;
+        let mut rest = Bytes::new();
+        for frame in &run.frames {
+            if written >= frame.len() {
+                written -= frame.len();
+                frames += 1;
+                continue;
+            }
+            if written > 0 {
+                rest = frame.slice(written..);
+                frames += 1;
+            }
+            break;
+        }
+        // That nothing was left over also says "blocked": the write event that ends it is to come.
+        self.waiting = Some(Box::new(Waiting::new(rest)));
+        Ok(Sent { frames, is_blocked: true })
     }
 
-    fn write(&mut self, frames: &[Bytes]) -> io::Result<usize> {
+    /// Writes what the socket takes at once; 0 where it takes nothing.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            let result = if let [frame] = frames {
-                self.stream.write(frame)
-            } else {
-                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-                for (slice, frame) in slices.iter_mut().zip(frames) {
-                    *slice = IoSlice::new(frame);
-                }
-                self.stream.write_vectored(slices.get(..frames.len()).unwrap_or_default())
-            };
-            match result {
+            match self.stream.write(bytes) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
                 result => return result,
             }
         }
@@ -178,5 +231,58 @@ impl Socket {
     pub(super) fn finish(&mut self) {
         // A socket that can't be shut down is broken already and about to be dropped.
         let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket that takes little, and its other end.
+    fn pair() -> (Socket, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        socket2::SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
+        socket2::SockRef::from(&theirs).set_recv_buffer_size(4096).unwrap();
+        (Socket::new(TcpStream::from_std(ours)), theirs)
+    }
+
+    #[test]
+    fn of_a_run_that_is_cut_whole_frames_arrive_and_nothing_else() {
+        // Whatever the system takes at once, some of these are cut within a frame, and some between two.
+        for len in [1, 7, 1000, 4096, 70_000] {
+            let frames: Vec<Bytes> =
+                (0..=u8::MAX).cycle().take(2_000_000 / len).map(|n| vec![n; len].into()).collect();
+            let run = Run::new(frames.iter().cloned());
+            assert_eq!(run.len(), frames.len());
+            let (mut socket, mut theirs) = pair();
+            let sent = socket.send(&run).unwrap();
+            assert!(sent.is_blocked && sent.frames < run.len() && socket.is_blocked());
+            assert_eq!(socket.send(&run).unwrap(), Sent { frames: 0, is_blocked: true });
+            let expected = frames[..sent.frames].concat();
+            let reader = std::thread::spawn(move || {
+                let mut read = Vec::new();
+                theirs.read_to_end(&mut read).unwrap();
+                read
+            });
+            while !socket.flush().unwrap() {
+                std::thread::yield_now();
+            }
+            socket.finish();
+            assert!(reader.join().unwrap() == expected, "frames of {len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_taken_whole_leaves_nothing() {
+        let (mut socket, mut theirs) = pair();
+        let run = Run::new([Bytes::from_static(b"one"), Bytes::from_static(b"two")]);
+        assert_eq!(socket.send(&run).unwrap(), Sent { frames: 2, is_blocked: false });
+        socket.finish();
+        let mut read = String::new();
+        theirs.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "onetwo");
     }
 }

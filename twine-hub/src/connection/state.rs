@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::session::Session;
-use super::socket::Socket;
 use super::subscription::Subscription;
 use super::websocket::Fragments;
 use super::{Caller, Options, Place};
@@ -30,7 +29,6 @@ impl Key {
 
 /// A connection of this shard.
 pub(super) struct Connection {
-    pub(super) socket: Socket,
     pub(super) phase: Phase,
     pub(super) subscriptions: Vec<Subscription>,
     generation: u32,
@@ -101,18 +99,11 @@ pub(super) enum Phase {
 }
 
 impl Connection {
-    pub(super) fn new(
-        socket: Socket,
-        place: Place,
-        caller: Caller,
-        generation: u32,
-        options: &Options,
-    ) -> Self {
+    pub(super) fn new(place: Place, caller: Caller, generation: u32, options: &Options) -> Self {
         let now = clock::now();
         // Those who came at the same moment are not all asked at the same moment.
         let spread = 0.5 + fastrand::f64() / 2.0;
         Self {
-            socket,
             phase: Phase::New { until: now + options.connect_timeout },
             subscriptions: Vec::new(),
             generation,
@@ -139,10 +130,9 @@ impl Connection {
         self.turn
     }
 
-    /// Whether it asks for more than it takes, and has to wait.
-    pub(super) fn is_greedy(&self) -> bool {
-        let is_attaching = matches!(self.phase, Phase::Attaching { .. });
-        self.socket.is_full() || self.n_opening >= MAX_OPENING || is_attaching
+    /// Whether it has to wait for its rooms or its session before it may ask for more.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.n_opening >= MAX_OPENING || matches!(self.phase, Phase::Attaching { .. })
     }
 
     /// This connection's key, given the slot it lies in.

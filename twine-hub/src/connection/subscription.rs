@@ -15,7 +15,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use twine_protocol::{
     ErrorCode, Gap, Offset, Position, ServerFrame, Subscribe, Subscribed, Unsubscribe, Unsubscribed,
 };
@@ -23,6 +22,7 @@ use twine_protocol::{
 use super::fanout::plus;
 use super::inbox::Event;
 use super::shard::Shard;
+use super::socket::{Run, Socket};
 use super::state::Key;
 use crate::rooms::{PageRequest, Step, Steps, TailRead, frames};
 use crate::store::StoreError;
@@ -105,9 +105,17 @@ impl Shard {
         }
         self.start_where_session_is(key, &mut request);
         let room = self.enter(&request.room, key);
+        if let Some(local) = self.local_rooms.get(room as usize) {
+            // One text for all.
+            request.room = local.name.clone();
+        }
         let state = State::Opening(Box::new(request));
         if let Some(connection) = self.connection(key) {
             let new = Subscription { room, state, ticket: None, is_fresh: false, failed: false };
+            if connection.subscriptions.is_empty() {
+                // Nearly all have one room, and a vector makes room for four.
+                connection.subscriptions.reserve_exact(1);
+            }
             connection.subscriptions.push(new);
         }
         match self.local_rooms.get_mut(room as usize) {
@@ -201,8 +209,9 @@ impl Shard {
         let mut reads = 0;
         for at in (0..n_rooms).map(|n| (first + n) % n_rooms) {
             loop {
+                let is_blocked = self.sockets.get(key.slot).is_some_and(Socket::is_blocked);
                 let Some(connection) = self.connection(key) else { return };
-                if connection.socket.is_blocked() {
+                if is_blocked {
                     // Once it takes more, all are looked at again.
                     return;
                 }
@@ -337,9 +346,8 @@ impl Shard {
         } else {
             TailRead::Store
         };
-        let TailRead::Entries(entries) = read else { return Moved::NeedsStore(Start::After(cursor)) };
-        let frames: Vec<Bytes> = entries.into_iter().map(|entry| entry.frame).collect();
-        let sent = self.write(key, &frames);
+        let TailRead::Entries(entries, _) = read else { return Moved::NeedsStore(Start::After(cursor)) };
+        let sent = self.write(key, &Run::new(entries.into_iter().map(|entry| entry.frame)));
         self.telemetry.delivered.inc_by(sent as u64);
         if sent == 0 {
             return Moved::Settled;
@@ -459,8 +467,7 @@ impl Shard {
     /// Writes as much of a page as the socket takes. What it does not take is dropped: the cursor
     /// knows where to go on.
     fn take_steps(&mut self, key: Key, room: u32, steps: &[Step]) {
-        let frames: Vec<Bytes> = steps.iter().map(|step| step.frame.clone()).collect();
-        let sent = self.write(key, &frames);
+        let sent = self.write(key, &Run::new(steps.iter().map(|step| step.frame.clone())));
         let messages = steps.iter().take(sent).filter(|step| step.is_message).count();
         self.telemetry.delivered.inc_by(messages as u64);
         if let Some(last) = sent.checked_sub(1).and_then(|last| steps.get(last)) {
@@ -475,9 +482,12 @@ impl Shard {
     }
 
     /// Writes frames of a room to one connection and says how many went.
-    fn write(&mut self, key: Key, frames: &[Bytes]) -> usize {
-        let Some(connection) = self.connection(key) else { return 0 };
-        if let Ok(sent) = connection.socket.send(frames) {
+    fn write(&mut self, key: Key, run: &Run) -> usize {
+        if run.is_empty() || self.connection(key).is_none() {
+            return 0;
+        }
+        let Some(socket) = self.sockets.get_mut(key.slot) else { return 0 };
+        if let Ok(sent) = socket.send(run) {
             if sent.is_blocked {
                 self.look_when_stuck(key);
             }

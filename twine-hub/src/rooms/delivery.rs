@@ -111,7 +111,7 @@ mod tests {
 
     fn n_kept(room: &Room, after: &Position) -> Option<usize> {
         match room.read(after, Offset::MAX, usize::MAX) {
-            TailRead::Entries(entries) => Some(entries.len()),
+            TailRead::Entries(entries, _) => Some(entries.len()),
             TailRead::Store => None,
         }
     }

@@ -54,8 +54,8 @@ pub(crate) struct Watcher {
 
 /// What the tail has after some offset.
 pub(crate) enum TailRead {
-    /// These entries follow; none where the offset is the last one.
-    Entries(Vec<Entry>),
+    /// These entries follow; none where the offset is the last one. Whether there were more then.
+    Entries(Vec<Entry>, bool),
     /// The tail does not reach back that far, or has another epoch: ask the store.
     Store,
 }
@@ -171,7 +171,7 @@ impl Room {
         let (after, head) = (after.offset, state.head.offset);
         let wanted = until.min(head).get().saturating_sub(after.get());
         if wanted == 0 {
-            return TailRead::Entries(Vec::new());
+            return TailRead::Entries(Vec::new(), false);
         }
         let behind_head = head.get() - after.get();
         let Some(first) = usize::try_from(behind_head).ok().and_then(|n| state.tail.len().checked_sub(n))
@@ -185,7 +185,9 @@ impl Room {
             is_first || total <= bytes
         };
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-        TailRead::Entries(state.tail.range(first..).take(wanted).take_while(within).cloned().collect())
+        let entries: Vec<_> = state.tail.range(first..).take(wanted).take_while(within).cloned().collect();
+        let has_more = entries.len() < wanted;
+        TailRead::Entries(entries, has_more)
     }
 }
 
@@ -228,7 +230,7 @@ mod tests {
 
     fn texts(read: TailRead) -> Option<Vec<String>> {
         match read {
-            TailRead::Entries(entries) => {
+            TailRead::Entries(entries, _) => {
                 Some(entries.iter().map(|e| String::from_utf8(e.frame.to_vec()).unwrap()).collect())
             }
             TailRead::Store => None,
