@@ -255,7 +255,7 @@ async fn a_refusal_of_the_store_reads_the_same_whoever_words_it() {
 async fn half_a_publish_is_refused_by_who_knows_how_long_a_body_may_take() {
     let hub = hub_with(|config| {
         config.request_timeout = Duration::from_millis(50);
-        config.header_timeout = Duration::from_secs(3600);
+        config.header_timeout = Duration::from_hours(1);
     })
     .await;
     let bytes = publish("/api/publish", r#"{"room":"a","data":1}"#, "");
