@@ -21,7 +21,7 @@ PRESETS ?= idle,fanout-1k,saturate-1k,publish,storm,storm-restart
 TARGETS ?= floor,twine,twine-memory,nchan,nats,mosquitto,uws,bun,sockudo,ws-node,socketio
 
 .DEFAULT_GOAL := help
-.PHONY: help setup client hub demo lint deny test test-rust test-vectors test-wasm test-npm test-e2e image package msrv torture bench clean
+.PHONY: help setup client hub demo lint deny test test-rust test-vectors test-wasm test-npm test-e2e image instructions package msrv torture bench clean
 
 help: ## List what make can do here
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,6 +57,7 @@ test: ## Everything that CI runs
 	@$(STAGE) npm $(MAKE) --no-print-directory test-npm
 	@$(STAGE) e2e $(MAKE) --no-print-directory test-e2e
 	@$(STAGE) image $(MAKE) --no-print-directory image
+	@$(STAGE) counts $(MAKE) --no-print-directory instructions
 	@$(STAGE) package $(MAKE) --no-print-directory package
 	@$(STAGE) msrv $(MAKE) --no-print-directory msrv
 
@@ -97,6 +98,9 @@ test-e2e: client ## Browsers, hub, chat and package together
 
 image: client ## Build the container image and try it, locked down
 	deploy/test-image
+
+instructions: ## Instructions of the hot path, in the image's binary, against what they were
+	bench/instructions.py
 
 package: client ## What would be published: each crate and the npm package, verified
 	scripts/package $(CRATES)

@@ -36,6 +36,7 @@ PRESETS = {
     "pipeline-1k": "--scenario saturate --conns 1000 --pipeline 16 --window 16",
     "manyrooms": "--scenario manyrooms",
     "publish": "--scenario publish",
+    "publish-256": "--scenario publish --pub-conns 256",
     "storm": "--scenario storm",
     "storm-rooms": "--scenario storm --rooms 1000",
     "storm-restart": "--scenario storm --restart",

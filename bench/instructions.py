@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Counts the instructions of the hub's hot path, which hardly depend on the machine and on what else it does.
+
+instructions.py [--hub target/x86_64-unknown-linux-musl/release/twine-hub] [--write]
+
+Runs the hub under valgrind, with different numbers of publishes, subscribers and connections, and takes
+from the differences what one of each costs the hub in user space. Fails where any is more than 5 % above what
+instructions.json says; --write puts down what was found. The kernel's part is in no count: `make bench` has that.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BUDGET = f"{HERE}/instructions.json"
+TOLERANCE = 0.05
+KEY = "instructions-key-0123456789"
+PATIENCE = 60
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def frame(text):
+    """A client's text frame, masked with zeros."""
+    data = text.encode()
+    assert len(data) < 126
+    return bytes([0x81, 0x80 | len(data), 0, 0, 0, 0]) + data
+
+
+class Peer:
+    """A socket that is read until something has come."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.read = b""
+
+    def until(self, what):
+        while what not in self.read:
+            data = self.socket.recv(65536)
+            if not data:
+                raise RuntimeError(f"the hub closed before {what}: {self.read[-300:]}")
+            self.read += data
+        self.read = self.read[self.read.index(what) + len(what) :]
+
+
+def subscribe(port, n):
+    peer = Peer(port)
+    peer.socket.sendall(
+        f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    peer.until(b"\r\n\r\n")
+    peer.socket.sendall(frame(json.dumps({"type": "connect", "instance": f"i{n}"})))
+    peer.until(b'"connected"')
+    peer.socket.sendall(frame(json.dumps({"type": "subscribe", "id": 1, "room": "r"})))
+    peer.until(b'"subscribed"')
+    return peer
+
+
+def publish(peer, n):
+    body = json.dumps({"room": "r", "data": f"message-{n:08}-" + "x" * 64})
+    peer.socket.sendall(
+        (
+            f"POST /api/publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        ).encode()
+    )
+
+
+def count(hub, connections, publishes):
+    """Instructions of a hub from its start to its end, with so many subscribers and publishes, one after the other."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/out"
+        log = open(f"{folder}/log", "w+b")
+        env = dict(
+            os.environ,
+            TWINE_LISTEN=f"127.0.0.1:{port}",
+            TWINE_DATA_DIR=folder,
+            TWINE_API_KEY=KEY,
+            TWINE_STORE="memory",
+            TWINE_LOG="warn",
+            TWINE_HEARTBEAT="1h",
+        )
+        tool = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={out}"]
+        # One core, and so one shard and one worker.
+        running = subprocess.Popen(["taskset", "-c", "0"] + tool + [hub, "serve"], env=env, stdout=log, stderr=log)
+        try:
+            end = time.time() + PATIENCE
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE).close()
+                    break
+                except (urllib.error.URLError, OSError):
+                    if time.time() > end or running.poll() is not None:
+                        log.seek(0)
+                        raise RuntimeError(f"the hub does not start:\n{log.read().decode()[-2000:]}")
+                    time.sleep(0.1)
+            subscribers = [subscribe(port, n) for n in range(connections)]
+            publisher = Peer(port)
+            for n in range(publishes):
+                publish(publisher, n)
+                publisher.until(b'"duplicate":false}')
+                for peer in subscribers:
+                    peer.until(f"message-{n:08}-".encode())
+            running.send_signal(signal.SIGTERM)
+            if running.wait(PATIENCE) != 0:
+                log.seek(0)
+                raise RuntimeError(f"the hub did not end well:\n{log.read().decode()[-2000:]}")
+        finally:
+            running.kill()
+            running.wait()
+            log.close()
+        with open(out) as f:
+            return int(re.search(r"^summary: (\d+)", f.read(), re.M)[1])
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--hub", default=f"{HERE}/../target/{os.uname().machine}-unknown-linux-musl/release/twine-hub")
+    p.add_argument("--write", action="store_true")
+    a = p.parse_args()
+    if not os.path.exists(a.hub):
+        sys.exit(f"{a.hub} is not there: `make image` builds it")
+    few, more = 20, 220
+    quiet = count(a.hub, few, 0)
+    connection = (count(a.hub, more, 0) - quiet) / (more - few)
+    narrow, wide = count(a.hub, few, more), count(a.hub, more, more)
+    delivery = (wide - narrow - connection * (more - few)) / (more - few) / more
+    publish = (narrow - quiet) / more - delivery * few
+    found = {"connection": connection, "publish": publish, "delivery": delivery}
+    found = {name: round(value) for name, value in found.items()}
+    if a.write:
+        with open(BUDGET, "w") as f:
+            f.write(json.dumps(found, indent=2) + "\n")
+    with open(BUDGET) as f:
+        budget = json.load(f)
+    failed = False
+    for name, value in found.items():
+        change = value / budget[name] - 1
+        verdict = "ok" if abs(change) <= TOLERANCE else "MORE" if change > 0 else "less: write it down"
+        failed |= change > TOLERANCE
+        print(f"{name:<10} {value:>7} instructions, budget {budget[name]:>7}, {change:+.1%}  {verdict}")
+    if failed:
+        print("the hot path has grown: mend it, or say why in the commit that runs instructions.py --write", file=sys.stderr)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
