@@ -7,11 +7,11 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 use twine_protocol::{Epoch, Position, RoomName};
 
-use super::backlog::{Backlog, Pending, weight};
+use super::backlog::Pending;
 use super::committer::{Command, Committer, Health, Publish};
 use super::{PublishError, Publishing};
 use crate::clock;
-use crate::rooms::{Delivery, NewMessage, Opened, Options, Payload, Reading, Watcher, locked};
+use crate::rooms::{Delivery, NewMessage, Opened, Options, Reading, Watcher, locked};
 use crate::store::{Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
 use crate::threads;
@@ -19,7 +19,6 @@ use crate::threads;
 /// A handle to the committer's thread.
 pub(crate) struct LocalBroker {
     commands: Mutex<Option<Sender<Command>>>,
-    backlog: Backlog,
     health: Health,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// For the heads of rooms that are not in memory: the thread that writes has better to do.
@@ -60,37 +59,13 @@ impl LocalBroker {
         let (health, epoch) = (Health::default(), writer.epoch().clone());
         let committer =
             Committer::new(waiting, writer, delivery, retention, options, telemetry, health.clone());
-        let broker = Self {
-            commands: Mutex::new(Some(commands)),
-            backlog: Backlog::new(options.max_pending_bytes),
-            health,
-            thread: Mutex::default(),
-            reading,
-            epoch,
-        };
+        let broker =
+            Self { commands: Mutex::new(Some(commands)), health, thread: Mutex::default(), reading, epoch };
         (broker, committer)
     }
 
     /// Commits the messages, all or none, and delivers them.
-    pub(crate) fn publish(&self, messages: Vec<NewMessage>) -> Publishing {
-        match self.backlog.reserve(messages.iter().map(|message| weight(&message.data)).sum()) {
-            Ok(pending) => self.commit(messages, pending),
-            Err(error) => Publishing::refused(error),
-        }
-    }
-
-    /// The same for one message to each of these rooms. Nothing is copied before there is room for
-    /// all the copies: a short request may name many rooms.
-    pub(crate) fn publish_to_each(&self, rooms: Vec<RoomName>, message: &Payload) -> Publishing {
-        match self.backlog.reserve(weight(&message.data).saturating_mul(rooms.len())) {
-            Ok(pending) => {
-                self.commit(rooms.into_iter().map(|room| message.clone().to(room)).collect(), pending)
-            }
-            Err(error) => Publishing::refused(error),
-        }
-    }
-
-    fn commit(&self, messages: Vec<NewMessage>, pending: Pending) -> Publishing {
+    pub(super) fn publish(&self, messages: Vec<NewMessage>, pending: Pending) -> Publishing {
         let (answer, answered) = oneshot::channel();
         let publish = Publish { messages, arrived: clock::now(), pending, answer };
         if self.send(Command::Publish(publish)).is_some() {

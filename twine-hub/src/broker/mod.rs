@@ -26,85 +26,105 @@ use std::sync::Arc;
 
 use twine_protocol::{ErrorCode, Position, RoomName};
 
+use self::backlog::weight;
 use crate::rooms::{NewMessage, Opened, Payload, Reading, Refreshed, Room, Watcher};
 use crate::store::StoreError;
 
 /// The broker of a hub.
-pub(crate) enum Broker {
-    /// The hub is alone, and its store embedded.
+pub(crate) struct Broker {
+    kind: Kind,
+    backlog: Backlog,
+}
+
+enum Kind {
     Local(LocalBroker),
-    /// The hub is one of several.
     Fleet(FleetBroker),
 }
 
 impl Broker {
-    /// Commits the messages and delivers them: all or none; of a fleet's, where it fails, perhaps some.
-    pub(crate) fn publish(&self, messages: Vec<NewMessage>) -> Publishing {
-        match self {
-            Self::Local(local) => local.publish(messages),
-            Self::Fleet(fleet) => fleet.publish(messages),
-        }
+    /// That of a hub that is alone, with an embedded store.
+    pub(crate) fn local(broker: LocalBroker, backlog: Backlog) -> Self {
+        Self { kind: Kind::Local(broker), backlog }
     }
 
-    /// The same for one message to each of these rooms.
+    /// That of one hub of several.
+    pub(crate) fn fleet(broker: FleetBroker, backlog: Backlog) -> Self {
+        Self { kind: Kind::Fleet(broker), backlog }
+    }
+
+    /// Commits the messages and delivers them: all or none; of a fleet's, where it fails, perhaps some.
+    pub(crate) fn publish(&self, messages: Vec<NewMessage>) -> Publishing {
+        let bytes = messages.iter().map(|message| weight(&message.data)).sum();
+        self.publish_within(bytes, || messages)
+    }
+
+    /// The same for one message to each of these rooms. Nothing is copied before there is room for
+    /// all the copies: a short request may name many rooms.
     pub(crate) fn publish_to_each(&self, rooms: Vec<RoomName>, message: &Payload) -> Publishing {
-        match self {
-            Self::Local(local) => local.publish_to_each(rooms, message),
-            Self::Fleet(fleet) => fleet.publish_to_each(rooms, message),
+        let bytes = weight(&message.data).saturating_mul(rooms.len());
+        self.publish_within(bytes, || rooms.into_iter().map(|room| message.clone().to(room)).collect())
+    }
+
+    /// Publishes messages of so many bytes, if that many may wait.
+    fn publish_within(&self, bytes: usize, messages: impl FnOnce() -> Vec<NewMessage>) -> Publishing {
+        match (self.backlog.reserve(bytes), &self.kind) {
+            (Ok(pending), Kind::Local(local)) => local.publish(messages(), pending),
+            (Ok(pending), Kind::Fleet(fleet)) => fleet.publish(messages(), pending),
+            (Err(error), _) => Publishing::refused(error),
         }
     }
 
     /// Takes the room into memory and watches it there.
     pub(crate) fn open_and_watch(&self, name: RoomName, watcher: Watcher, opened: Opened) {
-        match self {
-            Self::Local(local) => local.open_and_watch(name, watcher, opened),
-            Self::Fleet(fleet) => fleet.open_and_watch(name, watcher, opened),
+        match &self.kind {
+            Kind::Local(local) => local.open_and_watch(name, watcher, opened),
+            Kind::Fleet(fleet) => fleet.open_and_watch(name, watcher, opened),
         }
     }
 
     /// Lets the room leave memory, if nothing holds it there.
     pub(crate) fn release(&self, name: RoomName) {
-        match self {
-            Self::Local(local) => local.release(name),
-            Self::Fleet(fleet) => fleet.release(name),
+        match &self.kind {
+            Kind::Local(local) => local.release(name),
+            Kind::Fleet(fleet) => fleet.release(name),
         }
     }
 
     /// Brings a room in memory up to what was committed anywhere before this call, then calls `done`.
     pub(crate) fn refresh(&self, room: &Arc<Room>, done: Refreshed) {
-        match self {
+        match &self.kind {
             // Nobody else commits, and what this broker has it delivers.
-            Self::Local(_) => done(Ok(())),
-            Self::Fleet(fleet) => fleet.refresh(room, done),
+            Kind::Local(_) => done(Ok(())),
+            Kind::Fleet(fleet) => fleet.refresh(room, done),
         }
     }
 
     /// The head of a room that is not in memory.
     pub(crate) async fn head(&self, name: &RoomName) -> Result<Position, Arc<StoreError>> {
-        match self {
-            Self::Local(local) => local.head(name).await,
-            Self::Fleet(fleet) => fleet.head(name).await,
+        match &self.kind {
+            Kind::Local(local) => local.head(name).await,
+            Kind::Fleet(fleet) => fleet.head(name).await,
         }
     }
 
     /// Whether messages can be committed, as far as is known.
     pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
-        match self {
-            Self::Local(local) => local.health(),
-            Self::Fleet(fleet) => fleet.health(),
+        match &self.kind {
+            Kind::Local(local) => local.health(),
+            Kind::Fleet(fleet) => fleet.health(),
         }
     }
 
     /// Commits what waits, refuses what comes, ends its threads, and those that read. Blocks until they
     /// have ended.
     pub(crate) fn close(&self, reading: &Reading) {
-        match self {
-            Self::Local(local) => {
+        match &self.kind {
+            Kind::Local(local) => {
                 // The writer's connection is the last to close: that moves the log into the database.
                 reading.close();
                 local.close();
             }
-            Self::Fleet(fleet) => {
+            Kind::Fleet(fleet) => {
                 // What the readers wait for fails at once from then on.
                 fleet.close();
                 reading.close();

@@ -1,5 +1,6 @@
 //! A publish under way.
 
+use std::future::Ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,15 +23,14 @@ pub(super) type Outcome = Result<Vec<Published>, PublishError>;
 pub(crate) struct Publishing(Way);
 
 enum Way {
-    /// `None` once it has been told.
-    Refused(Option<PublishError>),
+    Refused(Ready<Outcome>),
     Committer(oneshot::Receiver<Outcome>),
     Fleet(Pin<Box<dyn Future<Output = Outcome> + Send>>),
 }
 
 impl Publishing {
     pub(super) fn refused(error: PublishError) -> Self {
-        Self(Way::Refused(Some(error)))
+        Self(Way::Refused(std::future::ready(Err(error))))
     }
 
     /// Will be answered by the committer.
@@ -48,13 +48,12 @@ impl Future for Publishing {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        // The committer answers all that it was given, unless it panics.
-        let ended = || PublishError::Store(Arc::new(StoreError::Ended));
         match &mut self.0 {
-            Way::Refused(error) => Poll::Ready(Err(error.take().unwrap_or_else(ended))),
-            Way::Committer(answer) => {
-                Pin::new(answer).poll(context).map(|answer| answer.unwrap_or_else(|_| Err(ended())))
-            }
+            Way::Refused(outcome) => Pin::new(outcome).poll(context),
+            // The committer answers all that it was given, unless it panics.
+            Way::Committer(answer) => Pin::new(answer).poll(context).map(|answer| {
+                answer.unwrap_or_else(|_| Err(PublishError::Store(Arc::new(StoreError::Ended))))
+            }),
             Way::Fleet(fleet) => fleet.as_mut().poll(context),
         }
     }

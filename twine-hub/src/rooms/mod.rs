@@ -207,7 +207,8 @@ impl Rooms {
         let registry = delivery.registry();
         let broker =
             LocalBroker::start(opened.writer, delivery, reading.clone(), retention, options, telemetry)?;
-        Ok(Self::over(registry, Broker::Local(broker), reading))
+        let broker = Broker::local(broker, Backlog::new(options.max_pending_bytes));
+        Ok(Self::over(registry, broker, reading))
     }
 
     /// Connects to what a fleet shares, and starts what brings it into this hub's memory.
@@ -223,11 +224,11 @@ impl Rooms {
     ) -> Result<Self, StoreError> {
         let delivery = Delivery::new(options, telemetry.clone());
         let registry = delivery.registry();
-        let (limits, backlog) = (options.limits(), Backlog::new(options.max_pending_bytes));
         let (broker, readers) =
-            FleetBroker::start(redis, table, retention, limits, backlog, delivery, telemetry).await?;
+            FleetBroker::start(redis, table, retention, options.limits(), delivery, telemetry).await?;
         let reading = Arc::new(Reading::start(readers)?);
-        Ok(Self::over(registry, Broker::Fleet(broker), reading))
+        let broker = Broker::fleet(broker, Backlog::new(options.max_pending_bytes));
+        Ok(Self::over(registry, broker, reading))
     }
 
     /// A handle, and what has to be run for it, step by step.
@@ -244,7 +245,8 @@ impl Rooms {
         let registry = delivery.registry();
         let (broker, committer) =
             LocalBroker::new(opened.writer, delivery, reading.clone(), retention, options, telemetry);
-        (Self::over(registry, Broker::Local(broker), reading), committer, serving)
+        let broker = Broker::local(broker, Backlog::new(options.max_pending_bytes));
+        (Self::over(registry, broker, reading), committer, serving)
     }
 
     /// The rooms that `broker` owns.

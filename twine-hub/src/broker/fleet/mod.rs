@@ -35,10 +35,10 @@ use self::ends::Ends;
 use self::log::FleetReader;
 use self::rotation::{Found, Rotations};
 use self::writer::{OVERDUE, Writers};
-use super::backlog::{Backlog, Pending, weight};
+use super::backlog::Pending;
 use super::redis::{self, Link, RedisError, RoomLimits, Target};
 use super::{PublishError, Publishing};
-use crate::rooms::{Delivery, NewMessage, Opened, Payload, Refreshed, Room, Watcher, locked};
+use crate::rooms::{Delivery, NewMessage, Opened, Refreshed, Room, Watcher, locked};
 use crate::store::dynamodb::{Location, Table, TableError, TableReader};
 use crate::store::{Reader, Retention, StoreError};
 use crate::telemetry::Telemetry;
@@ -116,7 +116,6 @@ pub(crate) struct FleetBroker {
     fleet: Arc<Fleet>,
     commands: Mutex<Option<UnboundedSender<Command>>>,
     health: Arc<Mutex<Result<(), Arc<StoreError>>>>,
-    backlog: Backlog,
     runtime: Handle,
 }
 
@@ -131,12 +130,11 @@ impl FleetBroker {
         table: &Location,
         retention: Retention,
         limits: RoomLimits,
-        backlog: Backlog,
         delivery: Delivery,
         telemetry: Arc<Telemetry>,
     ) -> Result<(Self, Vec<Box<dyn Reader>>), StoreError> {
         let table = Table::open(table, retention, telemetry.table.clone(), Instant::now() + START).await?;
-        Self::over(redis, table, limits, backlog, delivery, telemetry)
+        Self::over(redis, table, limits, delivery, telemetry)
     }
 
     /// Begins to connect to Redis; the table is there.
@@ -144,7 +142,6 @@ impl FleetBroker {
         redis: &Target,
         table: Table,
         limits: RoomLimits,
-        backlog: Backlog,
         delivery: Delivery,
         telemetry: Arc<Telemetry>,
     ) -> Result<(Self, Vec<Box<dyn Reader>>), StoreError> {
@@ -169,30 +166,13 @@ impl FleetBroker {
         fleet.tasks.spawn(async move {
             stop.run_until_cancelled(watching.watch_health(&report)).await;
         });
-        let broker = Self { fleet, commands: Mutex::new(Some(commands)), health, backlog, runtime };
+        let broker = Self { fleet, commands: Mutex::new(Some(commands)), health, runtime };
         Ok((broker, readers))
     }
 
-    /// Publishes messages: each is stored once, though not all may be where this fails.
-    pub(crate) fn publish(&self, messages: Vec<NewMessage>) -> Publishing {
-        match self.backlog.reserve(messages.iter().map(|message| weight(&message.data)).sum()) {
-            Ok(pending) => self.run(messages, pending),
-            Err(error) => Publishing::refused(error),
-        }
-    }
-
-    /// The same for one message to each of these rooms.
-    pub(crate) fn publish_to_each(&self, rooms: Vec<RoomName>, message: &Payload) -> Publishing {
-        match self.backlog.reserve(weight(&message.data).saturating_mul(rooms.len())) {
-            Ok(pending) => {
-                self.run(rooms.into_iter().map(|room| message.clone().to(room)).collect(), pending)
-            }
-            Err(error) => Publishing::refused(error),
-        }
-    }
-
-    /// Publishes in a task of its own, so that a publisher that hangs up leaves nothing half done.
-    fn run(&self, messages: Vec<NewMessage>, pending: Pending) -> Publishing {
+    /// Publishes messages: each is stored once, though not all may be where this fails. They have a task
+    /// of their own, so that a publisher that hangs up leaves nothing half done.
+    pub(super) fn publish(&self, messages: Vec<NewMessage>, pending: Pending) -> Publishing {
         if locked(&self.commands).is_none() {
             return Publishing::refused(PublishError::Draining);
         }

@@ -90,3 +90,18 @@ pub(super) async fn what_is_behind_a_failed_write_waits(bench: Bench) {
     mortal.bury().await;
     hub.stop().await;
 }
+
+/// What a client pipelines is handed over together: a publish that began at once might overtake the one before.
+pub(super) async fn each_begins_when_it_is_awaited(bench: Bench) {
+    let server = Server::start();
+    let table = bench.table(Retention::For(DAY)).await;
+    let hub = Hub::start(&server.url(), &table);
+    hub.publish_surely(&room(), "first").await;
+    let [second, third, never] =
+        ["second", "third", "never"].map(|id| hub.rooms.publish(vec![message(&room(), id)]));
+    let third = third.await.unwrap().remove(0);
+    assert_eq!(third.offset.get(), 2, "those that nobody awaits have not begun");
+    assert_eq!(second.await.unwrap().remove(0).offset.get(), 3);
+    drop(never);
+    assert_eq!(hub.publish_surely(&room(), "last").await.offset.get(), 4);
+}

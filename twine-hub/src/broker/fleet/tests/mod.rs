@@ -39,7 +39,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 #[test]
 fn all_of_it_against_redis_and_dynamodb_local() {
-    let cases: [(&str, Case); 16] = [
+    let cases: [(&str, Case); 17] = [
         ("following: what the log has no more is told as lost", |bench| {
             Box::pin(following::what_is_gone(bench))
         }),
@@ -61,6 +61,10 @@ fn all_of_it_against_redis_and_dynamodb_local() {
         ("batches: what comes after a write that failed is not written", |bench| {
             Box::pin(batches::what_is_behind_a_failed_write_waits(bench))
         }),
+        (
+            "batches: publishes that are handed over together are made in the order they are awaited",
+            |bench| Box::pin(batches::each_begins_when_it_is_awaited(bench)),
+        ),
         ("silence: what was deleted meanwhile is no loss to who has had it", |bench| {
             Box::pin(silence::is_no_loss(bench))
         }),
@@ -124,13 +128,12 @@ impl Hub {
         let delivery = Delivery::new(&Options::default(), telemetry.clone());
         let registry = delivery.registry();
         let redis = Target::parse(redis).unwrap();
-        let backlog = Backlog::new(usize::MAX);
         let (broker, readers) =
-            FleetBroker::over(&redis, table.clone(), RoomLimits::default(), backlog, delivery, telemetry)
-                .unwrap();
+            FleetBroker::over(&redis, table.clone(), RoomLimits::default(), delivery, telemetry).unwrap();
         let fleet = broker.fleet.clone();
         let reading = Arc::new(Reading::start(readers).unwrap());
-        Self { rooms: Rooms::over(registry, Broker::Fleet(broker), reading), fleet }
+        let broker = Broker::fleet(broker, Backlog::new(usize::MAX));
+        Self { rooms: Rooms::over(registry, broker, reading), fleet }
     }
 
     /// Publishes a message, whose id is also its data.
