@@ -25,7 +25,6 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use twine_protocol::SUBPROTOCOL;
 
 use super::App;
 use super::page::Page;
@@ -349,7 +348,7 @@ fn finish(
         && let Some((shape, publishing)) = publishes.front_mut()
     {
         let Poll::Ready(outcome) = pin!(publishing).poll(cx) else { break };
-        let body = outcome.map_err(Refusal::from).and_then(|published| publish::word(*shape, &published));
+        let body = outcome.map_err(Refusal::from).and_then(|published| publish::word(*shape, published));
         publishes.pop_front();
         is_told = publishes.is_empty() && closes;
         match body {
@@ -402,16 +401,9 @@ async fn write(socket: &TcpStream, mut output: &[u8], patience: Duration) -> io:
 
 /// Answers a handshake and hands the socket over. `read` is what came after it.
 fn upgrade(mut socket: net::TcpStream, read: BytesMut, admission: Admission, app: &App) {
-    let Admission { place, caller, accept, offered } = admission;
-    let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(http::header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(http::header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(http::header::SEC_WEBSOCKET_ACCEPT, accept);
-    if offered {
-        headers.insert(http::header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-    }
+    let Admission { place, caller, answer } = admission;
     let mut output = Vec::with_capacity(256);
-    answer::put_head(&mut output, StatusCode::SWITCHING_PROTOCOLS, &headers);
+    answer::put_head(&mut output, StatusCode::SWITCHING_PROTOCOLS, &answer);
     output.extend_from_slice(b"\r\n");
     // A socket that has just been opened takes that much; where it does not, it is broken.
     if socket.write(&output).is_ok_and(|written| written == output.len()) {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
-use serde::Serialize;
-use twine_protocol::api::{Publish, Published};
+use twine_protocol::api::{Publish, Published, PublishedList};
 use twine_protocol::json::{self, PublishError};
 use twine_protocol::{Data, ErrorCode, RoomName};
 
@@ -57,7 +56,7 @@ async fn answer(app: &App, kind: Kind, request: Request) -> Result<Response, Ref
     let order = read(kind, &body, &app.config)?;
     let shape = order.shape();
     let published = order.place(&app.rooms).await?;
-    Ok(([(CONTENT_TYPE, "application/json")], word(shape, &published)?).into_response())
+    Ok(([(CONTENT_TYPE, "application/json")], word(shape, published)?).into_response())
 }
 
 /// Reads a body.
@@ -107,20 +106,17 @@ impl Order {
 }
 
 /// The body of the answer. It holds texts and numbers only, which always serialize.
-pub(super) fn word(shape: Shape, published: &[Published]) -> Result<Vec<u8>, Refusal> {
-    let body = match (shape, published) {
-        (Shape::One, [published, ..]) => serde_json::to_vec(published),
+///
+/// # Errors
+/// [`Refusal`] where the store gave no position.
+pub(super) fn word(shape: Shape, results: Vec<Published>) -> Result<Vec<u8>, Refusal> {
+    let body = match (shape, results.first()) {
+        (Shape::List, _) => serde_json::to_vec(&PublishedList { results }),
+        (Shape::One, Some(published)) => serde_json::to_vec(published),
         // The store gives one answer a message.
-        (Shape::One, []) => return Err(Refusal::new(ErrorCode::Internal, "the store gave no position")),
-        (Shape::List, results) => serde_json::to_vec(&Results { results }),
+        (Shape::One, None) => return Err(Refusal::new(ErrorCode::Internal, "the store gave no position")),
     };
     Ok(body.unwrap_or_default())
-}
-
-/// A [`PublishedList`](twine_protocol::api::PublishedList) that owns nothing.
-#[derive(Serialize)]
-struct Results<'a> {
-    results: &'a [Published],
 }
 
 fn check_data(publish: &Publish<Data>, config: &Config, index: Option<usize>) -> Result<(), Refusal> {

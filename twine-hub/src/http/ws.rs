@@ -30,13 +30,11 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Admission {
     pub(super) place: Place,
     pub(super) caller: Caller,
-    /// The header that proves to a client that this is a WebSocket server.
-    pub(super) accept: HeaderValue,
-    /// Whether the client offered the hub's subprotocol.
-    pub(super) offered: bool,
+    /// The headers of the 101.
+    pub(super) answer: HeaderMap,
 }
 
-/// Takes a place for a page that may use this hub, whose handshake has this answer.
+/// Takes a place for a page that may use this hub, whose key is answered with `accept`.
 ///
 /// # Errors
 /// [`Refusal`] says that the hub is full or going.
@@ -53,8 +51,14 @@ pub(super) fn admit(app: &App, page: &Page, accept: HeaderValue) -> Result<Admis
         let detail = format!("the hub holds {} connections (`max_connections`)", app.config.max_connections);
         return Err(Refusal::new(ErrorCode::Full, detail));
     };
-    let offered = has_token(page.headers(), &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
-    Ok(Admission { place, caller, accept, offered })
+    let mut answer = HeaderMap::with_capacity(4);
+    answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if has_token(page.headers(), &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+        answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    Ok(Admission { place, caller, answer })
 }
 
 /// Checks the handshake, takes a place, answers 101 and hands the socket over.
@@ -69,22 +73,13 @@ pub(super) async fn open(
     }
     let accept = accept_key(request.version(), request.headers())?;
     page.check(&app)?;
-    let Admission { place, caller, accept, offered } = admit(&app, &page, accept)?;
+    let Admission { place, caller, answer } = admit(&app, &page, accept)?;
     // Absent where a proxy or a test drives the router without hyper below it.
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(Refusal::new(ErrorCode::UpgradeRequired, "this connection can't be upgraded"));
     };
     app.tasks.spawn(hand_over(app.clone(), place, caller, upgrade));
-
-    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    if offered {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-    }
-    Ok(response)
+    Ok((StatusCode::SWITCHING_PROTOCOLS, answer).into_response())
 }
 
 /// The answer to the handshake's key, where it is a handshake (RFC 6455, section 4.2.1).
