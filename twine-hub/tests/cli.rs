@@ -191,6 +191,15 @@ fn a_missing_file_that_was_asked_for_is_a_fault() {
     assert!(errors.contains("missing.toml: can't be read"), "{errors}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hub_does_without_huge_pages() {
+    let hub = Served::start(&[]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", hub.child.id())).unwrap();
+    // A kernel that has none says nothing of them.
+    assert!(!status.contains("THP_enabled:\t1"), "{status}");
+}
+
 #[test]
 fn sigterm_and_sigint_stop_the_hub_cleanly() {
     for name in ["-TERM", "-INT"] {

@@ -230,3 +230,21 @@ async fn by_hyper(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_holds_nothing_back_and_does_not_block() {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut acceptor = acceptor(listener, 1).unwrap();
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (_place, socket, _) = acceptor.next().await;
+        assert!(socket.nodelay().unwrap());
+        let read = std::io::Read::read(&mut &socket, &mut [0]);
+        assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+}

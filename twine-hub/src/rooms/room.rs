@@ -254,6 +254,11 @@ mod tests {
         assert_eq!(texts(room.read(&at(11), offset(12), 1000)).unwrap(), ["12"]);
         assert_eq!(texts(room.read(&at(13), offset(13), 1000)).unwrap(), [""; 0]);
         assert_eq!(texts(room.read(&at(10), offset(13), 1)).unwrap(), ["11"], "at least one, however large");
+        let has_more = |after, until, bytes| {
+            matches!(room.read(&at(after), offset(until), bytes), TailRead::Entries(_, true))
+        };
+        assert!(has_more(10, 13, 1) && has_more(10, 13, 5), "whoever stops there is not told again");
+        assert!(!has_more(10, 13, 6) && !has_more(10, 11, 2) && !has_more(13, 13, 1));
         assert!(texts(room.read(&at(9), offset(13), 1000)).is_none());
         assert_eq!(room.drop_oldest(), 2);
         assert!(texts(room.read(&at(10), offset(13), 1000)).is_none());

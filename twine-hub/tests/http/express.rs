@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use twine_hub::Running;
+use twine_hub::{Hub, Running};
 
 use crate::support::{Answer, KEY, Request, answer, assert_works, hub, hub_in, hub_with};
 
@@ -33,6 +33,16 @@ impl Client {
 
     async fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).await.unwrap();
+    }
+
+    /// Reads until something has come.
+    async fn until(&mut self, what: &[u8]) {
+        while !self.read.windows(what.len()).any(|read| read == what) {
+            let mut buffer = [0; 1024];
+            let n = self.socket.read(&mut buffer).await.unwrap();
+            assert!(n > 0, "the hub closes before {:?}", String::from_utf8_lossy(what));
+            self.read.extend_from_slice(&buffer[..n]);
+        }
     }
 
     /// The next answer; `None` where the hub closes.
@@ -264,6 +274,42 @@ async fn half_a_publish_is_refused_by_who_knows_how_long_a_body_may_take() {
     assert_eq!(client.answer().await.unwrap().problem(), (408, "request_timeout".into()));
 }
 
+#[tokio::test]
+async fn a_publish_that_is_cut_off_ends_as_everywhere() {
+    let hub = hub().await;
+    let mut ends = Vec::new();
+    for path in ["/api/publish", "/api/publish?"] {
+        let bytes = publish(path, r#"{"room":"a","data":1}"#, "");
+        for cut in [20, bytes.len() - 3] {
+            let mut client = Client::connect(hub.address()).await;
+            client.send(&bytes[..cut]).await;
+            client.socket.shutdown().await.unwrap();
+            ends.push(client.answer().await.map(|answer| answer.status));
+        }
+    }
+    assert_eq!(ends[..2], ends[2..]);
+    assert_eq!(Request::publish(r#"{"room":"a","data":1}"#).send(&hub).await.json()["offset"], 1);
+}
+
+#[tokio::test]
+async fn a_publisher_that_does_not_read_its_answers_is_left_and_costs_nobody_else_anything() {
+    let hub = hub_with(|config| {
+        config.write_timeout = Duration::from_millis(50);
+        config.max_batch = 100;
+    })
+    .await;
+    let rooms: Vec<_> = (0..100).map(|n| format!("{n}-{}", "x".repeat(200))).collect();
+    let body = serde_json::json!({ "rooms": rooms, "data": 1 }).to_string();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = socket.connect(hub.address()).await.unwrap();
+    let one = publish("/api/publish", &body, "");
+    // Each answer is as long as its request: sooner or later the system takes no more of them, and the hub
+    // no more of those.
+    while client.write_all(&one).await.is_ok() {}
+    assert_works(&hub).await;
+}
+
 /// The handshake of RFC 6455, section 1.2, and what of frames comes right behind it.
 fn handshake(path: &str, more: &str, behind: &[u8]) -> Vec<u8> {
     let head = format!(
@@ -291,12 +337,7 @@ async fn it_does_not_show_who_answers_a_handshake() {
         ] {
             assert_eq!(answer.header(name), Some(value), "{path} {more}");
         }
-        while !client.read.windows(9).any(|nine| nine == b"connected") {
-            let mut buffer = [0; 1024];
-            let n = client.socket.read(&mut buffer).await.unwrap();
-            assert!(n > 0, "what came with the handshake was lost");
-            client.read.extend_from_slice(&buffer[..n]);
-        }
+        client.until(b"connected").await;
     }
     assert_works(&hub).await;
 }
@@ -305,6 +346,27 @@ async fn it_does_not_show_who_answers_a_handshake() {
 fn connect_frame() -> Vec<u8> {
     let text = br#"{"type":"connect"}"#;
     [&[0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0], &text[..]].concat()
+}
+
+#[tokio::test]
+async fn a_handshake_that_waits_with_its_connection_is_answered_with_all_that_came() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // All of it is there before anybody accepts.
+    let mut good = Client::connect(address).await;
+    good.send(&handshake("/ws", "", &connect_frame())).await;
+    let mut foreign = Client::connect(address).await;
+    foreign.send(&handshake("/ws", "Origin: https://elsewhere.example\r\n", b"")).await;
+    let mut other = Client::connect(address).await;
+    other.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let gone = Client::connect(address).await;
+    drop(gone);
+    let hub = Hub::builder().ephemeral().listener(listener).start().await.unwrap();
+    assert_eq!(good.answer().await.unwrap().status, 101);
+    good.until(b"connected").await;
+    assert_eq!(foreign.answer().await.unwrap().problem(), (403, "origin_not_allowed".into()));
+    assert_eq!(other.answer().await.unwrap().status, 200);
+    hub.shutdown().await;
 }
 
 #[tokio::test]
