@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -135,6 +136,8 @@ def main():
     p.add_argument("--hub", default=f"{HERE}/../target/{os.uname().machine}-unknown-linux-musl/release/twine-hub")
     p.add_argument("--write", action="store_true")
     a = p.parse_args()
+    if not shutil.which("valgrind"):
+        sys.exit("valgrind is not there: `make setup` installs it")
     if not os.path.exists(a.hub):
         sys.exit(f"{a.hub} is not there: `make image` builds it")
     few, more = 20, 220
