@@ -11,6 +11,8 @@ export class Network {
   #muzzles = new Set();
   #isCut = false;
   #waiting = [];
+  /** Bytes that pages have been sent. */
+  brought = 0;
 
   /** A way to the hub at `url`, by another port. */
   static async to(url) {
@@ -55,6 +57,7 @@ export class Network {
 
   #pass(near) {
     const far = connect(this.#target, "127.0.0.1");
+    far.on("data", (chunk) => (this.brought += chunk.length));
     let isMute = false;
     const muzzle = () => {
       isMute = true;

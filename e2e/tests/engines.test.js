@@ -1,4 +1,4 @@
-// The client in the other engines: load, subscribe, receive, reconnect.
+// The client in the other engines: load, subscribe, receive, also what is compressed, reconnect.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -26,18 +26,26 @@ for (const [name, engine] of Object.entries(ENGINES)) {
 
     network.cut();
     await browser.evaluate(until(`state.textContent !== "connected"`));
-    await hub.sdk("chat", ["two", "three"]);
+    await hub.sdk("chat", ["two", LONG]);
     network.restore();
     await browser.evaluate(until(`state.textContent === "connected"`));
     await hub.curl("chat", "four");
     await browser.evaluate(until("messages.children.length >= 4"));
 
+    const before = network.brought;
+    await hub.curl("chat", LONG);
+    await browser.evaluate(until("messages.children.length >= 5"));
+    assert.ok(network.brought - before < LONG.length / 10, "it comes compressed");
+
     const texts = await browser.evaluate("Array.from(messages.children, (item) => JSON.parse(item.textContent))");
-    assert.deepEqual(texts, ["one", "two", "three", "four"]);
+    assert.deepEqual(texts, ["one", "two", LONG, "four", LONG]);
     // Firefox notes that the socket was interrupted, which it was.
     assert.deepEqual(browser.complaints.filter((text) => !text.includes(new URL(network.url).host)), []);
   });
 }
+
+/** Long enough to be worth compressing. */
+const LONG = "all work and no play ".repeat(1000);
 
 /** A promise, as source text, that is there once `condition` holds in the page. */
 const until = (condition) => `new Promise((resolve) => {

@@ -22,6 +22,24 @@ test("a classic script tag defines Twine, whatever the page's encoding", async (
   }
 });
 
+test("Chromium takes long messages compressed", async (t) => {
+  const { hub, pages, open } = await site(t, ({ url }) => ({ "/": listening(url) }));
+  const page = await open(`${pages.at()}/`);
+  const devtools = await page.page.createCDPSession();
+  await devtools.send("Network.enable");
+  let extensions;
+  devtools.on("Network.webSocketHandshakeResponseReceived", ({ response }) => {
+    extensions = new Headers(response.headers).get("sec-websocket-extensions");
+  });
+  await page.page.reload();
+  await page.is("connected");
+  const long = "all work and no play ".repeat(1000);
+  await hub.curl("chat", long);
+  assert.deepEqual(await page.messages(1), [JSON.stringify(long)]);
+  assert.equal(extensions, "permessage-deflate; server_no_context_takeover; client_no_context_takeover");
+  page.fine();
+});
+
 test("the script is served to be cached, and for what it is", async (t) => {
   const { hub } = await site(t, () => ({}));
   const head = await run("curl", ["--silent", "--head", "--noproxy", "*", `${hub.url}/twine.js`]);

@@ -29,6 +29,7 @@ pub mod cli;
 mod clock;
 pub mod config;
 mod connection;
+mod deflate;
 mod http;
 mod hub;
 mod load;

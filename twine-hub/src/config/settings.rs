@@ -159,6 +159,8 @@ settings! {
     tail_age: Duration = "2m", One, one(value::duration), "a time like 2m";
     /// Publishes that may wait for the store, in bytes; more are refused.
     max_pending_bytes: usize = "64MiB", One, one(value::size), "a size like 64MiB";
+    /// Messages of so many bytes go compressed to clients that take it (`permessage-deflate`); `off` for none.
+    compress_from: Option<usize> = "1KiB", One, one(value::size_or_off), "a size like 1KiB, or off";
     /// WebSocket connections at once; more are refused.
     max_connections: usize = "100000", One, one(value::count), "a number from 1";
     /// WebSocket connections that may wait for their sessions or for the store; while so many do, new ones are told to come later.
@@ -323,6 +325,7 @@ impl Config {
             log_messages: self.broker_log_messages,
             idempotency_window: self.idempotency_window,
             max_pending_bytes: self.max_pending_bytes,
+            compress_from: self.compress_from.unwrap_or(usize::MAX),
         }
     }
 

@@ -157,6 +157,11 @@ pub(super) fn size(text: &str) -> Option<usize> {
     number.parse::<usize>().ok()?.checked_mul(factor).filter(|bytes| *bytes > 0)
 }
 
+/// A size, or none at all: `off`.
+pub(super) fn size_or_off(text: &str) -> Option<Option<usize>> {
+    if text == "off" { Some(None) } else { size(text).map(Some) }
+}
+
 /// A time, longer than none: `250ms`, `10s`, `2m`, `24h`, `7d`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_unit(text);

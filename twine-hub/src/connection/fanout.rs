@@ -221,7 +221,7 @@ impl Shard {
         let mut index = 0;
         while let Some(connection) = live.get(index).copied() {
             let sent = match self.sockets.get_mut(connection) {
-                Some(socket) => socket.send(run),
+                Some(socket) => socket.send(run, &mut self.deflater),
                 None => Err(std::io::ErrorKind::NotConnected.into()),
             };
             let sent_frames = sent.as_ref().map_or(0, |sent| sent.frames);

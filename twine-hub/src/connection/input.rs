@@ -75,7 +75,10 @@ impl Shard {
                 connection.is_paused = true;
                 break;
             }
-            match websocket::decode(bytes.get_mut(at..).unwrap_or_default(), &mut input.fragments, max) {
+            let may_be_compressed = self.sockets.get(key.slot).is_some_and(Socket::is_compressed);
+            let inflater = may_be_compressed.then_some(&mut self.inflater);
+            let rest = bytes.get_mut(at..).unwrap_or_default();
+            match websocket::decode(rest, &mut input.fragments, max, inflater) {
                 Ok(None) => break,
                 Ok(Some((incoming, used))) => {
                     at += used;

@@ -103,6 +103,8 @@ pub(crate) struct Handover {
     pub(crate) socket: TcpStream,
     /// What was read past the HTTP request.
     pub(crate) read: Bytes,
+    /// Whether messages may be compressed, in both directions.
+    pub(crate) is_compressed: bool,
     /// Who opened it.
     pub(crate) caller: Caller,
 }

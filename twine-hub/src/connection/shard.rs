@@ -21,6 +21,7 @@ use super::wheel::Wheel;
 use super::{Handover, Options, Place};
 use crate::auth::Permissions;
 use crate::clock;
+use crate::deflate::{Deflater, Inflater};
 use crate::rooms::{Rooms, Watch, frames};
 use crate::seldom::Seldom;
 use crate::session::{Holder, Sessions};
@@ -55,6 +56,8 @@ pub(super) struct Shard {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) connections: Slab<Connection>,
     pub(super) sockets: Sockets,
+    pub(super) deflater: Deflater,
+    pub(super) inflater: Inflater,
     pub(super) local_rooms: Slab<LocalRoom>,
     pub(super) names: HashMap<RoomName, u32>,
     /// Connections that fell behind their rooms but can be written to: brought up to date at the
@@ -98,6 +101,8 @@ impl Shard {
             telemetry,
             connections: Slab::new(),
             sockets: Sockets::default(),
+            deflater: Deflater::default(),
+            inflater: Inflater::default(),
             local_rooms: Slab::new(),
             names: HashMap::new(),
             lagging: Vec::new(),
@@ -237,7 +242,7 @@ impl Shard {
     fn adopt(&mut self, place: Place, handover: Handover) {
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
-        let mut socket = Socket::new(mio::net::TcpStream::from_std(handover.socket));
+        let mut socket = Socket::new(mio::net::TcpStream::from_std(handover.socket), handover.is_compressed);
         let entry = self.connections.vacant_entry();
         let token = Token(entry.key());
         let registered = socket.stream_mut().register(

@@ -1,5 +1,6 @@
 //! A socket that is written to directly, and the little that waits when it takes no more.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
@@ -8,6 +9,8 @@ use bytes::{Buf, Bytes};
 use mio::net::TcpStream;
 
 use crate::clock;
+use crate::deflate::Deflater;
+use crate::rooms::frames::Frame;
 
 /// Bytes of answers that may wait for a socket, besides the rest of one message. A connection at
 /// this bound is not read any further until it takes some.
@@ -16,6 +19,8 @@ pub(super) const MAX_QUEUED: usize = 64 << 10;
 /// A connection's socket.
 pub(super) struct Socket {
     stream: TcpStream,
+    /// Whether the client takes messages compressed, and may send them so.
+    is_compressed: bool,
     waiting: Option<Box<Waiting>>,
 }
 
@@ -80,20 +85,45 @@ impl Sockets {
 
 /// Frames that follow each other, for any number of sockets.
 pub(super) struct Run {
+    frames: Vec<Frame>,
+    /// As those get them that take nothing compressed, and the others: each made for the first of them.
+    plain: OnceCell<Joined>,
+    compressed: OnceCell<Joined>,
+}
+
+/// The bytes of a run.
+struct Joined {
     frames: Vec<Bytes>,
     /// All of them in one piece: put together once, where a vectored write has the kernel gather them for
     /// each socket.
     bytes: Bytes,
 }
 
-impl Run {
-    pub(super) fn new(frames: impl IntoIterator<Item = Bytes>) -> Self {
-        let frames: Vec<Bytes> = frames.into_iter().collect();
+impl Joined {
+    fn new(frames: Vec<Bytes>) -> Self {
         let bytes = match &frames[..] {
             [one] => one.clone(),
             several => several.concat().into(),
         };
         Self { frames, bytes }
+    }
+}
+
+impl Run {
+    pub(super) fn new(frames: impl IntoIterator<Item = Frame>) -> Self {
+        Self { frames: frames.into_iter().collect(), plain: OnceCell::new(), compressed: OnceCell::new() }
+    }
+
+    /// The bytes for a socket that takes them compressed, or does not.
+    fn joined(&self, is_compressed: bool, deflater: &mut Deflater) -> &Joined {
+        let plain = || Joined::new(self.frames.iter().map(|frame| frame.plain().clone()).collect());
+        let mut compressed =
+            || Joined::new(self.frames.iter().map(|frame| frame.compressed(deflater).clone()).collect());
+        if is_compressed && self.frames.iter().any(Frame::may_be_compressed) {
+            self.compressed.get_or_init(&mut compressed)
+        } else {
+            self.plain.get_or_init(plain)
+        }
     }
 
     /// How many frames there are.
@@ -107,8 +137,13 @@ impl Run {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, waiting: None }
+    pub(super) fn new(stream: TcpStream, is_compressed: bool) -> Self {
+        Self { stream, is_compressed, waiting: None }
+    }
+
+    /// Whether compression was negotiated.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.is_compressed
     }
 
     pub(super) fn stream_mut(&mut self) -> &mut TcpStream {
@@ -162,10 +197,11 @@ impl Socket {
     ///
     /// # Errors
     /// The connection is broken.
-    pub(super) fn send(&mut self, run: &Run) -> io::Result<Sent> {
+    pub(super) fn send(&mut self, run: &Run, deflater: &mut Deflater) -> io::Result<Sent> {
         if self.waiting.is_some() {
             return Ok(Sent { frames: 0, is_blocked: true });
         }
+        let run = run.joined(self.is_compressed, deflater);
         let mut written = self.write(&run.bytes)?;
         if written == run.bytes.len() {
             return Ok(Sent { frames: run.frames.len(), is_blocked: false });
@@ -246,7 +282,7 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         socket2::SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
         socket2::SockRef::from(&theirs).set_recv_buffer_size(4096).unwrap();
-        (Socket::new(TcpStream::from_std(ours)), theirs)
+        (Socket::new(TcpStream::from_std(ours), false), theirs)
     }
 
     #[test]
@@ -255,12 +291,13 @@ mod tests {
         for len in [1, 7, 1000, 4096, 70_000] {
             let frames: Vec<Bytes> =
                 (0..=u8::MAX).cycle().take(2_000_000 / len).map(|n| vec![n; len].into()).collect();
-            let run = Run::new(frames.iter().cloned());
+            let run = Run::new(frames.iter().cloned().map(Frame::from));
             assert_eq!(run.len(), frames.len());
             let (mut socket, mut theirs) = pair();
-            let sent = socket.send(&run).unwrap();
+            let mut deflater = Deflater::default();
+            let sent = socket.send(&run, &mut deflater).unwrap();
             assert!(sent.is_blocked && sent.frames < run.len() && socket.is_blocked());
-            assert_eq!(socket.send(&run).unwrap(), Sent { frames: 0, is_blocked: true });
+            assert_eq!(socket.send(&run, &mut deflater).unwrap(), Sent { frames: 0, is_blocked: true });
             let expected = frames[..sent.frames].concat();
             let reader = std::thread::spawn(move || {
                 let mut read = Vec::new();
@@ -278,8 +315,8 @@ mod tests {
     #[test]
     fn a_run_that_is_taken_whole_leaves_nothing() {
         let (mut socket, mut theirs) = pair();
-        let run = Run::new([Bytes::from_static(b"one"), Bytes::from_static(b"two")]);
-        assert_eq!(socket.send(&run).unwrap(), Sent { frames: 2, is_blocked: false });
+        let run = Run::new(["one", "two"].map(|text| Bytes::from_static(text.as_bytes()).into()));
+        assert_eq!(socket.send(&run, &mut Deflater::default()).unwrap(), Sent { frames: 2, is_blocked: false });
         socket.finish();
         let mut read = String::new();
         theirs.read_to_string(&mut read).unwrap();

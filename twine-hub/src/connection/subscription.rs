@@ -487,7 +487,7 @@ impl Shard {
             return 0;
         }
         let Some(socket) = self.sockets.get_mut(key.slot) else { return 0 };
-        if let Ok(sent) = socket.send(run) {
+        if let Ok(sent) = socket.send(run, &mut self.deflater) {
             if sent.is_blocked {
                 self.look_when_stuck(key);
             }

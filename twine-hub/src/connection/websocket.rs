@@ -1,13 +1,15 @@
 //! Frames of RFC 6455 as a client sends them, read from a buffer.
 //!
 //! tungstenite parses headers; what stands here puts messages together without owning a buffer
-//! while a connection is idle.
+//! while a connection is idle, and inflates those that were compressed (RFC 7692).
 
 use std::io::Cursor;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use crate::deflate::{InflateError, Inflater};
 
 /// The opcodes of control frames that the hub sends, with FIN.
 const CLOSE: u8 = 0x88;
@@ -39,6 +41,8 @@ pub(super) enum Violation {
     Protocol(&'static str),
     #[error("a text message that is not UTF-8")]
     NotUtf8,
+    #[error("a compressed message that can't be inflated")]
+    NotCompressed,
 }
 
 impl Violation {
@@ -47,7 +51,7 @@ impl Violation {
         match self {
             Self::TooBig { .. } => 1009,
             Self::Protocol(_) => 1002,
-            Self::NotUtf8 => 1007,
+            Self::NotUtf8 | Self::NotCompressed => 1007,
         }
     }
 }
@@ -56,11 +60,14 @@ impl Violation {
 #[derive(Debug, Default)]
 pub(super) struct Fragments {
     kind: Option<Data>,
+    /// Whether the message is compressed: its first fragment says so.
+    is_compressed: bool,
     payload: Vec<u8>,
 }
 
 /// Reads the first frame of `buffer`, whose payload is unmasked in place. Gives what it completes,
-/// if anything, and how many bytes it took; `None` when the frame has not arrived whole.
+/// if anything, and how many bytes it took; `None` when the frame has not arrived whole. Messages may
+/// be compressed where there is an `inflater`. None has more than `max` bytes, on the wire or inflated.
 ///
 /// # Errors
 /// [`Violation`]; the connection can't be read any further.
@@ -68,12 +75,15 @@ pub(super) fn decode(
     buffer: &mut [u8],
     fragments: &mut Fragments,
     max: usize,
+    inflater: Option<&mut Inflater>,
 ) -> Result<Option<(Option<Incoming>, usize)>, Violation> {
     let mut cursor = Cursor::new(&*buffer);
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| Violation::Protocol("a reserved opcode"))?;
     let Some((header, len)) = parsed else { return Ok(None) };
     let start = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
-    if header.rsv1 || header.rsv2 || header.rsv3 {
+    let may_be_compressed =
+        inflater.is_some() && matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
+    if (header.rsv1 && !may_be_compressed) || header.rsv2 || header.rsv3 {
         return Err(Violation::Protocol("a reserved bit"));
     }
     let Some(mask) = header.mask else { return Err(Violation::Protocol("an unmasked frame")) };
@@ -89,7 +99,10 @@ pub(super) fn decode(
     unmask(payload, mask);
     let incoming = match header.opcode {
         OpCode::Control(control) => Some(control_frame(control, payload)?),
-        OpCode::Data(kind) => fragments.add(kind, payload, header.is_final)?,
+        OpCode::Data(kind) => {
+            let whole = fragments.add(kind, header.rsv1, payload, header.is_final)?;
+            whole.map(|message| message.read(max, inflater)).transpose()?
+        }
     };
     Ok(Some((incoming, start + len)))
 }
@@ -114,13 +127,45 @@ fn control_frame(control: Control, payload: &[u8]) -> Result<Incoming, Violation
     }
 }
 
+/// A message that is there in all its fragments.
+struct Whole {
+    kind: Data,
+    is_compressed: bool,
+    payload: Vec<u8>,
+}
+
+impl Whole {
+    fn read(self, max: usize, inflater: Option<&mut Inflater>) -> Result<Incoming, Violation> {
+        if self.kind != Data::Text {
+            return Ok(Incoming::Binary);
+        }
+        let text = match inflater {
+            Some(inflater) if self.is_compressed => {
+                inflater.inflate(&self.payload, max).map_err(|error| match error {
+                    InflateError::TooBig { limit } => Violation::TooBig { limit },
+                    InflateError::Corrupt => Violation::NotCompressed,
+                })?
+            }
+            _ => self.payload,
+        };
+        String::from_utf8(text).map(Incoming::Text).map_err(|_| Violation::NotUtf8)
+    }
+}
+
 impl Fragments {
     /// Whether nothing is waiting for its last fragment.
     pub(super) fn is_empty(&self) -> bool {
         self.kind.is_none()
     }
 
-    fn add(&mut self, kind: Data, payload: &[u8], is_final: bool) -> Result<Option<Incoming>, Violation> {
+    fn add(
+        &mut self,
+        kind: Data,
+        is_compressed: bool,
+        payload: &[u8],
+        is_final: bool,
+    ) -> Result<Option<Whole>, Violation> {
+        let is_first = self.kind.is_none();
         let kind = match (self.kind, kind) {
             (None, Data::Continue) => return Err(Violation::Protocol("a continuation of nothing")),
             (Some(_), Data::Text | Data::Binary) => {
@@ -128,19 +173,17 @@ impl Fragments {
             }
             (Some(kind), _) | (None, kind) => kind,
         };
+        if is_first {
+            self.is_compressed = is_compressed;
+        }
+        self.payload.extend_from_slice(payload);
         if !is_final {
             self.kind = Some(kind);
-            self.payload.extend_from_slice(payload);
             return Ok(None);
         }
         self.kind = None;
-        if kind != Data::Text {
-            self.payload = Vec::new();
-            return Ok(Some(Incoming::Binary));
-        }
-        let mut whole = std::mem::take(&mut self.payload);
-        whole.extend_from_slice(payload);
-        String::from_utf8(whole).map(|text| Some(Incoming::Text(text))).map_err(|_| Violation::NotUtf8)
+        let payload = std::mem::take(&mut self.payload);
+        Ok(Some(Whole { kind, is_compressed: self.is_compressed, payload }))
     }
 }
 
@@ -179,6 +222,7 @@ fn control(opcode: u8, payload: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deflate::Deflater;
     use proptest::prelude::*;
 
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -198,11 +242,25 @@ mod tests {
         bytes
     }
 
-    fn all(mut bytes: Vec<u8>, max: usize) -> Result<Vec<Incoming>, Violation> {
+    fn all(bytes: Vec<u8>, max: usize) -> Result<Vec<Incoming>, Violation> {
+        decode_all(bytes, max, None)
+    }
+
+    /// The same for a client that may compress.
+    fn inflated(bytes: Vec<u8>, max: usize) -> Result<Vec<Incoming>, Violation> {
+        decode_all(bytes, max, Some(&mut Inflater::default()))
+    }
+
+    fn decode_all(
+        mut bytes: Vec<u8>,
+        max: usize,
+        mut inflater: Option<&mut Inflater>,
+    ) -> Result<Vec<Incoming>, Violation> {
         let mut fragments = Fragments::default();
         let mut incoming = Vec::new();
         let mut at = 0;
-        while let Some((one, used)) = decode(&mut bytes[at..], &mut fragments, max)? {
+        while let Some((one, used)) = decode(&mut bytes[at..], &mut fragments, max, inflater.as_deref_mut())?
+        {
             incoming.extend(one);
             at += used;
         }
@@ -238,10 +296,48 @@ mod tests {
         assert_eq!(code(vec![0x81, 0x00], 100), 1002);
     }
 
+    // "Hello" (RFC 7692, section 7.2.3.1).
+    const COMPRESSED: [u8; 7] = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+
+    #[test]
+    fn what_was_negotiated_may_be_compressed_and_need_not() {
+        let hello = || Incoming::Text("Hello".into());
+        let mut bytes = frame(0xc1, &COMPRESSED);
+        bytes.extend(frame(0x81, b"Hello"));
+        // In fragments, with a ping between; the first says that it is compressed.
+        bytes.extend(frame(0x41, &COMPRESSED[..3]));
+        bytes.extend(frame(0x89, b"?"));
+        bytes.extend(frame(0x80, &COMPRESSED[3..]));
+        bytes.extend(frame(0x01, b"Hel"));
+        bytes.extend(frame(0x80, b"lo"));
+        bytes.extend(frame(0xc2, &COMPRESSED));
+        let ping = Incoming::Ping(Bytes::from_static(b"?"));
+        let expected = [hello(), hello(), ping, hello(), hello(), Incoming::Binary];
+        assert_eq!(inflated(bytes, 100).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_can_not_be_inflated_ends_the_connection_with_its_code() {
+        let code = |bytes, max| inflated(bytes, max).unwrap_err().close_code();
+        assert_eq!(code(frame(0xc1, &COMPRESSED), 6), 1009, "too long on the wire");
+        let mut long = Vec::new();
+        assert!(Deflater::default().deflate(&[b'x'; 1001], &mut long));
+        assert_eq!(code(frame(0xc1, &long), 1000), 1009);
+        assert_eq!(code(frame(0xc1, &[0xff; 9]), 100), 1007);
+        let mut no_text = Vec::new();
+        assert!(Deflater::default().deflate(&[0xff; 100], &mut no_text));
+        assert_eq!(code(frame(0xc1, &no_text), 1000), 1007);
+        // Only the first fragment may say it, and no control frame.
+        assert_eq!(code([frame(0x41, &COMPRESSED[..3]), frame(0xc0, &COMPRESSED[3..])].concat(), 100), 1002);
+        assert_eq!(code(frame(0xc9, b""), 100), 1002);
+        assert_eq!(code(frame(0xa1, b""), 100), 1002);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _: Result<_, Violation> = all(bytes, 64);
+            let _: Result<_, Violation> = all(bytes.clone(), 64);
+            let _: Result<_, Violation> = inflated(bytes, 64);
         }
 
         #[test]

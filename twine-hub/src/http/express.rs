@@ -401,13 +401,13 @@ async fn write(socket: &TcpStream, mut output: &[u8], patience: Duration) -> io:
 
 /// Answers a handshake and hands the socket over. `read` is what came after it.
 fn upgrade(mut socket: net::TcpStream, read: BytesMut, admission: Admission, app: &App) {
-    let Admission { place, caller, answer } = admission;
+    let Admission { place, caller, is_compressed, answer } = admission;
     let mut output = Vec::with_capacity(256);
     answer::put_head(&mut output, StatusCode::SWITCHING_PROTOCOLS, &answer);
     output.extend_from_slice(b"\r\n");
     // A socket that has just been opened takes that much; where it does not, it is broken.
     if socket.write(&output).is_ok_and(|written| written == output.len()) {
-        app.connections.adopt(place, Handover { socket, read: read.freeze(), caller });
+        app.connections.adopt(place, Handover { socket, read: read.freeze(), is_compressed, caller });
     } else {
         debug!("a client went away during its upgrade");
     }

@@ -8,6 +8,7 @@ mod body;
 mod client;
 mod cookie;
 mod express;
+mod extensions;
 mod health;
 mod page;
 mod problem;

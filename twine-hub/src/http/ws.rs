@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -20,7 +20,7 @@ use twine_protocol::{ErrorCode, SUBPROTOCOL};
 use super::page::Page;
 use super::problem::Refusal;
 use super::stall::Impatient;
-use super::{App, cookie};
+use super::{App, cookie, extensions};
 use crate::connection::{Caller, Handover, Place};
 
 /// How long a socket may take to accept the 101.
@@ -30,6 +30,8 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Admission {
     pub(super) place: Place,
     pub(super) caller: Caller,
+    /// Whether the answer agrees to compression.
+    pub(super) is_compressed: bool,
     /// The headers of the 101.
     pub(super) answer: HeaderMap,
 }
@@ -51,14 +53,19 @@ pub(super) fn admit(app: &App, page: &Page, accept: HeaderValue) -> Result<Admis
         let detail = format!("the hub holds {} connections (`max_connections`)", app.config.max_connections);
         return Err(Refusal::new(ErrorCode::Full, detail));
     };
-    let mut answer = HeaderMap::with_capacity(4);
+    let mut answer = HeaderMap::with_capacity(5);
     answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
     answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
     if has_token(page.headers(), &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
         answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
-    Ok(Admission { place, caller, answer })
+    let extension = app.config.compress_from.and_then(|_| extensions::deflate(page.headers()));
+    let is_compressed = extension.is_some();
+    if let Some(extension) = extension {
+        answer.insert(SEC_WEBSOCKET_EXTENSIONS, extension);
+    }
+    Ok(Admission { place, caller, is_compressed, answer })
 }
 
 /// Checks the handshake, takes a place, answers 101 and hands the socket over.
@@ -73,12 +80,12 @@ pub(super) async fn open(
     }
     let accept = accept_key(request.version(), request.headers())?;
     page.check(&app)?;
-    let Admission { place, caller, answer } = admit(&app, &page, accept)?;
+    let Admission { place, caller, is_compressed, answer } = admit(&app, &page, accept)?;
     // Absent where a proxy or a test drives the router without hyper below it.
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(Refusal::new(ErrorCode::UpgradeRequired, "this connection can't be upgraded"));
     };
-    app.tasks.spawn(hand_over(app.clone(), place, caller, upgrade));
+    app.tasks.spawn(hand_over(app.clone(), place, caller, is_compressed, upgrade));
     Ok((StatusCode::SWITCHING_PROTOCOLS, answer).into_response())
 }
 
@@ -126,25 +133,25 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-async fn hand_over(app: Arc<App>, place: Place, caller: Caller, upgrade: OnUpgrade) {
+async fn hand_over(app: Arc<App>, place: Place, caller: Caller, is_compressed: bool, upgrade: OnUpgrade) {
     let upgraded = match tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await {
         Ok(Ok(upgraded)) => upgraded,
         Ok(Err(error)) => return debug!(error = %error, "a client went away during its upgrade"),
         Err(_) => return debug!("a client did not take its upgrade in time"),
     };
-    match take_socket(upgraded, caller) {
+    match take_socket(upgraded, caller, is_compressed) {
         Ok(handover) => app.connections.adopt(place, handover),
         Err(error) => debug!(error = %error, "a socket could not be handed over"),
     }
 }
 
 /// The socket itself, out of the runtime's hands, and what was read past the request.
-fn take_socket(upgraded: Upgraded, caller: Caller) -> std::io::Result<Handover> {
+fn take_socket(upgraded: Upgraded, caller: Caller, is_compressed: bool) -> std::io::Result<Handover> {
     let parts = downcast::<TokioIo<Impatient>>(upgraded)
         .map_err(|_| std::io::Error::other("the connection is no TCP socket"))?;
     let (socket, unread) = parts.io.into_inner().into_inner();
     let read = [parts.read_buf, unread].concat().into();
-    Ok(Handover { socket: socket.into_std()?, read, caller })
+    Ok(Handover { socket: socket.into_std()?, read, is_compressed, caller })
 }
 
 #[cfg(test)]

@@ -19,13 +19,15 @@ use crate::telemetry::Telemetry;
 pub(crate) struct Delivery {
     registry: Arc<Registry>,
     tails: Tails,
+    compress_from: usize,
 }
 
 impl Delivery {
     /// No room is in memory yet.
     pub(crate) fn new(options: &Options, telemetry: Arc<Telemetry>) -> Self {
         let registry = Arc::new(Registry::new(telemetry));
-        Self { tails: Tails::new(registry.clone(), options.tail_bytes, options.tail_age), registry }
+        let tails = Tails::new(registry.clone(), options.tail_bytes, options.tail_age);
+        Self { registry, tails, compress_from: options.compress_from }
     }
 
     /// The rooms, for those who read and watch them.
@@ -54,8 +56,8 @@ impl Delivery {
     pub(crate) fn append(&mut self, room: &Arc<Room>, records: impl IntoIterator<Item = (Record, Instant)>) {
         let now = clock::now();
         let entries = records.into_iter().map(|(record, arrived)| {
-            let frame = frames::message(room.name(), &record);
-            self.tails.added(room, frame.len(), now);
+            let frame = frames::message(room.name(), &record, self.compress_from);
+            self.tails.added(room, frame.footprint(), now);
             Entry { frame, arrived }
         });
         // Encoded before the room is locked.
@@ -118,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_a_room_leaves_behind_in_an_epoch_costs_the_next_one_nothing() {
-        let size = frames::message(&"chat".parse().unwrap(), &record(1).0).len();
+        let size = frames::message(&"chat".parse().unwrap(), &record(1).0, usize::MAX).footprint();
         // There is room for three messages.
         let options = Options { tail_bytes: 3 * size, ..Options::default() };
         let mut delivery = Delivery::new(&options, Arc::default());

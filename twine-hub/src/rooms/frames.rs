@@ -1,25 +1,73 @@
 //! Frames as they go to sockets: the JSON of the wire inside a WebSocket's text frame.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use twine_protocol::{Data, Message, RoomName, ServerFrame};
 
+use crate::deflate::Deflater;
 use crate::store::Record;
 
 /// FIN and the opcode of text.
 const TEXT: u8 = 0x81;
+/// The same for a message that is compressed (RFC 7692, section 6).
+const COMPRESSED_TEXT: u8 = TEXT | 0x40;
 /// The longest header of a frame that a server sends: two bytes and a 64 bit length.
 const MAX_HEADER: usize = 10;
 
-/// The frame of a message; made once, the same bytes go to everyone.
-pub(crate) fn message(room: &RoomName, record: &Record) -> Bytes {
+/// A frame for many sockets: made once, and the same bytes go to everyone.
+#[derive(Debug, Clone)]
+pub(crate) struct Frame {
+    plain: Bytes,
+    /// For those that take it: compressed when the first of them is sent it, and once. `None` inside where
+    /// that saves nothing; no place for it at all where it is not worth trying.
+    compressed: Option<Arc<OnceLock<Option<Bytes>>>>,
+}
+
+impl Frame {
+    /// The bytes as they are.
+    pub(crate) fn plain(&self) -> &Bytes {
+        &self.plain
+    }
+
+    /// Whether it may differ for sockets that take it compressed.
+    pub(crate) fn may_be_compressed(&self) -> bool {
+        self.compressed.is_some()
+    }
+
+    /// The bytes for a socket that takes them compressed.
+    pub(crate) fn compressed(&self, deflater: &mut Deflater) -> &Bytes {
+        let compressed = self
+            .compressed
+            .as_ref()
+            .and_then(|compressed| compressed.get_or_init(|| compress(&self.plain, deflater)).as_ref());
+        compressed.unwrap_or(&self.plain)
+    }
+
+    /// Bytes of memory that it may come to take.
+    pub(crate) fn footprint(&self) -> usize {
+        // What is compressed is the smaller one, but not known before.
+        self.plain.len() * if self.may_be_compressed() { 2 } else { 1 }
+    }
+}
+
+/// Frames that are never compressed.
+impl From<Bytes> for Frame {
+    fn from(plain: Bytes) -> Self {
+        Self { plain, compressed: None }
+    }
+}
+
+/// The frame of a message. From `compress_from` bytes on it is worth compressing.
+pub(crate) fn message(room: &RoomName, record: &Record, compress_from: usize) -> Frame {
     #[derive(Serialize)]
     #[serde(tag = "type", rename_all = "snake_case")]
     enum Borrowed<'a> {
         Message(Message<&'a serde_json::value::RawValue>),
     }
     let size = record.size() + room.as_str().len() + 96;
-    encode(
+    let plain = encode(
         size,
         &Borrowed::Message(Message {
             room: room.clone(),
@@ -29,7 +77,9 @@ pub(crate) fn message(room: &RoomName, record: &Record) -> Bytes {
             sender: record.sender.clone(),
             data: &record.data,
         }),
-    )
+    );
+    let compressed = (plain.len() >= compress_from).then(Arc::default);
+    Frame { plain, compressed }
 }
 
 /// Any other frame to a client.
@@ -44,19 +94,43 @@ fn encode(size: usize, frame: &impl Serialize) -> Bytes {
     // the writer is memory, the frames derive theirs, and `cursors` has names of rooms as keys.
     #[allow(clippy::expect_used)]
     serde_json::to_writer((&mut buffer).writer(), frame).expect("frames always serialize");
-    let (header, len) = header(buffer.len() - MAX_HEADER);
+    let start = put_header(&mut buffer, TEXT);
+    buffer.freeze().slice(start..)
+}
+
+/// A frame that compressed sockets get in place of a plain one, where it is worth it.
+fn compress(plain: &[u8], deflater: &mut Deflater) -> Option<Bytes> {
+    // How long the header is is told by the length's first byte (RFC 6455, section 5.2).
+    let header = match plain.get(1)? {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    let mut buffer = vec![0; MAX_HEADER];
+    if !deflater.deflate(plain.get(header..)?, &mut buffer) {
+        return None;
+    }
+    // It is kept as long as the plain one, and took room for the worst.
+    buffer.shrink_to_fit();
+    let start = put_header(&mut buffer, COMPRESSED_TEXT);
+    Some(Bytes::from(buffer).slice(start..))
+}
+
+/// Puts a header into the end of the `MAX_HEADER` bytes before a payload; says where it begins.
+fn put_header(buffer: &mut [u8], first: u8) -> usize {
+    let (header, len) = header(buffer.len() - MAX_HEADER, first);
     let start = MAX_HEADER - len;
     // `len` is at most MAX_HEADER, and the buffer begins with that many bytes.
     #[allow(clippy::indexing_slicing)]
     buffer[start..MAX_HEADER].copy_from_slice(&header[..len]);
-    buffer.freeze().slice(start..)
+    start
 }
 
-/// The header of an unmasked text frame and how many bytes of it count.
-fn header(payload: usize) -> ([u8; MAX_HEADER], usize) {
+/// The header of an unmasked frame and how many bytes of it count.
+fn header(payload: usize, first: u8) -> ([u8; MAX_HEADER], usize) {
     let mut header = [0; MAX_HEADER];
     let mut fields = &mut header[..];
-    fields.put_u8(TEXT);
+    fields.put_u8(first);
     // Each cast is of a value that its arm says fits.
     #[allow(clippy::cast_possible_truncation)]
     match payload {
@@ -82,25 +156,59 @@ mod tests {
     use tungstenite::protocol::frame::FrameHeader;
     use twine_protocol::{Offset, json};
 
+    use crate::deflate::Inflater;
+
+    fn record(text: &str) -> Record {
+        Record {
+            offset: Offset::new(7).unwrap(),
+            time: 1_700_000_000_000,
+            id: Some("a".parse().unwrap()),
+            sender: Some("\"s\"".into()),
+            data: RawValue::from_string(format!("\"{text}\"")).unwrap(),
+        }
+    }
+
+    /// What a client reads of the one frame in `bytes`, and whether it came compressed.
+    fn read(bytes: &[u8]) -> (String, bool) {
+        let mut cursor = Cursor::new(bytes);
+        let (header, payload) = FrameHeader::parse(&mut cursor).unwrap().unwrap();
+        assert!(header.is_final && header.mask.is_none() && !header.rsv2 && !header.rsv3);
+        let at = usize::try_from(cursor.position()).unwrap();
+        assert_eq!(bytes.len(), at + usize::try_from(payload).unwrap());
+        let payload = if header.rsv1 {
+            Inflater::default().inflate(&bytes[at..], 1 << 20).unwrap()
+        } else {
+            bytes[at..].to_vec()
+        };
+        (String::from_utf8(payload).unwrap(), header.rsv1)
+    }
+
+    #[test]
+    fn who_takes_it_gets_the_same_message_compressed_where_that_is_worth_it() {
+        let room: RoomName = "chat".parse().unwrap();
+        let mut deflater = Deflater::default();
+        for len in [0, 100, 500, 1000, 65_400, 70_000] {
+            let numbers: String = (0..).map(|n: u64| (n * n).to_string() + " ").take(len / 6).collect();
+            let frame = message(&room, &record(&numbers), 400);
+            let (plain, is_compressed) = read(frame.plain());
+            assert!(!is_compressed);
+            let compressed = frame.compressed(&mut deflater).clone();
+            let is_long = len >= 500;
+            assert_eq!(is_long, frame.may_be_compressed());
+            assert_eq!(read(&compressed), (plain, is_long), "{len}");
+            assert!(!is_long || compressed.len() + frame.plain().len() <= frame.footprint());
+            // It is not compressed again.
+            assert_eq!(frame.clone().compressed(&mut deflater).as_ptr(), compressed.as_ptr());
+        }
+    }
+
     #[test]
     fn a_message_is_one_text_frame_that_clients_decode_whatever_its_length() {
         for len in [0, 20, 60, 125, 126, 1000, 65_400, 65_536, 70_000] {
-            let data = RawValue::from_string(format!("\"{}\"", "x".repeat(len))).unwrap();
-            let record = Record {
-                offset: Offset::new(7).unwrap(),
-                time: 1_700_000_000_000,
-                id: Some("a".parse().unwrap()),
-                sender: Some("\"s\"".into()),
-                data,
-            };
-            let bytes = message(&"chat".parse().unwrap(), &record);
-            let mut cursor = Cursor::new(&bytes[..]);
-            let (header, payload) = FrameHeader::parse(&mut cursor).unwrap().unwrap();
-            assert!(header.is_final && header.mask.is_none());
-            let at = usize::try_from(cursor.position()).unwrap();
-            assert_eq!(bytes.len(), at + usize::try_from(payload).unwrap());
-            let text = std::str::from_utf8(&bytes[at..]).unwrap();
-            let ServerFrame::Message(decoded) = json::decode_server(text).unwrap() else { panic!("{text}") };
+            let record = record(&"x".repeat(len));
+            let frame = message(&"chat".parse().unwrap(), &record, usize::MAX);
+            let (text, _) = read(frame.plain());
+            let ServerFrame::Message(decoded) = json::decode_server(&text).unwrap() else { panic!("{text}") };
             assert_eq!((decoded.offset, decoded.data.get().len()), (record.offset, len + 2));
             assert!(
                 text.starts_with(

@@ -58,6 +58,8 @@ pub(crate) struct Options {
     pub idempotency_window: Duration,
     /// Bytes of publishes waiting for the store at most; more are refused.
     pub max_pending_bytes: usize,
+    /// Frames of so many bytes go compressed to clients that take it; `usize::MAX` for none.
+    pub compress_from: usize,
 }
 
 impl Options {
@@ -81,6 +83,7 @@ impl Default for Options {
             log_messages: 10_000,
             idempotency_window: Duration::from_mins(10),
             max_pending_bytes: 64 << 20,
+            compress_from: 1 << 10,
         }
     }
 }
@@ -202,7 +205,7 @@ impl Rooms {
         options: &Options,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StoreError> {
-        let reading = Arc::new(Reading::start(vec![opened.reader])?);
+        let reading = Arc::new(Reading::start(vec![opened.reader], options.compress_from)?);
         let delivery = Delivery::new(options, telemetry.clone());
         let registry = delivery.registry();
         let broker =
@@ -226,7 +229,7 @@ impl Rooms {
         let registry = delivery.registry();
         let (broker, readers) =
             FleetBroker::start(redis, table, retention, options.limits(), delivery, telemetry).await?;
-        let reading = Arc::new(Reading::start(readers)?);
+        let reading = Arc::new(Reading::start(readers, options.compress_from)?);
         let broker = Broker::fleet(broker, Backlog::new(options.max_pending_bytes));
         Ok(Self::over(registry, broker, reading))
     }
@@ -239,7 +242,7 @@ impl Rooms {
         options: &Options,
         telemetry: Arc<Telemetry>,
     ) -> (Self, Committer, Serving) {
-        let (reading, mut serving) = Reading::new(vec![opened.reader]);
+        let (reading, mut serving) = Reading::new(vec![opened.reader], options.compress_from);
         let (reading, serving) = (Arc::new(reading), serving.remove(0));
         let delivery = Delivery::new(options, telemetry.clone());
         let registry = delivery.registry();

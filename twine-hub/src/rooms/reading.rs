@@ -9,12 +9,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use twine_protocol::{Epoch, EpochChange, Offset, Position, RoomName, ServerFrame};
 
+use super::frames::{self, Frame};
+use super::locked;
 use super::shared::SharedPages;
-use super::{frames, locked};
 use crate::store::history::{self, Part, Range};
 use crate::store::page::{self, Item, Limit, Loss, Page, Recovery, Start};
 use crate::store::{Reader, StoreError};
@@ -54,7 +54,7 @@ impl Steps {
 /// One frame, and where the cursor is once it is written.
 #[derive(Debug)]
 pub(crate) struct Step {
-    pub(crate) frame: Bytes,
+    pub(crate) frame: Frame,
     pub(crate) cursor: Position,
     /// Whether the frame is a message, or tells of a new epoch.
     pub(crate) is_message: bool,
@@ -84,22 +84,22 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// A handle, and what has to be run for it: each of these on a thread of its own.
-    pub(super) fn new(readers: Vec<Box<dyn Reader>>) -> (Self, Vec<Serving>) {
+    pub(super) fn new(readers: Vec<Box<dyn Reader>>, compress_from: usize) -> (Self, Vec<Serving>) {
         let serve = |reader| {
             let (requests, waiting) = channel();
-            (requests, Serving { reader, shared: SharedPages::default(), waiting })
+            (requests, Serving { reader, shared: SharedPages::default(), waiting, compress_from })
         };
         let (requests, serving) = readers.into_iter().map(serve).unzip();
         let requests = Mutex::new(Some(requests));
         (Self { requests, threads: Mutex::default(), hasher: RandomState::new() }, serving)
     }
 
-    /// Reads with each of these on a thread of its own.
+    /// Reads with each of these on a thread of its own. Messages of `compress_from` bytes are worth compressing.
     ///
     /// # Errors
     /// Where the system gives none.
-    pub(crate) fn start(readers: Vec<Box<dyn Reader>>) -> Result<Self, StoreError> {
-        let (reading, all) = Self::new(readers);
+    pub(crate) fn start(readers: Vec<Box<dyn Reader>>, compress_from: usize) -> Result<Self, StoreError> {
+        let (reading, all) = Self::new(readers, compress_from);
         for (n, serving) in all.into_iter().enumerate() {
             let thread = threads::spawn(&format!("twine-reader-{n}"), move || serving.run())
                 .map_err(|source| StoreError::Thread { source })?;
@@ -219,6 +219,7 @@ pub(crate) struct Serving {
     reader: Box<dyn Reader>,
     shared: SharedPages,
     waiting: Receiver<Request>,
+    compress_from: usize,
 }
 
 impl Serving {
@@ -242,11 +243,13 @@ impl Serving {
     }
 
     fn answer(&mut self, request: Request) {
-        let Self { reader, shared, .. } = self;
+        let &mut Self { ref mut reader, ref mut shared, compress_from, .. } = self;
         match request {
             Request::Steps { request, asker } => {
                 let shared_steps = shared.find(&request);
-                asker.answer(shared_steps.map_or_else(|| read(&mut **reader, request, shared), Ok));
+                let steps =
+                    shared_steps.map_or_else(|| read(&mut **reader, request, shared, compress_from), Ok);
+                asker.answer(steps);
             }
             Request::History { room, range, head, limit, asker } => {
                 asker.answer(history::read(&mut **reader, &room, &range, &head, limit).map_err(Arc::new));
@@ -267,25 +270,26 @@ fn read(
     reader: &mut dyn Reader,
     request: PageRequest,
     shared: &mut SharedPages,
+    compress_from: usize,
 ) -> Result<Steps, Arc<StoreError>> {
     let PageRequest { room, start, until, limit, recovery } = &request;
     let page = page::read(reader, room, start, until, *limit, recovery.as_ref()).map_err(Arc::new)?;
-    let steps = steps(room, page);
+    let steps = steps(room, page, compress_from);
     shared.keep(request, &steps);
     Ok(steps)
 }
 
 /// Makes frames of a page.
-fn steps(room: &RoomName, page: Page) -> Steps {
+fn steps(room: &RoomName, page: Page, compress_from: usize) -> Steps {
     let step = |item| match item {
         Item::Message { epoch, record } => {
             let cursor = Position { epoch, offset: record.offset };
-            Step { frame: frames::message(room, &record), cursor, is_message: true }
+            Step { frame: frames::message(room, &record, compress_from), cursor, is_message: true }
         }
         Item::Crossing { epoch, prev } => Step {
             cursor: Position { epoch: epoch.clone(), offset: Offset::ZERO },
             is_message: false,
-            frame: frames::frame(&ServerFrame::Epoch(EpochChange { room: room.clone(), epoch, prev })),
+            frame: frames::frame(&ServerFrame::Epoch(EpochChange { room: room.clone(), epoch, prev })).into(),
         },
     };
     let all: Arc<[Step]> = page.items.into_iter().map(step).collect();
@@ -342,7 +346,7 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
         };
         let reader = Box::new(Observed { reader, observe: count });
-        Serving { reader, shared: SharedPages::default(), waiting }.run();
+        Serving { reader, shared: SharedPages::default(), waiting, compress_from: usize::MAX }.run();
         for (case, steps) in answered {
             let steps: Steps = steps.unwrap();
             let (after, until) = cases[case];
@@ -389,7 +393,7 @@ mod tests {
             requests.send(Request::Steps { request, asker: Asker::new(done) }).unwrap();
         }
         drop((requests, answers));
-        Serving { reader, shared: SharedPages::default(), waiting }.run();
+        Serving { reader, shared: SharedPages::default(), waiting, compress_from: usize::MAX }.run();
         let _history: Steps = answered.recv().unwrap().unwrap();
         let recovered: Steps = answered.recv().unwrap().unwrap();
         assert_eq!(recovered.start, at(90), "10 messages at most");

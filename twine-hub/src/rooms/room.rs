@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use bytes::Bytes;
 use twine_protocol::api::RoomInfo;
 use twine_protocol::{Epoch, Offset, Position, RoomName};
 
+use super::frames::Frame;
 use super::locked;
 
 /// A room in memory.
@@ -31,8 +31,8 @@ struct State {
 /// A message in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// The whole frame as it goes to every socket.
-    pub(crate) frame: Bytes,
+    /// What goes to every socket.
+    pub(crate) frame: Frame,
     /// When its publish arrived at this hub.
     pub(crate) arrived: Instant,
 }
@@ -141,7 +141,7 @@ impl Room {
         if state.tail.is_empty() {
             state.tail.shrink_to_fit();
         }
-        dropped.map_or(0, |entry| entry.frame.len())
+        dropped.map_or(0, |entry| entry.frame.footprint())
     }
 
     /// Whether nothing holds this room in memory.
@@ -181,7 +181,7 @@ impl Room {
         let mut total = 0;
         let within = |entry: &&Entry| {
             let is_first = total == 0;
-            total += entry.frame.len();
+            total += entry.frame.plain().len();
             is_first || total <= bytes
         };
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
@@ -198,7 +198,7 @@ impl State {
         let left = std::mem::take(&mut self.tail);
         self.n_left_behind += left.len();
         self.tell();
-        left.iter().map(|entry| entry.frame.len()).sum()
+        left.iter().map(|entry| entry.frame.footprint()).sum()
     }
 
     /// Tells the watchers that the head has moved.
@@ -213,6 +213,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     struct Counter(AtomicU64);
@@ -225,13 +227,13 @@ mod tests {
     }
 
     fn entry(text: &'static str) -> Entry {
-        Entry { frame: Bytes::from_static(text.as_bytes()), arrived: Instant::now() }
+        Entry { frame: Bytes::from_static(text.as_bytes()).into(), arrived: Instant::now() }
     }
 
     fn texts(read: TailRead) -> Option<Vec<String>> {
         match read {
             TailRead::Entries(entries, _) => {
-                Some(entries.iter().map(|e| String::from_utf8(e.frame.to_vec()).unwrap()).collect())
+                Some(entries.iter().map(|e| String::from_utf8(e.frame.plain().to_vec()).unwrap()).collect())
             }
             TailRead::Store => None,
         }

@@ -68,7 +68,12 @@ impl Link {
         theirs.set_nonblocking(true).unwrap();
         self.boot = Some(boot);
         self.hub = Some(ours);
-        Handover { socket: TcpStream::from(OwnedFd::from(theirs)), read: Bytes::new(), caller }
+        Handover {
+            socket: TcpStream::from(OwnedFd::from(theirs)),
+            read: Bytes::new(),
+            is_compressed: false,
+            caller,
+        }
     }
 
     /// The page sends a frame.

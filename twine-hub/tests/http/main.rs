@@ -2,6 +2,7 @@
 // clippy allows these in functions marked as tests only, and here helpers are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod compression;
 mod cookies;
 mod express;
 mod life;

@@ -8,7 +8,7 @@ use twine_hub::Running;
 
 use crate::support::{Answer, Request, assert_works, hub, hub_with, refusal};
 
-fn handshake() -> Request {
+pub(crate) fn handshake() -> Request {
     handshake_by("GET")
 }
 

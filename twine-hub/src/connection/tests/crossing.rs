@@ -97,7 +97,7 @@ impl ByHand {
         let cookie = browser.map(|n| CookieHash::of(uuid::Uuid::from_u128(n)));
         let caller = Caller { cookie, origin: "https://app".into(), address: LOCAL };
         let read: Vec<u8> = says.iter().flat_map(|text| masked(text)).collect();
-        self.shard.adopt(Handover { socket, read: read.into(), caller });
+        self.shard.adopt(Handover { socket, read: read.into(), is_compressed: false, caller });
         Visitor(WebSocket::from_raw_socket(client, Role::Client, None))
     }
 

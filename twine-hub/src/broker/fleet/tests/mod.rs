@@ -131,7 +131,7 @@ impl Hub {
         let (broker, readers) =
             FleetBroker::over(&redis, table.clone(), RoomLimits::default(), delivery, telemetry).unwrap();
         let fleet = broker.fleet.clone();
-        let reading = Arc::new(Reading::start(readers).unwrap());
+        let reading = Arc::new(Reading::start(readers, usize::MAX).unwrap());
         let broker = Broker::fleet(broker, Backlog::new(usize::MAX));
         Self { rooms: Rooms::over(registry, broker, reading), fleet }
     }
