@@ -54,7 +54,7 @@ impl Shard {
         }
         // Closing it takes it out of the poll.
         self.sockets.remove(key.slot);
-        self.connections.remove(key.slot as usize);
+        self.connections.remove(key.slot);
         self.telemetry.connections.dec();
     }
 

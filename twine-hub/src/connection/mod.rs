@@ -22,6 +22,7 @@ mod input;
 mod knock;
 mod session;
 mod shard;
+mod slots;
 mod socket;
 mod state;
 mod subscription;

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use mio::event::Source as _;
 use mio::{Events, Interest, Poll, Token, Waker};
-use slab::Slab;
 use twine_protocol::{ErrorCode, RoomName, ServerFrame};
 
 use super::drain::Drain;
 use super::fanout::LocalRoom;
 use super::inbox::{Event, Inbox};
 use super::session::Unsaved;
+use super::slots::Slots;
 use super::socket::{Socket, Sockets};
 use super::state::{Connection, Key, Phase, Waits};
 use super::wheel::Wheel;
@@ -54,11 +54,11 @@ pub(super) struct Shard {
     pub(super) permissions: Option<Permissions>,
     pub(super) options: Options,
     pub(super) telemetry: Arc<Telemetry>,
-    pub(super) connections: Slab<Connection>,
+    pub(super) connections: Slots<Connection>,
     pub(super) sockets: Sockets,
     pub(super) deflater: Deflater,
     pub(super) inflater: Inflater,
-    pub(super) local_rooms: Slab<LocalRoom>,
+    pub(super) local_rooms: Slots<LocalRoom>,
     pub(super) names: HashMap<RoomName, u32>,
     /// Connections that fell behind their rooms but can be written to: brought up to date at the
     /// end of the turn.
@@ -99,11 +99,11 @@ impl Shard {
             permissions,
             options,
             telemetry,
-            connections: Slab::new(),
+            connections: Slots::default(),
             sockets: Sockets::default(),
             deflater: Deflater::default(),
             inflater: Inflater::default(),
-            local_rooms: Slab::new(),
+            local_rooms: Slots::default(),
             names: HashMap::new(),
             lagging: Vec::new(),
             later: Vec::new(),
@@ -220,9 +220,9 @@ impl Shard {
     }
 
     fn socket_event(&mut self, event: &mio::event::Event) {
-        let slot = event.token().0;
+        let slot = u32::try_from(event.token().0).unwrap_or(u32::MAX);
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        let key = connection.key(u32::try_from(slot).unwrap_or(u32::MAX));
+        let key = connection.key(slot);
         connection.is_ending |= event.is_read_closed() || event.is_error();
         let is_ending = connection.is_ending;
         if event.is_writable() && self.sockets.get(key.slot).is_some_and(Socket::is_blocked) {
@@ -235,7 +235,7 @@ impl Shard {
 
     /// The connection, if it still lives.
     pub(super) fn connection(&mut self, key: Key) -> Option<&mut Connection> {
-        let connection = self.connections.get_mut(key.slot as usize)?;
+        let connection = self.connections.get_mut(key.slot)?;
         (connection.key(key.slot) == key).then_some(connection)
     }
 
@@ -243,21 +243,19 @@ impl Shard {
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
         let mut socket = Socket::new(mio::net::TcpStream::from_std(handover.socket), handover.is_compressed);
-        let entry = self.connections.vacant_entry();
-        let token = Token(entry.key());
+        let slot = self.connections.vacant();
         let registered = socket.stream_mut().register(
             self.poll.registry(),
-            token,
+            Token(slot as usize),
             Interest::READABLE | Interest::WRITABLE,
         );
         if let Err(error) = registered {
             tracing::warn!(%error, "a connection could not be watched and is dropped");
             return;
         }
-        let key = Key { slot: u32::try_from(entry.key()).unwrap_or(u32::MAX), generation };
-        let connection = Connection::new(place, handover.caller, generation, &self.options);
-        entry.insert(connection);
-        self.sockets.insert(token.0, socket);
+        let key = Key { slot, generation };
+        self.connections.insert(Connection::new(place, handover.caller, generation, &self.options));
+        self.sockets.insert(slot, socket);
         self.telemetry.connections.inc();
         self.look_in(key, self.options.connect_timeout.min(self.options.heartbeat / 2));
         if self.draining.is_some() {
@@ -316,8 +314,7 @@ impl Shard {
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        let all = self.connections.iter();
-        all.map(|(slot, connection)| connection.key(u32::try_from(slot).unwrap_or(u32::MAX)))
+        self.connections.iter().map(|(slot, connection)| connection.key(slot))
     }
 }
 

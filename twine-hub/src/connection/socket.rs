@@ -58,7 +58,8 @@ pub(super) struct Sockets(Vec<Option<Socket>>);
 
 impl Sockets {
     /// Puts a socket into a slot.
-    pub(super) fn insert(&mut self, slot: usize, socket: Socket) {
+    pub(super) fn insert(&mut self, slot: u32, socket: Socket) {
+        let slot = slot as usize;
         if self.0.len() <= slot {
             self.0.resize_with(slot + 1, || None);
         }
@@ -316,7 +317,10 @@ mod tests {
     fn a_run_that_is_taken_whole_leaves_nothing() {
         let (mut socket, mut theirs) = pair();
         let run = Run::new(["one", "two"].map(|text| Bytes::from_static(text.as_bytes()).into()));
-        assert_eq!(socket.send(&run, &mut Deflater::default()).unwrap(), Sent { frames: 2, is_blocked: false });
+        assert_eq!(
+            socket.send(&run, &mut Deflater::default()).unwrap(),
+            Sent { frames: 2, is_blocked: false }
+        );
         socket.finish();
         let mut read = String::new();
         theirs.read_to_string(&mut read).unwrap();

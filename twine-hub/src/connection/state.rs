@@ -11,7 +11,7 @@ use crate::clock;
 use crate::telemetry::Telemetry;
 
 /// Rooms that may be opened for one connection at the same time; it is not read meanwhile.
-const MAX_OPENING: usize = 64;
+const MAX_OPENING: u32 = 64;
 
 /// A connection, for as long as it lives: slots are used again, generations are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,9 +42,9 @@ pub(super) struct Connection {
     /// under way.
     pub(super) waits: Option<Waits>,
     /// Rooms that are being opened for it.
-    pub(super) n_opening: usize,
+    pub(super) n_opening: u32,
     /// Which subscription catches up first next time.
-    turn: usize,
+    turn: u32,
     /// Whether it is among [`Shard::lagging`](super::shard::Shard::lagging) already.
     pub(super) is_lagging: bool,
     /// Whether the poll has told that nothing more comes: then reading goes on to the end.
@@ -126,8 +126,8 @@ impl Connection {
 
     /// The subscription that catches up first this time: each in turn.
     pub(super) fn next_turn(&mut self) -> usize {
-        self.turn = (self.turn + 1) % self.subscriptions.len().max(1);
-        self.turn
+        self.turn = self.turn.wrapping_add(1);
+        self.turn as usize % self.subscriptions.len().max(1)
     }
 
     /// Whether it has to wait for its rooms or its session before it may ask for more.

@@ -1,6 +1,6 @@
 //! Which connections hold which sessions. What a round changes is undone where it fails.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,7 +36,8 @@ pub(super) struct Fresh {
 /// All attachments.
 #[derive(Default)]
 pub(super) struct Held {
-    attachments: HashMap<SessionId, Attachment>,
+    /// A tree: a table would stand still for milliseconds each time it doubles, and leave as much behind.
+    attachments: BTreeMap<SessionId, Attachment>,
     /// Sessions of a cookie that are not in the store, oldest first.
     fresh_of: HashMap<CookieHash, Vec<SessionId>>,
     /// What the round under way has changed, as it was before.

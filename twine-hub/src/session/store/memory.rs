@@ -1,6 +1,6 @@
 //! Sessions in this process: nothing outlives it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use twine_protocol::{InstanceId, SessionId};
 
@@ -11,15 +11,23 @@ use crate::store::StoreError;
 /// Nothing here can fail, so there is never anything to take back: each call is in force at once.
 #[derive(Default)]
 pub(super) struct MemoryStore {
-    sessions: HashMap<SessionId, (Session, Cursors)>,
-    /// In the order of their creation.
-    by_cookie: HashMap<CookieHash, Vec<SessionId>>,
+    sessions: BTreeMap<SessionId, Box<Row>>,
+    /// In the order of their creation, by its number.
+    by_cookie: BTreeMap<(CookieHash, u64), SessionId>,
+    last: u64,
     by_detached: BTreeSet<(u64, SessionId)>,
+}
+
+struct Row {
+    session: Session,
+    rooms: Cursors,
+    /// Which of those ever made it is.
+    number: u64,
 }
 
 impl MemoryStore {
     fn set_detached(&mut self, id: &SessionId, detached: Option<u64>) -> Option<&mut Session> {
-        let (session, _) = self.sessions.get_mut(id)?;
+        let session = &mut self.sessions.get_mut(id)?.session;
         if let Some(time) = session.detached {
             self.by_detached.remove(&(time, id.clone()));
         }
@@ -31,15 +39,10 @@ impl MemoryStore {
     }
 
     fn forget(&mut self, id: &SessionId) -> Option<Session> {
-        let detached = self.sessions.get(id)?.0.detached;
+        let detached = self.sessions.get(id)?.session.detached;
         self.set_detached(id, None);
-        let (session, _) = self.sessions.remove(id)?;
-        if let Some(of_cookie) = self.by_cookie.get_mut(&session.cookie) {
-            of_cookie.retain(|other| other != id);
-            if of_cookie.is_empty() {
-                self.by_cookie.remove(&session.cookie);
-            }
-        }
+        let Row { session, number, .. } = *self.sessions.remove(id)?;
+        self.by_cookie.remove(&(session.cookie, number));
         Some(Session { detached, ..session })
     }
 }
@@ -60,21 +63,25 @@ impl Store for MemoryStore {
     }
 
     fn of_cookie(&mut self, cookie: CookieHash) -> Result<Vec<Session>, StoreError> {
-        let ids = self.by_cookie.get(&cookie).into_iter().flatten();
-        Ok(ids.filter_map(|id| self.sessions.get(id)).map(|(session, _)| session.clone()).collect())
+        let of_cookie = self.by_cookie.range((cookie, 0)..=(cookie, u64::MAX));
+        let rows = of_cookie.filter_map(|(_, id)| self.sessions.get(id));
+        Ok(rows.map(|row| row.session.clone()).collect())
     }
 
     fn rooms(&mut self, id: &SessionId) -> Result<Option<Cursors>, StoreError> {
-        Ok(self.sessions.get(id).map(|(_, rooms)| rooms.clone()))
+        Ok(self.sessions.get(id).map(|row| row.rooms.clone()))
     }
 
     fn insert(&mut self, session: &Session, rooms: &Cursors) -> Result<(), StoreError> {
         self.forget(&session.id);
-        self.by_cookie.entry(session.cookie).or_default().push(session.id.clone());
+        self.last += 1;
+        let number = self.last;
+        self.by_cookie.insert((session.cookie, number), session.id.clone());
         if let Some(time) = session.detached {
             self.by_detached.insert((time, session.id.clone()));
         }
-        self.sessions.insert(session.id.clone(), (session.clone(), rooms.clone()));
+        let row = Row { session: session.clone(), rooms: rooms.clone(), number };
+        self.sessions.insert(session.id.clone(), Box::new(row));
         Ok(())
     }
 
@@ -91,8 +98,8 @@ impl Store for MemoryStore {
     }
 
     fn save(&mut self, id: &SessionId, rooms: &Cursors) -> Result<(), StoreError> {
-        if let Some((_, saved)) = self.sessions.get_mut(id) {
-            saved.clone_from(rooms);
+        if let Some(row) = self.sessions.get_mut(id) {
+            row.rooms.clone_from(rooms);
         }
         Ok(())
     }
