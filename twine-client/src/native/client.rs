@@ -1,6 +1,7 @@
 //! The handle to a client's task.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -9,6 +10,7 @@ use twine_protocol::RoomName;
 
 use super::driver::{Command, Driver};
 use super::endpoint::Endpoint;
+use super::headers::Headers;
 use super::socket::Way;
 #[cfg(feature = "rustls")]
 use super::tls::Tls;
@@ -41,6 +43,8 @@ struct Shared {
 pub struct Builder {
     url: String,
     token: Option<String>,
+    headers: Vec<(String, String)>,
+    local: Option<IpAddr>,
     #[cfg(feature = "rustls")]
     roots: Vec<Vec<u8>>,
 }
@@ -56,6 +60,8 @@ impl Client {
         Builder {
             url: url.to_owned(),
             token: None,
+            headers: Vec::new(),
+            local: None,
             #[cfg(feature = "rustls")]
             roots: Vec::new(),
         }
@@ -133,6 +139,30 @@ impl Builder {
         self
     }
 
+    /// Sends this header with every handshake, also when it comes back: a `Cookie`, or what a proxy in
+    /// front of the hub asks for. Several of one name are all sent.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), twine_client::Error> {
+    /// use twine_client::Client;
+    ///
+    /// let builder = Client::builder("https://rt.example.com");
+    /// let client = builder.header("Authorization", "Basic dHdpbmU6cw==").connect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Connects from this address of the machine, to an address of the hub of the same kind (IPv4 or
+    /// IPv6). Without it the system chooses.
+    pub fn local_address(mut self, address: IpAddr) -> Self {
+        self.local = Some(address);
+        self
+    }
+
     /// Trusts this certificate as well (DER): for a hub behind a certificate authority of one's own.
     #[cfg(feature = "rustls")]
     pub fn root_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
@@ -145,8 +175,8 @@ impl Builder {
     ///
     /// # Errors
     /// [`Error::Connect`] where the first attempt fails ([`Builder::start`] does not give up),
-    /// [`Error::Url`] and [`Error::Certificate`] for bad settings, [`Error::Closed`] where the hub
-    /// refuses this client for good.
+    /// [`Error::Url`], [`Error::Header`] and [`Error::Certificate`] for bad settings, [`Error::Closed`]
+    /// where the hub refuses this client for good.
     pub async fn connect(self) -> Result<Client, Error> {
         let (first, attempt) = oneshot::channel();
         let client = self.spawn(Some(first))?;
@@ -161,7 +191,7 @@ impl Builder {
     /// Starts connecting, and goes on trying until the hub answers. Calls wait for that.
     ///
     /// # Errors
-    /// [`Error::Url`] and [`Error::Certificate`] for bad settings.
+    /// [`Error::Url`], [`Error::Header`] and [`Error::Certificate`] for bad settings.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -170,10 +200,13 @@ impl Builder {
     }
 
     fn spawn(self, first: Option<oneshot::Sender<Result<(), Error>>>) -> Result<Client, Error> {
+        let endpoint = Endpoint::new(&self.url)?;
         let way = Way {
-            endpoint: Endpoint::new(&self.url)?,
+            headers: Headers::new(&self.headers)?,
+            local: self.local,
             #[cfg(feature = "rustls")]
-            tls: Tls::new(&self.roots)?,
+            tls: if endpoint.is_tls() { Some(Tls::new(&self.roots)?) } else { None },
+            endpoint,
         };
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let (report, states) = watch::channel(State::Idle);
@@ -197,7 +230,7 @@ impl States {
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The token is a secret.
+        // The token is a secret, and so may a header be.
         f.debug_struct("Builder").field("url", &self.url).finish_non_exhaustive()
     }
 }

@@ -31,6 +31,14 @@ pub enum Error {
         /// What the attempt came to.
         problem: String,
     },
+    /// A header that can't be sent with a handshake: the caller's mistake.
+    #[error("bad header {name:?}: {problem}")]
+    Header {
+        /// Its name, as it was given.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A root certificate that can't be read: the caller's mistake.
     #[error("bad root certificate: {problem}")]
     Certificate {
@@ -54,6 +62,7 @@ impl Error {
             Self::Url { .. }
             | Self::Room(_)
             | Self::AlreadySubscribed { .. }
+            | Self::Header { .. }
             | Self::Certificate { .. }
             | Self::Closed(_) => false,
         }

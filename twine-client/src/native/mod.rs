@@ -26,6 +26,7 @@ mod client;
 mod driver;
 mod endpoint;
 mod error;
+mod headers;
 mod socket;
 mod subscription;
 #[cfg(feature = "rustls")]

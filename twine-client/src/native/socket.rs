@@ -1,12 +1,14 @@
 //! One WebSocket: opened, read and written without ever blocking the task that owns it.
 
+use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -16,11 +18,12 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use twine_protocol::{CloseCode, SUBPROTOCOL};
 
 use super::endpoint::Endpoint;
+use super::headers::Headers;
 #[cfg(feature = "rustls")]
 use super::tls::Tls;
 
 /// Bytes of the buffers of a connection: a frame is small, and a load test holds many connections.
-const READ_BUFFER: usize = 16 << 10;
+const READ_BUFFER: usize = 4 << 10;
 const WRITE_BUFFER: usize = 4 << 10;
 /// The greatest frame taken from the hub, in bytes.
 const FRAME_MAX: usize = 16 << 20;
@@ -33,8 +36,42 @@ const ABNORMAL: u16 = 1006;
 #[derive(Clone)]
 pub(super) struct Way {
     pub(super) endpoint: Endpoint,
+    pub(super) headers: Headers,
+    /// Where connections come from; where the system likes, without it.
+    pub(super) local: Option<IpAddr>,
+    /// For an endpoint that has TLS.
     #[cfg(feature = "rustls")]
-    pub(super) tls: Tls,
+    pub(super) tls: Option<Tls>,
+}
+
+impl Way {
+    async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        match self.local {
+            None => TcpStream::connect((host, port)).await,
+            Some(local) => connect_from(local, host, port).await,
+        }
+    }
+}
+
+/// Tries the host's addresses of the same kind, one after the other.
+async fn connect_from(local: IpAddr, host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(
+        io::ErrorKind::AddrNotAvailable,
+        format!("{host} has no address that can be reached from {local}"),
+    );
+    for address in lookup_host((host, port)).await? {
+        let socket = match (local, address.ip()) {
+            (IpAddr::V4(_), IpAddr::V4(_)) => TcpSocket::new_v4()?,
+            (IpAddr::V6(_), IpAddr::V6(_)) => TcpSocket::new_v6()?,
+            _ => continue,
+        };
+        socket.bind((local, 0).into())?;
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// TCP, or TLS over it.
@@ -66,19 +103,19 @@ pub(super) enum Incoming {
 impl Socket {
     pub(super) async fn open(way: Way) -> Result<Self, WsError> {
         let (host, port) = way.endpoint.host_and_port();
-        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        let stream = way.connect(&host, port).await?;
         // Frames are small and each is written whole: waiting for more only delays them.
         stream.set_nodelay(true)?;
         #[cfg(feature = "rustls")]
-        let stream: Box<dyn Wire> = if way.endpoint.is_tls() {
-            Box::new(way.tls.wrap(host, stream).await?)
-        } else {
-            Box::new(stream)
+        let stream: Box<dyn Wire> = match &way.tls {
+            Some(tls) => Box::new(tls.wrap(host, stream).await?),
+            None => Box::new(stream),
         };
         #[cfg(not(feature = "rustls"))]
         let stream: Box<dyn Wire> = Box::new(stream);
         let mut request = way.endpoint.uri().clone().into_client_request()?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        way.headers.add_to(request.headers_mut());
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod a_client_ends_when_it_is_told_to;
+mod a_handshake_is_as_it_was_asked_for;
 mod a_silent_hub_is_replaced;
 mod a_slow_reader_holds_the_socket;
 mod cut_sockets_lose_and_repeat_nothing;

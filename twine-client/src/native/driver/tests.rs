@@ -4,14 +4,15 @@ use twine_protocol::{Gap, GapReason, Position};
 
 use super::*;
 use crate::native::endpoint::Endpoint;
-#[cfg(feature = "rustls")]
-use crate::native::tls::Tls;
+use crate::native::headers::Headers;
 
 fn driver() -> Driver {
     let way = Way {
         endpoint: Endpoint::new("http://localhost").unwrap(),
+        headers: Headers::new(&[]).unwrap(),
+        local: None,
         #[cfg(feature = "rustls")]
-        tls: Tls::new(&[]).unwrap(),
+        tls: None,
     };
     let (_, commands) = mpsc::channel(1);
     let (states, _) = watch::channel(State::Idle);
