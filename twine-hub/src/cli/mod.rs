@@ -3,6 +3,7 @@
 mod flags;
 mod healthcheck;
 mod init_store;
+mod key;
 mod publish;
 mod serve;
 mod signals;

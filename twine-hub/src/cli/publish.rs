@@ -7,8 +7,8 @@ use clap::Args;
 use serde_json::value::RawValue;
 use twine_server_sdk::{Message, Twine};
 
+use super::key::key;
 use super::{Failure, Target, chain, print};
-use crate::auth;
 use crate::config::Config;
 
 /// How long it tries to reach the hub: someone is waiting.
@@ -63,17 +63,4 @@ fn message(publish: &Publish) -> Result<Message, Failure> {
         message = message.with_sender(sender).map_err(|error| usage(&error))?;
     }
     Ok(message)
-}
-
-/// The key that a hub of the same configuration takes.
-fn key(config: &Config) -> Result<String, Failure> {
-    let first = match (&config.api_key.first(), &config.api_key_file) {
-        (Some(key), _) => return Ok(key.expose().to_owned()),
-        (None, Some(path)) => auth::keys_of_file(path),
-        (None, None) => auth::keys_of_file(&config.data_dir.join("api-key")),
-    };
-    let keys = first.map_err(|error| {
-        Failure::Failed(format!("no API key: {}; set TWINE_API_KEY or --api-key", chain(&error)))
-    })?;
-    Ok(keys.first().map(|key| key.expose().to_owned()).unwrap_or_default())
 }
