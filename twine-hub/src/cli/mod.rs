@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bench;
 mod flags;
 mod healthcheck;
 mod init_store;
@@ -43,6 +44,11 @@ enum Command {
     Publish(publish::Publish),
     /// Prints the messages of a room as they come, a line of JSON each.
     Tail(tail::Tail),
+    /// Loads hubs with connections and messages, and counts what comes of it.
+    Bench(bench::Bench),
+    /// A process of a `bench`, which tells it what to do.
+    #[command(name = bench::WORKER, hide = true)]
+    BenchWorker,
     /// Makes the table of a fleet's `store`, where it is not there yet.
     InitStore,
     /// Asks the hub of this configuration whether it lives; ends with 0 or 1.
@@ -90,6 +96,10 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(arguments: Arguments) -> Result<(), Failure> {
+    if let Some(Command::BenchWorker) = arguments.command {
+        // Who has started it has read the configuration, which may be another one here.
+        return bench::worker::run();
+    }
     let loaded = load(arguments.flags, arguments.config)?;
     if arguments.print_config {
         print(loaded.to_string().trim_end())?;
@@ -98,6 +108,8 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(loaded),
         Command::Publish(publish) => publish::run(&publish, &loaded.config),
+        Command::Bench(bench) => bench::run(&bench, &loaded.config),
+        Command::BenchWorker => bench::worker::run(),
         Command::Tail(tail) => tail::run(tail, &loaded.config),
         Command::InitStore => init_store::run(&loaded.config),
         Command::Healthcheck => healthcheck::run(loaded.config.listen),

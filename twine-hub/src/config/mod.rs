@@ -15,3 +15,4 @@ pub use crate::store::Retention;
 
 pub(crate) use self::load::{CONFIG_VARIABLE, Loaded, Sources, URL_VARIABLE, load};
 pub(crate) use self::settings::{Form, SETTINGS};
+pub(crate) use self::value::{duration, duration_or_none, size};

@@ -145,7 +145,7 @@ pub(super) fn count<T: std::str::FromStr + Default + PartialEq>(text: &str) -> O
 }
 
 /// Bytes, at least one: `512B`, `64KiB`, `16MiB`, `2GiB`; a bare number counts bytes.
-pub(super) fn size(text: &str) -> Option<usize> {
+pub(crate) fn size(text: &str) -> Option<usize> {
     let (number, unit) = split_unit(text);
     let factor: usize = match unit {
         "" | "B" => 1,
@@ -163,7 +163,7 @@ pub(super) fn size_or_off(text: &str) -> Option<Option<usize>> {
 }
 
 /// A time, longer than none: `250ms`, `10s`, `2m`, `24h`, `7d`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_unit(text);
     let milliseconds: u64 = match unit {
         "ms" => 1,
@@ -180,7 +180,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A time that may also be none: `0s`.
-pub(super) fn duration_or_none(text: &str) -> Option<Duration> {
+pub(crate) fn duration_or_none(text: &str) -> Option<Duration> {
     if text == "0s" { Some(Duration::ZERO) } else { duration(text) }
 }
 

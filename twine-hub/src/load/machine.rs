@@ -12,23 +12,23 @@ const TICK: Duration = Duration::from_millis(10);
 const LONGEST: usize = 8 << 10;
 
 /// This process. Its files stay open: they are read also where no other can be opened any more.
-pub(super) struct Process {
+pub(crate) struct Process {
     stat: Option<File>,
     status: Option<File>,
 }
 
 impl Process {
-    pub(super) fn open() -> Self {
+    pub(crate) fn open() -> Self {
         Self { stat: File::open("/proc/self/stat").ok(), status: File::open("/proc/self/status").ok() }
     }
 
     /// Processor time that all threads have used so far.
-    pub(super) fn cpu_time(&self) -> Option<Duration> {
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
         cpu_time(&read(self.stat.as_ref()?)?)
     }
 
     /// Bytes of its memory that are in use.
-    pub(super) fn memory(&self) -> Option<u64> {
+    pub(crate) fn memory(&self) -> Option<u64> {
         kilobytes(&read(self.status.as_ref()?)?, "VmRSS:")
     }
 }

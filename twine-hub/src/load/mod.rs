@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::machine::Process;
+pub(crate) use self::machine::Process;
 pub(crate) use self::parts::{Part, Parts};
 use crate::connection::{Connections, Knocks};
 use crate::rooms::locked;

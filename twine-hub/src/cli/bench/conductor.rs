@@ -1,0 +1,161 @@
+//! A run from beginning to end: all arrive, then all publish, then all wait for what is under way.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, interval};
+
+use super::super::signals::Signals;
+use super::crew::{Crew, Event, What};
+use super::error::BenchError;
+use super::orders::{Order, Report, Runs};
+use super::pace::{micros, unix_micros};
+use super::progress::Progress;
+use super::tally::Tally;
+
+/// How often the progress is shown, and whether all processes live is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A process that has said nothing for so long hangs: it has something to say every second.
+const SILENCE: Duration = Duration::from_mins(1);
+/// From the order to publish until the clock begins, so that all processes have it in time.
+const HEADSTART: Duration = Duration::from_millis(300);
+
+/// What a run is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Arriving,
+    Delivering,
+    Settling,
+}
+
+/// What came of a run.
+pub(super) struct Outcome {
+    pub(super) tally: Tally,
+    pub(super) arriving: Duration,
+    pub(super) delivering: Duration,
+    /// Processor time while messages were delivered.
+    pub(super) delivering_cpu: Duration,
+    pub(super) elapsed: Duration,
+    /// It was ended by a signal.
+    pub(super) stopped: bool,
+}
+
+/// Leads the processes of a run.
+pub(super) struct Conductor {
+    crew: Crew,
+    events: mpsc::Receiver<Event>,
+    signals: Signals,
+    progress: Progress,
+    looks: Interval,
+    hands: Vec<Hand>,
+    tally: Tally,
+    phase: Phase,
+    stopped: bool,
+}
+
+/// How far a process is.
+struct Hand {
+    heard: Instant,
+    arrived: bool,
+    published: Option<Runs>,
+    done: bool,
+}
+
+impl Conductor {
+    pub(super) fn new(
+        (crew, events): (Crew, mpsc::Receiver<Event>),
+        signals: Signals,
+        progress: Progress,
+    ) -> Self {
+        let hand = || Hand { heard: Instant::now(), arrived: false, published: None, done: false };
+        Self {
+            hands: std::iter::repeat_with(hand).take(crew.len()).collect(),
+            crew,
+            events,
+            signals,
+            progress,
+            looks: interval(LOOK_EVERY),
+            tally: Tally::default(),
+            phase: Phase::Arriving,
+            stopped: false,
+        }
+    }
+
+    /// # Errors
+    /// Where a process dies or hangs, or a second signal comes. All processes are ended then.
+    pub(super) async fn run(mut self) -> Result<Outcome, BenchError> {
+        let start = Instant::now();
+        self.until(|hand| hand.arrived).await?;
+        let arriving = start.elapsed();
+
+        let (publishing, cpu) = (Instant::now(), self.tally.cpu);
+        let mut acknowledged = Runs::default();
+        if !self.stopped {
+            self.phase = Phase::Delivering;
+            self.crew.tell(&Order::Publish { start: unix_micros() + micros(HEADSTART) });
+            self.until(|hand| hand.published.is_some()).await?;
+            self.hands
+                .iter()
+                .filter_map(|hand| hand.published.as_ref())
+                .for_each(|part| acknowledged.append(part));
+        }
+        let delivering = publishing.elapsed().saturating_sub(HEADSTART);
+        let delivering_cpu = self.tally.cpu.saturating_sub(cpu);
+
+        self.phase = Phase::Settling;
+        self.crew.tell(&Order::Settle(acknowledged));
+        self.until(|hand| hand.done).await?;
+        self.progress.end();
+        Ok(Outcome {
+            tally: self.tally,
+            arriving,
+            delivering,
+            delivering_cpu,
+            elapsed: start.elapsed(),
+            stopped: self.stopped,
+        })
+    }
+
+    async fn until(&mut self, done: impl Fn(&Hand) -> bool) -> Result<(), BenchError> {
+        while !self.hands.iter().all(&done) {
+            tokio::select! {
+                Some(event) = self.events.recv() => self.on_event(event)?,
+                _ = self.looks.tick() => self.look()?,
+                _ = self.signals.next() => {
+                    if self.stopped {
+                        return Err(BenchError::Interrupted);
+                    }
+                    self.stopped = true;
+                    self.crew.tell(&Order::Stop);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, Event { process, what }: Event) -> Result<(), BenchError> {
+        let Some(hand) = self.hands.get_mut(process) else { return Ok(()) };
+        hand.heard = Instant::now();
+        match what {
+            What::Said(Report::Progress(tally)) => self.tally.merge(*tally),
+            What::Said(Report::Arrived) => hand.arrived = true,
+            What::Said(Report::Published(acknowledged)) => hand.published = Some(acknowledged),
+            What::Said(Report::Done) => hand.done = true,
+            What::Garbled(source) => return Err(BenchError::Garbled { process, source }),
+            What::Ended if hand.done => {}
+            What::Ended => {
+                return Err(BenchError::Ended { process, status: self.crew.status(process) });
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<(), BenchError> {
+        let silent = |hand: &Hand| !hand.done && hand.heard.elapsed() > SILENCE;
+        if let Some(process) = self.hands.iter().position(silent) {
+            return Err(BenchError::Silent { process, seconds: SILENCE.as_secs() });
+        }
+        self.progress.show(self.phase, &self.tally);
+        Ok(())
+    }
+}
