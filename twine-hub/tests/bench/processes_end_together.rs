@@ -1,0 +1,81 @@
+use crate::hub::Hub;
+use crate::run::{Run, counts, signal};
+
+/// A hub, and a run of two processes that has begun to publish and would go on for an hour.
+async fn long_run() -> (Hub, Run) {
+    let mut hub = Hub::new(&[]);
+    hub.start().await;
+    let mut run = Run::start(&[
+        "--url",
+        &hub.url(),
+        "--processes",
+        "2",
+        "--connections",
+        "4",
+        "--duration",
+        "1h",
+        "--rate",
+        "20",
+        "--ramp",
+        "0s",
+    ]);
+    run.said("delivering");
+    (hub, run)
+}
+
+#[tokio::test]
+async fn a_signal_ends_a_run_early_with_its_report() {
+    for name in ["-INT", "-TERM"] {
+        let (_hub, run) = long_run().await;
+        run.signal(name);
+        let report = tokio::task::spawn_blocking(|| run.end()).await.unwrap().report(0);
+        assert_eq!(report["stopped"], true);
+        let [expected, received, lost] = counts(&report["deliveries"], ["expected", "received", "lost"]);
+        let [acknowledged] = counts(&report["publishes"], ["acknowledged"]);
+        assert_eq!((received, expected, lost), (acknowledged, acknowledged, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_signal_while_connecting_leaves_it_at_those_who_are_there() {
+    let mut hub = Hub::new(&[]);
+    hub.start().await;
+    let mut run = Run::start(&["--url", &hub.url(), "--connections", "1000", "--ramp", "1h"]);
+    // The second line of those that come every five seconds.
+    run.said("arriving");
+    run.signal("-INT");
+    let report = tokio::task::spawn_blocking(|| run.end()).await.unwrap().report(0);
+    let [made, failed] = counts(&report["connections"], ["made", "failed"]);
+    assert!((1..1000).contains(&made) && failed == 0, "{report}");
+    assert_eq!(counts(&report["publishes"], ["acknowledged"]), [0]);
+}
+
+/// The processes that a process has started.
+#[cfg(target_os = "linux")]
+fn children(id: u32) -> Vec<u32> {
+    let of =
+        std::process::Command::new("ps").args(["-o", "pid=", "--ppid", &id.to_string()]).output().unwrap();
+    String::from_utf8(of.stdout).unwrap().split_whitespace().map(|id| id.parse().unwrap()).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_process_that_dies_ends_the_run_and_is_named() {
+    let (_hub, run) = long_run().await;
+    let processes = children(run.id());
+    assert_eq!(processes.len(), 2);
+    signal(processes[1], "-KILL");
+    // That it ends at all shows that the other process does.
+    let ended = tokio::task::spawn_blocking(|| run.end()).await.unwrap();
+    assert_eq!((ended.code, ended.output.as_str()), (Some(1), ""));
+    assert!(ended.errors.contains("of the run ended before it was done (signal: 9"), "{}", ended.errors);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn processes_end_with_the_one_that_has_started_them() {
+    let (_hub, run) = long_run().await;
+    run.signal("-KILL");
+    let ended = tokio::task::spawn_blocking(|| run.end()).await.unwrap();
+    assert_eq!(ended.code, None);
+}
