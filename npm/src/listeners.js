@@ -11,7 +11,8 @@ export function checkListener(listener) {
  * during a call is called from the next one on.
  */
 export class Listeners {
-  #entries = new Set();
+  /** Another list with each change: a call goes through the one that it began with. */
+  #entries = [];
   #onChange;
 
   /** `onChange` is told whether there are any, when the first came or the last has gone. */
@@ -20,7 +21,7 @@ export class Listeners {
   }
 
   get size() {
-    return this.#entries.size;
+    return this.#entries.length;
   }
 
   /** Adds `listener` until the returned undo is called or `signal` aborts. */
@@ -28,7 +29,7 @@ export class Listeners {
     checkListener(listener);
     if (signal?.aborted) return () => {};
     const entry = { listener, once, remove: () => this.#remove(entry, signal) };
-    this.#entries.add(entry);
+    this.#entries = [...this.#entries, entry];
     signal?.addEventListener("abort", entry.remove);
     if (this.size === 1) this.#onChange?.(true);
     return entry.remove;
@@ -46,8 +47,8 @@ export class Listeners {
    */
   call(values, report) {
     const pending = [];
-    for (const entry of [...this.#entries]) {
-      if (!this.#entries.has(entry)) continue;
+    for (const entry of this.#entries) {
+      if (entry.isGone) continue;
       if (entry.once) entry.remove();
       try {
         const result = entry.listener(...values);
@@ -60,7 +61,10 @@ export class Listeners {
   }
 
   #remove(entry, signal) {
+    if (entry.isGone) return;
+    entry.isGone = true;
     signal?.removeEventListener("abort", entry.remove);
-    if (this.#entries.delete(entry) && this.size === 0) this.#onChange?.(false);
+    this.#entries = this.#entries.filter((other) => other !== entry);
+    if (this.size === 0) this.#onChange?.(false);
   }
 }
