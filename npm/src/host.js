@@ -182,8 +182,9 @@ export class Host {
  * with a host there would live its client, for ever.
  */
 function weakly(host) {
-  const get = (ref, method) => (...values) => ref.deref()?.[method](...values);
-  return new Proxy(new WeakRef(host), { get });
+  const ref = new WeakRef(host);
+  const weak = (method) => [method, (...values) => ref.deref()?.[method](...values)];
+  return Object.fromEntries(Object.getOwnPropertyNames(Host.prototype).map(weak));
 }
 
 /** A name for this object, as random as the engine can. `randomUUID` is for secure pages only. */
