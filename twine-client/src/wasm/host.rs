@@ -37,7 +37,8 @@ extern "C" {
     #[wasm_bindgen(method)]
     pub fn deliver(this: &Host, frame: &JsValue, epoch: &str, recovered: bool, delivery: u32) -> bool;
 
-    /// What [`super::Driver::save`] would hand to [`Host::store`] has changed.
+    /// What [`super::Driver::save`] would hand to [`Host::store`] has changed. It is told once, until
+    /// that is called.
     #[wasm_bindgen(method)]
     pub fn moved(this: &Host);
 

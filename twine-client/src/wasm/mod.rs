@@ -43,6 +43,10 @@ pub struct Driver {
     /// When the host's timer runs.
     timer: Cell<Option<u64>>,
     draining: Cell<bool>,
+    /// When the last event came.
+    now: Cell<u64>,
+    /// Whether the host knows that there is something to be saved.
+    told: Cell<bool>,
 }
 
 #[wasm_bindgen]
@@ -70,6 +74,8 @@ impl Driver {
             socket: Cell::default(),
             timer: Cell::default(),
             draining: Cell::default(),
+            now: Cell::default(),
+            told: Cell::default(),
         }
     }
 
@@ -95,6 +101,7 @@ impl Driver {
 
     /// Calls [`Host::store`] with what is to be stored now.
     pub fn save(&self) {
+        self.told.set(false);
         let mut core = self.core.borrow_mut();
         let cursors = core.settled(host::now());
         let session = core.session().cloned();
@@ -219,7 +226,9 @@ impl Driver {
 impl Driver {
     /// Lets the core take an event, and does what it wants done.
     fn run<R>(&self, event: impl FnOnce(&mut Core<JsValue>, u64) -> R) -> R {
-        let result = event(&mut self.core.borrow_mut(), host::now());
+        let now = host::now();
+        self.now.set(now);
+        let result = event(&mut self.core.borrow_mut(), now);
         self.drain();
         result
     }
@@ -253,7 +262,7 @@ impl Driver {
         self.draining.set(false);
         self.arm();
         let moved = self.core.borrow_mut().take_moved();
-        if moved {
+        if moved && !self.told.replace(true) {
             self.host.moved();
         }
     }
@@ -298,7 +307,9 @@ impl Driver {
         if pending {
             core.pending(host::now(), &room, delivery);
         } else {
-            core.delivered(host::now(), &room, delivery);
+            // The clock costs more than the rest of this: the hub may be told earlier by what the
+            // listeners took.
+            core.delivered(self.now.get(), &room, delivery);
         }
     }
 
