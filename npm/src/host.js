@@ -1,5 +1,6 @@
 import { askForCookie } from "./cookie.js";
 import { TwineError, words } from "./error.js";
+import { isPlain } from "./plain.js";
 import { Tab, checkStorage } from "./tab.js";
 
 /** The subprotocol of this version of the wire. */
@@ -38,6 +39,8 @@ export class Host {
   #driver;
   #socket;
   #timer;
+  /** That of the last message. */
+  #epoch;
   #instance = instance();
   #scope;
   tab;
@@ -84,7 +87,7 @@ export class Host {
     try {
       const socket = (this.#socket = new WebSocket(this.#addresses.socket, PROTOCOL));
       socket.onopen = () => this.#driver.opened();
-      socket.onmessage = ({ data }) => this.#driver.received(data);
+      socket.onmessage = ({ data }) => this.#received(data);
       socket.onclose = ({ code, reason }) => this.#driver.closed(code, reason);
       socket.onerror = ignore;
       return true;
@@ -128,6 +131,7 @@ export class Host {
 
   deliver(frame, epoch, recovered, delivery) {
     const { room, offset, time, id, sender, data } = frame;
+    this.#epoch = epoch ??= this.#epoch;
     const message = { room, epoch, offset, time, id: id ?? undefined, sender: sender ?? undefined, recovered };
     const pending = this.#rooms.get(room)?.listeners.call([data, message], (error) => this.#report(error, room)) ?? [];
     if (pending.length === 0) return false;
@@ -159,6 +163,17 @@ export class Host {
     const error = new TwineError(code, message, { retryable, room });
     if (call) call.reject(error);
     else this.#raise("error", error);
+  }
+
+  #received(data) {
+    let frame;
+    try {
+      if (typeof data === "string") frame = JSON.parse(data);
+    } catch {
+      frame = null;
+    }
+    const room = this.#rooms.get(frame?.room)?.handle ?? 0;
+    this.#driver.received(frame, room, isPlain(frame ?? {}) ? frame.offset : 0);
   }
 
   get #fetch() {

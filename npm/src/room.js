@@ -3,6 +3,8 @@ import { Listeners } from "./listeners.js";
 /** What the app has of a room: its listeners, and the `subscribe` calls that hold it. */
 export class Room {
   listeners;
+  /** What the driver knows it by: a number from 1. */
+  handle;
   #holds = new Set();
 
   /** `onListening` is told whether there are listeners, when that changes. */

@@ -31,6 +31,8 @@ export class Twine {
   #ends = 0;
   #early = [];
   #rooms = new Map();
+  /** Handles of rooms that are no more. */
+  #handles = [];
   #state = "idle";
   #events = { state: new Listeners(), gap: new Listeners(), error: new Listeners() };
   #unwatch;
@@ -190,7 +192,7 @@ export class Twine {
 
   #start(glue) {
     this.#driver = this.#host.drive(glue);
-    for (const [name, room] of this.#rooms) if (room.listeners.size > 0) this.#driverFor(name).listening(name, true);
+    for (const [name, room] of this.#rooms) if (room.listeners.size > 0) this.#driverFor(name).listening(name, room.handle, true);
     for (const { begin, call } of this.#early.splice(0)) begin(this.#driverFor(call.room), call);
     // A client that was disconnected meanwhile still has its calls answered.
     if (this.#wanted) this.#driver.connect();
@@ -233,16 +235,21 @@ export class Twine {
     let room = this.#rooms.get(name);
     if (!room) {
       room = new Room((listening) => {
-        this.#driverFor(name)?.listening(name, listening);
+        this.#driverFor(name)?.listening(name, room.handle, listening);
         this.#tidy(name);
       });
+      // Without any that are free, those in use are 1, 2, 3 and so on.
+      room.handle = this.#handles.pop() ?? this.#rooms.size + 1;
       this.#rooms.set(name, room);
     }
     return room;
   }
 
   #tidy(name) {
-    if (this.#rooms.get(name)?.isUnused) this.#rooms.delete(name);
+    const room = this.#rooms.get(name);
+    if (!room?.isUnused) return;
+    this.#rooms.delete(name);
+    this.#handles.push(room.handle);
   }
 
   #listeners(type) {

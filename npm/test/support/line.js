@@ -40,7 +40,7 @@ export class Line {
   }
 
   message(room, offset, data, more) {
-    this.receive(JSON.stringify({ type: "message", room, offset, time: 0, data, ...more }));
+    this.receive(JSON.stringify({ type: "message", room, offset, time: 1, data, ...more }));
   }
 }
 

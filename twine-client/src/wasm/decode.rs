@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 
-use js_sys::{Array, JsString};
+use js_sys::Array;
 use twine_protocol::{
     Connected, Disconnect, Epoch, EpochChange, ErrorCode, ErrorFrame, Gap, GapReason, Lost, Message,
     MessageId, Offset, Position, RoomName, ServerFrame, SessionId, Subscribed, Unsubscribed,
@@ -17,48 +17,33 @@ extern "C" {
     /// A JSON object.
     type Object;
 
-    #[wasm_bindgen(catch, js_namespace = JSON)]
-    fn parse(text: &JsString) -> Result<JsValue, JsValue>;
-
-    // What each message has is read without a name crossing over; the rest by name.
-    #[wasm_bindgen(method, getter, structural, js_name = "type")]
-    fn kind(this: &Object) -> JsValue;
-    #[wasm_bindgen(method, getter, structural)]
-    fn room(this: &Object) -> JsValue;
-    #[wasm_bindgen(method, getter, structural)]
-    fn offset(this: &Object) -> JsValue;
-    #[wasm_bindgen(method, getter, structural)]
-    fn time(this: &Object) -> JsValue;
-    #[wasm_bindgen(method, getter, structural)]
-    fn id(this: &Object) -> JsValue;
-    #[wasm_bindgen(method, getter, structural)]
-    fn sender(this: &Object) -> JsValue;
-    #[wasm_bindgen(method, getter, structural)]
-    fn data(this: &Object) -> JsValue;
     #[wasm_bindgen(method, structural, indexing_getter)]
     fn field(this: &Object, name: &str) -> JsValue;
 }
 
-/// Reads a frame of the hub; `None` is a frame of a type that this version does not know.
+/// Reads a frame of the hub, `undefined` for what was no text; `None` is a frame of a type that this version does not know.
 ///
 /// A message's payload is the whole object: its strings need not cross into WebAssembly and back.
 ///
 /// # Errors
-/// What is wrong: the name of a field, or `JSON`.
-pub(super) fn decode(text: &JsString) -> Result<Option<ServerFrame<JsValue>>, &'static str> {
-    let object = parse(text).ok().and_then(object).ok_or("JSON")?;
-    let kind = object.kind().as_string().ok_or("type")?;
+/// What is wrong: the name of a field, `JSON`, or `a binary frame`.
+pub(super) fn decode(frame: JsValue) -> Result<Option<ServerFrame<JsValue>>, &'static str> {
+    if frame.is_undefined() {
+        return Err("a binary frame");
+    }
+    let object = object(frame).ok_or("JSON")?;
+    let kind = object.field("type").as_string().ok_or("type")?;
     // Read before anything else, since it has no value to go on with where it is invalid.
-    let room = RoomName::new(&object.room().as_string().unwrap_or_default()).map_err(|_| "room");
+    let room = RoomName::new(&object.field("room").as_string().unwrap_or_default()).map_err(|_| "room");
     let fault = Cell::new(None);
     let reader = Reader { object, fault: &fault };
     let frame = match kind.as_str() {
         "message" => ServerFrame::Message(Message {
             room: room?,
             offset: reader.offset(),
-            time: integer(&reader.object.time()).unwrap_or_else(|| reader.fail("time")),
+            time: reader.number("time"),
             id: reader.optional_text("id").and_then(|id| reader.valid("id", MessageId::new(&id).ok())),
-            sender: reader.sender(),
+            sender: reader.optional_text("sender"),
             data: reader.payload(),
         }),
         "connected" => ServerFrame::Connected(Connected {
@@ -160,8 +145,7 @@ impl Reader<'_> {
     }
 
     fn offset(&self) -> Offset {
-        let offset = integer(&self.object.offset()).and_then(|offset| Offset::new(offset).ok());
-        offset.unwrap_or_else(|| self.fail("offset"))
+        Offset::new(self.number("offset")).unwrap_or_else(|_| self.fail("offset"))
     }
 
     fn epoch(&self) -> Epoch {
@@ -195,7 +179,7 @@ impl Reader<'_> {
         let rooms = self.object.field("rooms");
         let mut names = Vec::new();
         if Array::is_array(&rooms) {
-            for name in Array::from(&rooms).iter() {
+            for name in rooms.unchecked_into::<Array>().iter() {
                 let name = RoomName::new(&name.as_string().unwrap_or_default()).ok();
                 names.extend(self.valid("rooms", name));
             }
@@ -205,18 +189,9 @@ impl Reader<'_> {
         names
     }
 
-    /// Text or nothing. The page's side reads it from the payload, and the core has no use for it.
-    fn sender(&self) -> Option<String> {
-        let sender = self.object.sender();
-        if !(sender.is_string() || sender.is_undefined() || sender.is_null()) {
-            self.fault.set(Some("sender"));
-        }
-        None
-    }
-
     /// A message's payload; see [`decode`].
     fn payload(self) -> JsValue {
-        if self.object.data().is_undefined() {
+        if self.object.field("data").is_undefined() {
             self.fault.set(Some("data"));
         }
         self.object.into()

@@ -34,8 +34,10 @@ extern "C" {
 
     /// Hands a `message` frame to its room's listeners. Gives whether one of them returned a
     /// promise; then `settled` is called with the room and `delivery` when all of those are settled.
+    /// Without an `epoch`, it is that of the last message.
     #[wasm_bindgen(method)]
-    pub fn deliver(this: &Host, frame: &JsValue, epoch: &str, recovered: bool, delivery: u32) -> bool;
+    pub fn deliver(this: &Host, frame: &JsValue, epoch: Option<&str>, recovered: bool, delivery: u32)
+    -> bool;
 
     /// What [`super::Driver::save`] would hand to [`Host::store`] has changed. It is told once, until
     /// that is called.

@@ -5,6 +5,10 @@
 //! [`Host`]; this module owns the core. Closures that cross from Rust would cost 2 KB. A frame is
 //! parsed once, by the browser's `JSON.parse`, and its payload goes back as the object it came as.
 //!
+//! What crosses costs more than what is done with it, texts most of all. So a message comes in by
+//! [`Driver::received`] with its room as a number, and goes out by [`Host::deliver`], and in between
+//! nothing but the clock is asked for. All else is read by `decode`, which alone says what is wrong.
+//!
 //! JavaScript is never called while the core is borrowed: what is to be done drains from the core's
 //! queue, one effect after another, so that a callback may call any method of the driver. What it
 //! causes joins the queue that is being drained.
@@ -17,7 +21,10 @@ mod tests;
 
 use std::cell::{Cell, RefCell};
 
-use twine_protocol::{ClientFrame, Connect, InstanceId, Pong, Position, RoomName, SessionId};
+use twine_protocol::{
+    ClientFrame, Connect, Epoch, InstanceId, Message, Offset, Pong, Position, RoomName, ServerFrame,
+    SessionId,
+};
 use wasm_bindgen::prelude::*;
 
 use crate::core::{
@@ -36,6 +43,8 @@ static ALLOCATOR: rlsf::SmallGlobalTlsf = rlsf::SmallGlobalTlsf::new();
 pub struct Driver {
     host: Host,
     core: RefCell<Core<JsValue>>,
+    /// The rooms that have listeners, each at its handle.
+    rooms: RefCell<Vec<Option<RoomName>>>,
     /// The app's calls that are not complete, each with what JavaScript knows it by.
     calls: RefCell<Vec<(CallId, JsValue)>>,
     /// The socket that the host has; what is meant for another one is in vain.
@@ -45,6 +54,8 @@ pub struct Driver {
     draining: Cell<bool>,
     /// When the last event came.
     now: Cell<u64>,
+    /// The epoch of the last message, which the host knows.
+    epoch: RefCell<Option<Epoch>>,
     /// Whether the host knows that there is something to be saved.
     told: Cell<bool>,
 }
@@ -70,11 +81,13 @@ impl Driver {
         Self {
             host,
             core: RefCell::new(Core::new(config)),
+            rooms: RefCell::default(),
             calls: RefCell::default(),
             socket: Cell::default(),
             timer: Cell::default(),
             draining: Cell::default(),
             now: Cell::default(),
+            epoch: RefCell::default(),
             told: Cell::default(),
         }
     }
@@ -160,7 +173,9 @@ impl Driver {
 
     /// Tells whether a room has listeners now: with the first it is delivered, once it is
     /// subscribed; without any it is not read any further.
-    pub fn listening(&self, room: &str, listening: bool) {
+    ///
+    /// While it has any, `handle` stands for it: a small number that is not 0, and no other room's.
+    pub fn listening(&self, room: &str, handle: usize, listening: bool) {
         let Ok(name) = RoomName::new(room) else {
             // Once is enough.
             if listening {
@@ -168,6 +183,14 @@ impl Driver {
             }
             return;
         };
+        let mut rooms = self.rooms.borrow_mut();
+        while rooms.len() <= handle {
+            rooms.push(None);
+        }
+        if let Some(slot) = rooms.get_mut(handle) {
+            *slot = listening.then(|| name.clone());
+        }
+        drop(rooms);
         let told = self.run(|core, now| {
             if listening {
                 core.attach(now, &name)
@@ -186,15 +209,32 @@ impl Driver {
         self.on_socket(Core::opened);
     }
 
-    /// The socket has got a message: text, or what is none of ours.
-    pub fn received(&self, data: JsValue) {
-        self.on_socket(|core, now, socket| match data.dyn_into() {
-            Ok(text) => match decode::decode(&text) {
+    /// The socket has got what `JSON.parse` makes of a text, `null` where that is no JSON; or no text.
+    ///
+    /// `room` is the handle of the room that the frame names, or 0. An `offset` other than 0 says that
+    /// this is a `message` in which nothing is wrong; then nothing else of it is read.
+    pub fn received(&self, frame: JsValue, room: usize, offset: f64) {
+        let name = self.rooms.borrow().get(room).cloned().flatten();
+        let offset =
+            host::integer(offset).and_then(|offset| Offset::new(offset).ok()).filter(|at| *at > Offset::ZERO);
+        self.on_socket(|core, now, socket| {
+            let heard = match (name, offset) {
+                // Only the page's side has a use for the rest.
+                (Some(room), Some(offset)) => Ok(Some(ServerFrame::Message(Message {
+                    room,
+                    offset,
+                    time: 0,
+                    id: None,
+                    sender: None,
+                    data: frame,
+                }))),
+                _ => decode::decode(frame),
+            };
+            match heard {
                 Ok(Some(frame)) => core.frame(now, socket, frame),
                 Ok(None) => core.heard(now, socket),
                 Err(fault) => core.garbled(now, socket, fault),
-            },
-            Err(_) => core.garbled(now, socket, "a binary frame"),
+            }
         });
     }
 
@@ -302,7 +342,9 @@ impl Driver {
 
     fn deliver(&self, delivery: Delivery<JsValue>) {
         let Delivery { delivery, room, position, recovered, data, .. } = delivery;
-        let pending = self.host.deliver(&data, position.epoch.as_str(), recovered, delivery.0);
+        let known = self.epoch.replace(Some(position.epoch.clone()));
+        let epoch = (known.as_ref() != Some(&position.epoch)).then(|| position.epoch.as_str());
+        let pending = self.host.deliver(&data, epoch, recovered, delivery.0);
         let mut core = self.core.borrow_mut();
         if pending {
             core.pending(host::now(), &room, delivery);
