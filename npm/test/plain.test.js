@@ -85,6 +85,15 @@ test("what the vectors have of messages is plain, but for the rarest", () => {
   ]);
 });
 
+test("what is no frame is told apart from what is no text", async () => {
+  for (const [data, detail] of [["hello", "JSON"], ["null", "JSON"], ["7", "JSON"], [new ArrayBuffer(8), "a binary frame"]]) {
+    const { events, closed } = await outcome(data, 0);
+    assert.equal(closed, 4400);
+    assert.equal(events[0].code, "garbled");
+    assert.ok(events[0].message.endsWith(`: ${detail}`), events[0].message);
+  }
+});
+
 test("each message has its room's epoch, whichever way it and the one before it came", async () => {
   const twine = await connected();
   const got = [];

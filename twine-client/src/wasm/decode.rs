@@ -21,7 +21,8 @@ extern "C" {
     fn field(this: &Object, name: &str) -> JsValue;
 }
 
-/// Reads a frame of the hub, `undefined` for what was no text; `None` is a frame of a type that this version does not know.
+/// Reads a frame of the hub, from what [`super::Driver::received`] takes; `None` is a frame of a type
+/// that this version does not know.
 ///
 /// A message's payload is the whole object: its strings need not cross into WebAssembly and back.
 ///
