@@ -25,6 +25,10 @@ impl Shard {
                 let message = format!("a frame is over the limit of {limit} bytes");
                 self.end(key, ErrorCode::FrameTooBig, &message);
             }
+            Violation::TooDense => {
+                let message = "a compressed frame makes more of itself than its length allows";
+                self.end(key, ErrorCode::FrameTooBig, message);
+            }
             Violation::Protocol(_) | Violation::NotUtf8 | Violation::NotCompressed => {
                 self.count_error(ErrorCode::BadFrame);
                 self.close(key, violation.close_code(), &violation.to_string());

@@ -199,6 +199,9 @@ impl Shard {
                         // What has come since tells again.
                         return;
                     }
+                    if run.took_long() {
+                        break;
+                    }
                 }
                 TailRead::Store => {
                     // The room has gone on in another epoch, or memory's bound took messages away

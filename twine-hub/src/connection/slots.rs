@@ -1,7 +1,7 @@
 //! Numbered places for what a shard holds many of.
 //!
-//! A vector would move all of them each time it grows, for milliseconds where they are many, and leave
-//! as much memory behind as they take.
+//! A vector would move all of them each time it grows, for milliseconds where they are many and of some size,
+//! and leave as much memory behind as they take.
 
 /// Places that are made at once.
 const CHUNK: usize = 256;

@@ -127,6 +127,11 @@ impl Run {
         }
     }
 
+    /// Whether it was compressed for anyone, which takes longer than all else that is done with it.
+    pub(super) fn took_long(&self) -> bool {
+        self.compressed.get().is_some()
+    }
+
     /// How many frames there are.
     pub(super) fn len(&self) -> usize {
         self.frames.len()
@@ -273,33 +278,61 @@ impl Socket {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
+    use twine_protocol::Offset;
+
     use super::*;
+    use crate::rooms::frames;
+    use crate::store::Record;
 
     /// A socket that takes little, and its other end.
-    fn pair() -> (Socket, std::net::TcpStream) {
+    fn pair(is_compressed: bool) -> (Socket, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (ours, _) = listener.accept().unwrap();
         ours.set_nonblocking(true).unwrap();
         socket2::SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
         socket2::SockRef::from(&theirs).set_recv_buffer_size(4096).unwrap();
-        (Socket::new(TcpStream::from_std(ours), false), theirs)
+        (Socket::new(TcpStream::from_std(ours), is_compressed), theirs)
+    }
+
+    /// Frames of messages with so many bytes each: some of them shrink to little when they are compressed, others hardly.
+    fn frames(len: usize, n: usize) -> Vec<Frame> {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut frame = |n: usize| {
+            let letters = if n.is_multiple_of(3) { 'a'..='b' } else { '#'..='[' };
+            let text: String = (0..len).map(|_| random.char(letters.clone())).collect();
+            let record = Record {
+                offset: Offset::new(n as u64 + 1).unwrap(),
+                time: 0,
+                id: None,
+                sender: None,
+                data: RawValue::from_string(format!("\"{text}\"")).unwrap(),
+            };
+            frames::message(&"chat".parse().unwrap(), &record, 1000)
+        };
+        (0..n).map(&mut frame).collect()
     }
 
     #[test]
     fn of_a_run_that_is_cut_whole_frames_arrive_and_nothing_else() {
         // Whatever the system takes at once, some of these are cut within a frame, and some between two.
-        for len in [1, 7, 1000, 4096, 70_000] {
-            let frames: Vec<Bytes> =
-                (0..=u8::MAX).cycle().take(2_000_000 / len).map(|n| vec![n; len].into()).collect();
-            let run = Run::new(frames.iter().cloned().map(Frame::from));
+        let lens = [1, 7, 1000, 4096, 70_000];
+        for (len, is_compressed) in lens.into_iter().flat_map(|len| [(len, false), (len, true)]) {
+            let frames = frames(len, 400_000 / (len + 60));
+            let run = Run::new(frames.iter().cloned());
             assert_eq!(run.len(), frames.len());
-            let (mut socket, mut theirs) = pair();
+            let (mut socket, mut theirs) = pair(is_compressed);
             let mut deflater = Deflater::default();
             let sent = socket.send(&run, &mut deflater).unwrap();
             assert!(sent.is_blocked && sent.frames < run.len() && socket.is_blocked());
             assert_eq!(socket.send(&run, &mut deflater).unwrap(), Sent { frames: 0, is_blocked: true });
-            let expected = frames[..sent.frames].concat();
+            let bytes = |frame: &Frame, deflater: &mut Deflater| {
+                if is_compressed { frame.compressed(deflater).clone() } else { frame.plain().clone() }
+            };
+            let expected: Vec<Bytes> =
+                frames[..sent.frames].iter().map(|frame| bytes(frame, &mut deflater)).collect();
+            assert_eq!(expected.iter().any(|bytes| bytes[0] == 0xc1), is_compressed && len >= 1000);
             let reader = std::thread::spawn(move || {
                 let mut read = Vec::new();
                 theirs.read_to_end(&mut read).unwrap();
@@ -309,13 +342,13 @@ mod tests {
                 std::thread::yield_now();
             }
             socket.finish();
-            assert!(reader.join().unwrap() == expected, "frames of {len} bytes");
+            assert!(reader.join().unwrap() == expected.concat(), "frames of {len} bytes, {is_compressed}");
         }
     }
 
     #[test]
     fn a_run_that_is_taken_whole_leaves_nothing() {
-        let (mut socket, mut theirs) = pair();
+        let (mut socket, mut theirs) = pair(false);
         let run = Run::new(["one", "two"].map(|text| Bytes::from_static(text.as_bytes()).into()));
         assert_eq!(
             socket.send(&run, &mut Deflater::default()).unwrap(),

@@ -362,7 +362,10 @@ impl Shard {
         let Some(local) = self.local_rooms.get(room) else { return };
         let Some(open) = &local.open else { return };
         let until = open.cursor.clone();
-        let mut request = PageRequest { room: local.name.clone(), start, until, limit: PAGE, recovery: None };
+        let is_compressed = self.sockets.get(key.slot).is_some_and(Socket::is_compressed);
+        let room_name = local.name.clone();
+        let mut request =
+            PageRequest { room: room_name, start, until, limit: PAGE, recovery: None, is_compressed };
         let recovery = self.options.recovery.clone();
         if let Some(subscription) = self.subscription(key, room) {
             // What was promised when it was answered is kept, however long it takes.

@@ -37,6 +37,8 @@ pub(super) enum Incoming {
 pub(super) enum Violation {
     #[error("a message over the limit of {limit} bytes")]
     TooBig { limit: usize },
+    #[error("a compressed message that is too much work for its length")]
+    TooDense,
     #[error("a frame that RFC 6455 does not allow here: {0}")]
     Protocol(&'static str),
     #[error("a text message that is not UTF-8")]
@@ -49,7 +51,7 @@ impl Violation {
     /// The close code that RFC 6455 has for it.
     pub(super) fn close_code(self) -> u16 {
         match self {
-            Self::TooBig { .. } => 1009,
+            Self::TooBig { .. } | Self::TooDense => 1009,
             Self::Protocol(_) => 1002,
             Self::NotUtf8 | Self::NotCompressed => 1007,
         }
@@ -142,7 +144,8 @@ impl Whole {
         let text = match inflater {
             Some(inflater) if self.is_compressed => {
                 inflater.inflate(&self.payload, max).map_err(|error| match error {
-                    InflateError::TooBig { limit } => Violation::TooBig { limit },
+                    InflateError::TooBig => Violation::TooBig { limit: max },
+                    InflateError::TooDense => Violation::TooDense,
                     InflateError::Corrupt => Violation::NotCompressed,
                 })?
             }
@@ -323,6 +326,7 @@ mod tests {
         let mut long = Vec::new();
         assert!(Deflater::default().deflate(&[b'x'; 1001], &mut long));
         assert_eq!(code(frame(0xc1, &long), 1000), 1009);
+        assert_eq!(code(frame(0xc1, &[0x03, 0x00].repeat(50)), 1000), 1009);
         assert_eq!(code(frame(0xc1, &[0xff; 9]), 100), 1007);
         let mut no_text = Vec::new();
         assert!(Deflater::default().deflate(&[0xff; 100], &mut no_text));

@@ -20,7 +20,7 @@ const MAX_HEADER: usize = 10;
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
     plain: Bytes,
-    /// For those that take it: compressed when the first of them is sent it, and once. `None` inside where
+    /// For those that take it: compressed when the first of them is sent it, and kept. `None` inside where
     /// that saves nothing; no place for it at all where it is not worth trying.
     compressed: Option<Arc<OnceLock<Option<Bytes>>>>,
 }
@@ -38,11 +38,13 @@ impl Frame {
 
     /// The bytes for a socket that takes them compressed.
     pub(crate) fn compressed(&self, deflater: &mut Deflater) -> &Bytes {
-        let compressed = self
-            .compressed
-            .as_ref()
-            .and_then(|compressed| compressed.get_or_init(|| compress(&self.plain, deflater)).as_ref());
-        compressed.unwrap_or(&self.plain)
+        let Some(place) = &self.compressed else { return &self.plain };
+        if place.get().is_none() {
+            // Not by `get_or_init`, which would have a shard wait for another: where two come at the same
+            // moment, the work of one is thrown away.
+            let _ = place.set(compress(&self.plain, deflater));
+        }
+        place.get().and_then(Option::as_ref).unwrap_or(&self.plain)
     }
 
     /// Bytes of memory that it may come to take.

@@ -15,6 +15,7 @@ use twine_protocol::{Epoch, EpochChange, Offset, Position, RoomName, ServerFrame
 use super::frames::{self, Frame};
 use super::locked;
 use super::shared::SharedPages;
+use crate::deflate::Deflater;
 use crate::store::history::{self, Part, Range};
 use crate::store::page::{self, Item, Limit, Loss, Page, Recovery, Start};
 use crate::store::{Reader, StoreError};
@@ -30,6 +31,8 @@ pub(crate) struct PageRequest {
     pub(crate) limit: Limit,
     /// What bounds the recovery that begins with this page; `None` for its later ones.
     pub(crate) recovery: Option<Recovery>,
+    /// Whether its frames are wanted compressed: that is done here, where it holds up no connection.
+    pub(crate) is_compressed: bool,
 }
 
 /// A page as frames to write, or a part of one that is shared with others.
@@ -87,7 +90,8 @@ impl Reading {
     pub(super) fn new(readers: Vec<Box<dyn Reader>>, compress_from: usize) -> (Self, Vec<Serving>) {
         let serve = |reader| {
             let (requests, waiting) = channel();
-            (requests, Serving { reader, shared: SharedPages::default(), waiting, compress_from })
+            let (shared, deflater) = (SharedPages::default(), Deflater::default());
+            (requests, Serving { reader, shared, waiting, compress_from, deflater })
         };
         let (requests, serving) = readers.into_iter().map(serve).unzip();
         let requests = Mutex::new(Some(requests));
@@ -220,6 +224,7 @@ pub(crate) struct Serving {
     shared: SharedPages,
     waiting: Receiver<Request>,
     compress_from: usize,
+    deflater: Deflater,
 }
 
 impl Serving {
@@ -243,12 +248,18 @@ impl Serving {
     }
 
     fn answer(&mut self, request: Request) {
-        let &mut Self { ref mut reader, ref mut shared, compress_from, .. } = self;
+        let &mut Self { ref mut reader, ref mut shared, compress_from, ref mut deflater, .. } = self;
         match request {
             Request::Steps { request, asker } => {
+                let is_compressed = request.is_compressed;
                 let shared_steps = shared.find(&request);
                 let steps =
                     shared_steps.map_or_else(|| read(&mut **reader, request, shared, compress_from), Ok);
+                if is_compressed && let Ok(steps) = &steps {
+                    for step in steps.all() {
+                        step.frame.compressed(deflater);
+                    }
+                }
                 asker.answer(steps);
             }
             Request::History { room, range, head, limit, asker } => {
@@ -272,7 +283,7 @@ fn read(
     shared: &mut SharedPages,
     compress_from: usize,
 ) -> Result<Steps, Arc<StoreError>> {
-    let PageRequest { room, start, until, limit, recovery } = &request;
+    let PageRequest { room, start, until, limit, recovery, .. } = &request;
     let page = page::read(reader, room, start, until, *limit, recovery.as_ref()).map_err(Arc::new)?;
     let steps = steps(room, page, compress_from);
     shared.keep(request, &steps);
@@ -335,6 +346,7 @@ mod tests {
                 until: at(*until),
                 limit: LIMIT,
                 recovery: (case % 2 == 0).then_some(recovery.clone()),
+                is_compressed: false,
             };
             let answers = answers.clone();
             let done = move |steps| answers.send((case, steps)).unwrap();
@@ -346,7 +358,14 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
         };
         let reader = Box::new(Observed { reader, observe: count });
-        Serving { reader, shared: SharedPages::default(), waiting, compress_from: usize::MAX }.run();
+        Serving {
+            reader,
+            shared: SharedPages::default(),
+            waiting,
+            compress_from: usize::MAX,
+            deflater: Deflater::default(),
+        }
+        .run();
         for (case, steps) in answered {
             let steps: Steps = steps.unwrap();
             let (after, until) = cases[case];
@@ -387,13 +406,21 @@ mod tests {
                 until: at(100),
                 limit: Limit { messages: 100, bytes: 1 << 20 },
                 recovery: Some(recovery.clone()),
+                is_compressed: false,
             };
             let answers = answers.clone();
             let done = move |steps| answers.send(steps).unwrap();
             requests.send(Request::Steps { request, asker: Asker::new(done) }).unwrap();
         }
         drop((requests, answers));
-        Serving { reader, shared: SharedPages::default(), waiting, compress_from: usize::MAX }.run();
+        Serving {
+            reader,
+            shared: SharedPages::default(),
+            waiting,
+            compress_from: usize::MAX,
+            deflater: Deflater::default(),
+        }
+        .run();
         let _history: Steps = answered.recv().unwrap().unwrap();
         let recovered: Steps = answered.recv().unwrap().unwrap();
         assert_eq!(recovered.start, at(90), "10 messages at most");

@@ -85,12 +85,14 @@ impl Client {
     async fn closed(&mut self) -> u16 {
         loop {
             let first = self.socket.read_u8().await.unwrap();
-            let len = self.socket.read_u8().await.unwrap();
-            assert!(len < 126);
+            let mut len = u16::from(self.socket.read_u8().await.unwrap());
             if first == 0x88 {
                 return self.socket.read_u16().await.unwrap();
             }
             // What is told before it closes.
+            if len == 126 {
+                len = self.socket.read_u16().await.unwrap();
+            }
             self.socket.read_exact(&mut vec![0; usize::from(len)]).await.unwrap();
         }
     }

@@ -36,7 +36,7 @@ pub(super) struct Fresh {
 /// All attachments.
 #[derive(Default)]
 pub(super) struct Held {
-    /// A tree: a table would stand still for milliseconds each time it doubles, and leave as much behind.
+    /// A tree: a table has room for twice as many at times, and leaves its last one behind each time it grows.
     attachments: BTreeMap<SessionId, Attachment>,
     /// Sessions of a cookie that are not in the store, oldest first.
     fresh_of: HashMap<CookieHash, Vec<SessionId>>,

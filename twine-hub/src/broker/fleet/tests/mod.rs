@@ -209,6 +209,7 @@ impl Hub {
             until,
             limit: Limit { messages: 10_000, bytes: usize::MAX },
             recovery: Some(Recovery { max_messages: 100_000, max_age: DAY * 365 }),
+            is_compressed: false,
         };
         let (answer, answered) = oneshot::channel();
         self.rooms.read(request, Box::new(move |steps| drop(answer.send(steps))));
