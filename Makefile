@@ -21,7 +21,7 @@ PRESETS ?= idle,fanout-1k,saturate-1k,publish,storm,storm-restart
 TARGETS ?= floor,twine,twine-memory,nchan,nats,mosquitto,uws,bun,sockudo,ws-node,socketio
 
 .DEFAULT_GOAL := help
-.PHONY: help setup client hub demo lint deny test test-rust test-vectors test-wasm test-npm test-e2e image instructions package msrv torture bench clean
+.PHONY: help setup client hub demo lint deny test test-rust test-vectors test-wasm test-npm test-e2e image instructions package msrv torture bench bench-client clean
 
 help: ## List what make can do here
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -121,6 +121,10 @@ torture: ## Every failure of a fleet, and then random ones, for TORTURE_MINUTES=
 bench: hub ## A short comparison with the floor and with the peers that are installed
 	cargo build --locked --release --manifest-path bench/Cargo.toml
 	bench/bench.py run $(PRESETS) $(TARGETS)
+
+bench-client: hub ## What the browser client costs a page, against Socket.IO's and a bare WebSocket
+	cd bench/browser && npm ci --silent --no-audit --no-fund
+	bench/browser/run.mjs
 
 clean: ## Remove what was built, except the tools
 	rm -rf target npm/dist npm/wasm twine-hub/assets/twine.js bench/target

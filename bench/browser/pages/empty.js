@@ -1,0 +1,2 @@
+// What a page costs that has no client.
+bench.mark("subscribed");
