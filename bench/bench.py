@@ -2,13 +2,16 @@
 """Runs load against targets and prints tables. See README.md.
 
 bench.py run PRESET[,PRESET] TARGET[,TARGET] [--reps 3] [--base floor] [--out out/x.jsonl] [-- LOAD-ARGS]
+bench.py curve CURVE[/VALUE][,CURVE] TARGET[,TARGET] [--reps 3] [--base floor] [--out out/x.jsonl] [-- LOAD-ARGS]
 bench.py table out/x.jsonl [--base floor]
 bench.py selftest
 """
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import statistics
@@ -20,6 +23,8 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
+
+from curves import CURVES, Point
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BIN = os.path.join(os.environ.get("CARGO_TARGET_DIR", f"{HERE}/target"), "release")
@@ -35,6 +40,7 @@ PRESETS = {
     "saturate-10k": "--scenario saturate --conns 10000",
     "pipeline-1k": "--scenario saturate --conns 1000 --pipeline 16 --window 16",
     "manyrooms": "--scenario manyrooms",
+    "publish-1": "--scenario publish --pub-conns 1",
     "publish": "--scenario publish",
     "publish-256": "--scenario publish --pub-conns 256",
     "storm": "--scenario storm",
@@ -128,11 +134,11 @@ def pids_of(run):
         return [int(line.split()[0]) for line in f]
 
 
-def start(target, conf, args, run):
+def start(target, conf, args, run, env):
     """Starts the server and waits until its ports are open. Its pids, or None where it is not installed."""
     server = conf["server"]
     pin = server.get("pin", True) and os.cpu_count() > 1
-    env = dict(os.environ, BENCH_RUN=run, **{k: str(v) for k, v in server.get("env", {}).items()})
+    env = {**os.environ, "BENCH_RUN": run, **{k: str(v) for k, v in server.get("env", {}).items()}, **env}
     script = os.path.join(HERE, "peers", server["start"])
     cmd = nice((["taskset", "-c", "0"] if pin else []) + [script] + args, REALTIME)
     if subprocess.run(cmd, env=env, timeout=60, stdin=subprocess.DEVNULL).returncode == 3:
@@ -160,10 +166,103 @@ def start(target, conf, args, run):
     return pids
 
 
-def one(target, load_args, keep_log=False):
+def read_target(target):
     path = target if target.endswith(".toml") else f"{HERE}/targets/{target}.toml"
     with open(path, "rb") as f:
-        conf = tomllib.load(f)
+        return path, tomllib.load(f)
+
+
+def check_free(target, conf):
+    for port in ports_of(conf):  # a server left over would share the port and the load
+        with socket.socket() as s:
+            if not s.connect_ex((conf.get("host", "127.0.0.1"), port)):
+                raise RuntimeError(f"{target}: something listens on port {port} already")
+
+
+def talks_of_rooms(conf):
+    return any("{room}" in step.get("send", "") for step in conf.get("subscribe", []))
+
+
+class Pair:
+    """A server, and the load that is on it."""
+
+    def __init__(self, target, args, env, copy):
+        self.target, self.args, self.env, self.pids, self.load = target, args, env, [], None
+        self.folder = tempfile.TemporaryDirectory(prefix="bench-")
+        self.run = self.folder.name
+        self.path, self.conf = read_target(target)
+        if copy:
+            self.move(copy)
+        check_free(target, self.conf)
+
+    def move(self, copy):
+        """Another server of the same kind, on a port of its own."""
+        port = self.conf["port"] + copy
+        with open(self.path) as f:
+            text = re.sub(r"(?m)^port = .*", f"port = {port}", f.read(), count=1)
+        self.path = f"{self.run}/target.toml"
+        with open(self.path, "w") as f:
+            f.write(text)
+        self.conf, self.env = tomllib.loads(text), {**self.env, "BENCH_PORT": str(port)}
+
+    def start(self):
+        try:
+            pids = start(self.target, self.conf, self.args, self.run, self.env)
+        except SystemExit:  # told to stop meanwhile
+            if os.path.exists(f"{self.run}/pids"):
+                stop(pids_of(self.run))
+            raise
+        self.pids = pids or []
+        return pids is not None
+
+    def begin(self, load_args):
+        core = "1" if os.cpu_count() > 1 else "0"
+        cmd = ["taskset", "-c", core, f"{BIN}/load", "--target", self.path, "--pids", f"{self.run}/pids"] + load_args
+        self.load = subprocess.Popen(nice(cmd, REALTIME), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.watchdog = threading.Timer(420, self.load.kill)
+        self.watchdog.start()
+
+    def say(self, answer):
+        self.load.stdin.write(f"{answer}\n")
+        self.load.stdin.flush()
+
+    def until(self, question):
+        """What load prints until it asks that, or ends; a restart is done when it asks for one."""
+        last = ""
+        for line in self.load.stdout:
+            if line == f"{question}\n":
+                return last
+            if line == "restart\n":
+                stop(self.pids, signal.SIGKILL)
+                os.remove(f"{self.run}/pids")
+                self.start()
+                self.say("restarted")
+            else:
+                last = line
+        return last
+
+    def result(self, keep_log):
+        result = self.until(None)
+        if self.load.wait() or keep_log:
+            print(open(f"{self.run}/log").read()[-2000:], file=sys.stderr)
+        if self.load.returncode:
+            return {"error": self.load.returncode}
+        # As it was, not as it was asked for: with another one, who goes first on a full core is another.
+        realtime = os.sched_getscheduler(self.pids[0]) == os.SCHED_RR
+        return {**json.loads(result), "realtime": realtime}
+
+    def end(self):
+        if self.load:
+            self.watchdog.cancel()
+            self.load.kill()
+            self.load.wait()
+        stop(self.pids)
+        self.folder.cleanup()
+
+
+def one(target, load_args, keep_log=False, env={}, copies=1):
+    """What load says of a run; None where the target is not installed, or can't do it."""
+    _, conf = read_target(target)
     args = conf["server"].get("args", [])
     if "storm" in load_args:
         if "resume" not in conf:
@@ -171,64 +270,82 @@ def one(target, load_args, keep_log=False):
         args = args + conf["resume"].get("args", [])
         if not conf["resume"].get("survives"):  # it would have forgotten what is missed
             load_args = [a for a in load_args if a != "--restart"]
-    for port in ports_of(conf):  # a server left over would share the port and the load
-        if not socket.socket().connect_ex((conf.get("host", "127.0.0.1"), port)):
-            raise RuntimeError(f"{target}: something listens on port {port} already")
-    with tempfile.TemporaryDirectory(prefix="bench-") as run:
-        pids = start(target, conf, args, run)
-        if pids is None:
-            return None
-        core = "1" if os.cpu_count() > 1 else "0"
-        cmd = ["taskset", "-c", core, f"{BIN}/load", "--target", path, "--pids", f"{run}/pids"] + load_args
-        load = subprocess.Popen(nice(cmd, REALTIME), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        watchdog = threading.Timer(420, load.kill)
-        watchdog.start()
-        try:
-            result = ""
-            for line in load.stdout:
-                if line != "restart\n":
-                    result = line
-                    continue
-                stop(pids, signal.SIGKILL)
-                os.remove(f"{run}/pids")
-                pids = start(target, conf, args, run)
-                load.stdin.write("restarted\n")
-                load.stdin.flush()
-            if load.wait() or keep_log:
-                print(open(f"{run}/log").read()[-2000:], file=sys.stderr)
-            return json.loads(result) if load.returncode == 0 else {"error": load.returncode}
-        finally:
-            watchdog.cancel()
-            load.kill()
-            load.wait()
-            stop(pids)
+    if copies > 1 and not conf["server"].get("copies"):
+        return None
+    with contextlib.ExitStack() as ends:
+        pairs = []
+        for copy in range(copies):
+            pair = Pair(target, args, env, copy)
+            ends.callback(pair.end)
+            if not pair.start():
+                return None
+            pairs.append(pair)
+        for pair in pairs:
+            pair.begin(load_args + (["--barrier"] if copies > 1 else []))
+        if copies > 1:  # none publishes before all are there
+            for pair in pairs:
+                pair.until("ready")
+            for pair in pairs:
+                pair.say("go")
+        return together([pair.result(keep_log) for pair in pairs])
 
 
-def run(presets, targets, reps, out, extra):
+def together(results):
+    """Several loads that ran at once as one. Each counts by its deliveries, latency by the median."""
+    broken = next((r for r in results if "error" in r), None)
+    if broken or len(results) == 1:
+        return broken or results[0]
+    out = dict(results[0], parts=len(results))
+    delivered = sum(r["delivered"] for r in results) or 1
+    for k, v in results[0].items():
+        values = [r[k] for r in results]
+        if k.endswith("_per_delivered"):
+            out[k] = round(sum(r[k] * r["delivered"] for r in results) / delivered, 3)
+        elif isinstance(v, dict):
+            out[k] = {q: statistics.median(x[q] for x in values) for q in v}
+        elif k in SUMS:
+            out[k] = sum(values)
+    return out
+
+
+SUMS = {"conns", "subscribed", "failed", "published", "acked", "refused", "reopened", "expected", "delivered", "lost"}
+SUMS |= {"dup", "reorder", "misrouted", "closed", "delivered_per_s", "published_per_s", "server_cpu_percent"}
+SUMS |= {"load_cpu_percent", "pss_end", "rss_before", "rss_peak"}
+
+
+def run(points, targets, reps, out, extra):
     os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
     skipped = set()
-    for preset in presets:
+    for point in points:
         for rep in range(reps):
             for target in targets:
-                if target in skipped:
+                if target in skipped or (point.talks and not talks_of_rooms(read_target(target)[1])):
                     continue
-                try:
-                    got = one(target, PRESETS[preset].split() + extra)
-                except (RuntimeError, subprocess.TimeoutExpired) as e:
-                    got = {"error": str(e)}
+                got = measure(point, target, extra)
                 if got is None:
-                    skipped.add(target)
+                    if point.copies == 1:
+                        skipped.add(target)
                     continue
-                if "error" in got:
-                    print(f"{target} {preset}: {got['error']}", file=sys.stderr)
                 got.update(
                     target=os.path.basename(target).removesuffix(".toml"),
-                    preset=preset,
+                    preset=point.preset,
                     rep=rep,
                     load=os.getloadavg()[0],
                 )
+                if point.curve:
+                    got.update(curve=point.curve, value=point.value)
                 with open(out, "a") as f:
                     f.write(json.dumps(got) + "\n")
+
+
+def measure(point, target, extra):
+    try:
+        got = one(target, point.args.split() + extra, env=point.env, copies=point.copies)
+    except (RuntimeError, subprocess.TimeoutExpired) as e:
+        got = {"error": str(e)}
+    if got and "error" in got:
+        print(f"{target} {point.preset}: {got['error']}", file=sys.stderr)
+    return got
 
 
 COLUMNS = [
@@ -301,67 +418,95 @@ CONNECT = [
 ]
 
 
+def layout(preset):
+    """The columns of a preset's table, and what its ratios compare."""
+    if preset.startswith(("idle", "ramp")):
+        return CONNECT, "ramp_server_us_per_conn"
+    if preset.startswith("storm"):
+        return STORM, "storm_server_us_per_client"
+    if preset.startswith("fleet"):
+        return FLEET_COLUMNS, "server_us_per_publish"
+    return COLUMNS, "server_us_per_publish" if preset == "publish" else "server_us_per_delivered"
+
+
+def dig(row, path):
+    """What is at a path like `latency_us.p99.9` or `cycles.0.pss.left`; a key may have a point in it."""
+    if isinstance(row, dict) and path in row:
+        return row[path]
+    head, _, rest = path.partition(".")
+    if isinstance(row, list):
+        below = row[int(head)] if int(head) < len(row) else None
+    else:
+        below = row.get(head) if isinstance(row, dict) else None
+    return dig(below, rest) if rest else below
+
+
+def values(rows, path):
+    return [v for v in (dig(r, path) for r in rows) if v is not None]
+
+
+def ratios(mine, all_rows, key, base):
+    """Each run against the base's run of the same round."""
+    out = []
+    for i, r in mine:
+        near = [
+            (abs(i - j), b[key])
+            for j, b in all_rows
+            if b["target"] == base and b["preset"] == r["preset"] and b.get(key)
+        ]
+        out += [r[key] / min(near)[1]] if near and r.get(key) else []
+    return out
+
+
+def figure(name, path, key, mine, all_rows, base):
+    """One cell: mostly a median."""
+    rows = [r for _, r in mine]
+    if name == "runs":
+        return len(values(rows, key))
+    if name in ("xfloor", "xbase"):
+        vs = ratios(mine, all_rows, key, base)
+    else:
+        vs = values(rows, path)
+    if not vs:
+        return None
+    if name in ("lost", "dup", "reord"):
+        return max(vs)
+    if name == "each hub":
+        return " ".join(f"{statistics.median(v):.0f}" for v in zip(*vs))
+    v = statistics.median(vs)
+    return round(v / 1e6, 1) if name.endswith(" MB") else v
+
+
+def cell(v):
+    if v is None or isinstance(v, str):
+        return v or ""
+    return f"{v:.2f}" if isinstance(v, float) and abs(v) < 100 else f"{v:.0f}"
+
+
+def print_table(title, heads, lines, columns, key, all_rows, base):
+    """A line for each (its first cells, preset, target) that was measured."""
+    print(f"\n### {title}\n")
+    print("| " + " | ".join(heads + [c for c, _ in columns]) + " |")
+    print("|" + "---|" * (len(heads) + len(columns)))
+    for first, preset, target in lines:
+        mine = [(i, r) for i, r in all_rows if r["target"] == target and r["preset"] == preset]
+        if values([r for _, r in mine], key):
+            cells = [cell(figure(name, path, key, mine, all_rows, base)) for name, path in columns]
+            print("| " + " | ".join(first + cells) + " |")
+
+
 def table(path, base):
-    rows = [json.loads(l) for l in open(path)]
-    order = list(dict.fromkeys(r["target"] for r in rows))
-    for preset in dict.fromkeys(r["preset"] for r in rows):
-        connect = preset.startswith(("idle", "ramp"))
-        storm = preset.startswith("storm")
-        fleet = preset.startswith("fleet")
-        columns = CONNECT if connect else STORM if storm else FLEET_COLUMNS if fleet else COLUMNS
-        key = (
-            "ramp_server_us_per_conn"
-            if connect
-            else "storm_server_us_per_client"
-            if storm
-            else "server_us_per_publish"
-            if preset == "publish" or fleet
-            else "server_us_per_delivered"
-        )
-
-        def values(target, k):
-            head, _, tail = k.partition(".")
-            vs = [r.get(head) for r in rows if r["target"] == target and r["preset"] == preset]
-            vs = [v.get(tail) if isinstance(v, dict) else v for v in vs]
-            return [v for v in vs if v is not None]
-
-        mid = lambda t, k: statistics.median(values(t, k)) if values(t, k) else None
-        print(f"\n### {preset}\n")
-        print("| target | " + " | ".join(c for c, _ in columns) + " |")
-        print("|" + "---|" * (len(columns) + 1))
-        for t in order:
-            if not values(t, key):
-                continue
-            cells = []
-            for name, k in columns:
-                if name == "runs":
-                    v = len(values(t, key))
-                elif name in ("xfloor", "xbase"):  # against the base's run of the same round
-                    ratios = []
-                    for i, r in enumerate(rows):
-                        if r["target"] == t and r["preset"] == preset and r.get(key):
-                            near = [
-                                (abs(i - j), b[key])
-                                for j, b in enumerate(rows)
-                                if b["target"] == base and b["preset"] == preset and b.get(key)
-                            ]
-                            ratios += [r[key] / min(near)[1]] if near else []
-                    v = statistics.median(ratios) if ratios else None
-                elif name in ("lost", "dup", "reord"):
-                    v = max(values(t, k), default=None)
-                elif name == "each hub":
-                    v = " ".join(f"{statistics.median(vs):.0f}" for vs in zip(*values(t, k)))
-                else:
-                    v = mid(t, k)
-                if name.endswith(" MB"):
-                    v = round(v / 1e6, 1)
-                if isinstance(v, str):
-                    cells.append(v)
-                    continue
-                cells.append(
-                    "" if v is None else f"{v:.2f}" if isinstance(v, float) and abs(v) < 100 else f"{v:.0f}"
-                )
-            print(f"| {t} | " + " | ".join(cells) + " |")
+    with open(path) as f:
+        rows = list(enumerate(json.loads(line) for line in f))
+    targets = list(dict.fromkeys(r["target"] for _, r in rows))
+    for preset in dict.fromkeys(r["preset"] for _, r in rows if "curve" not in r):
+        columns, key = layout(preset)
+        print_table(preset, ["target"], [([t], preset, t) for t in targets], columns, key, rows, base)
+    for name in dict.fromkeys(r["curve"] for _, r in rows if "curve" in r):
+        curve = CURVES[name]
+        points = dict.fromkeys((r["value"], r["preset"]) for _, r in rows if r.get("curve") == name)
+        lines = [([value, t], preset, t) for value, preset in points for t in targets]
+        print_table(name, [curve.parameter, "target"], lines, curve.columns, curve.key, rows, base)
 
 
 def selftest():
@@ -404,21 +549,39 @@ def selftest():
     return failed
 
 
-def main():
+def points_of(parser, a):
+    if a.what == "run":
+        known = {name: [Point(name, args)] for name, args in PRESETS.items()}
+    else:
+        known = {name: curve.points for name, curve in CURVES.items()}
+        known.update((point.preset, [point]) for curve in CURVES.values() for point in curve.points)
+    names = a.what_of.split(",")
+    for name in names:
+        if name not in known:
+            parser.error(f"no {name}: {' '.join(known)}")
+    return [point for name in names for point in known[name]]
+
+
+def stop_servers_when_told():
     for sig in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sig, lambda *_: sys.exit(1))  # so that servers are stopped
+        signal.signal(sig, lambda *_: sys.exit(1))
+
+
+def main():
+    stop_servers_when_told()
     argv, extra = sys.argv[1:], []
     if "--" in argv:
         i = argv.index("--")
         argv, extra = argv[:i], argv[i + 1 :]
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = p.add_subparsers(dest="what", required=True)
-    r = sub.add_parser("run")
-    r.add_argument("presets")
-    r.add_argument("targets")
-    r.add_argument("--reps", type=int, default=3)
-    r.add_argument("--base", default="floor")
-    r.add_argument("--out", default=f"{HERE}/out/{int(time.time())}.jsonl")
+    for what in ("run", "curve"):
+        r = sub.add_parser(what)
+        r.add_argument("what_of", metavar="presets" if what == "run" else "curves")
+        r.add_argument("targets")
+        r.add_argument("--reps", type=int, default=3)
+        r.add_argument("--base", default="floor")
+        r.add_argument("--out", default=f"{HERE}/out/{int(time.time())}.jsonl")
     t = sub.add_parser("table")
     t.add_argument("file")
     t.add_argument("--base", default="floor")
@@ -426,8 +589,8 @@ def main():
     a = p.parse_args(argv)
     if a.what != "table":
         own_session()
-    if a.what == "run":
-        run(a.presets.split(","), a.targets.split(","), a.reps, a.out, extra)
+    if a.what in ("run", "curve"):
+        run(points_of(p, a), a.targets.split(","), a.reps, a.out, extra)
         table(a.out, a.base)
     elif a.what == "table":
         table(a.file, a.base)

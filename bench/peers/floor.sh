@@ -3,4 +3,4 @@
 . "$(dirname "$0")/lib.sh"
 BIN=${CARGO_TARGET_DIR:-../target}/release/floor
 need "$BIN" "cargo build --release -p floor"
-start "$BIN" "$@"
+start "$BIN" ${BENCH_PORT:+--port "$BENCH_PORT"} "$@"

@@ -3,6 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 BIN=${TWINE_HUB:-../../target/release/twine-hub}
 need "$BIN" "make hub"
-export TWINE_LISTEN=127.0.0.1:7070 TWINE_DATA_DIR="$BENCH_RUN/data" TWINE_API_KEY=bench-key-0123456789abcdef TWINE_STORE="$1"
+export TWINE_LISTEN="127.0.0.1:${BENCH_PORT:-7070}" TWINE_DATA_DIR="$BENCH_RUN/data" TWINE_API_KEY=bench-key-0123456789abcdef TWINE_STORE="$1"
+export MIMALLOC_PURGE_DELAY=0 # as the image sets it
 mkdir -p "$TWINE_DATA_DIR"
 start "$BIN" serve

@@ -21,7 +21,7 @@ impl Load {
         while (self.clients.len() < n || self.in_flight > 0) && now() < end {
             let t = now();
             while self.clients.len() < n && due(self.clients.len()) <= t {
-                self.connect(self.clients.len() % self.rooms.len());
+                self.connect();
             }
             self.publish_due();
             // Often enough for both clocks.

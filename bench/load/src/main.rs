@@ -6,6 +6,7 @@
 
 mod arrive;
 mod publisher;
+mod rooms;
 mod socket;
 mod stats;
 mod storm;
@@ -14,9 +15,9 @@ mod target;
 mod traffic;
 
 use publisher::{PUBLISHER, Publisher};
-use stats::{Cpu, Histogram, Processes, memory, now};
+use stats::{Cpu, Histogram, Processes, forget_peak, memory, now, peak};
 use storm::Storm;
-use subscriber::{Client, State};
+use subscriber::{Client, Cursor, State};
 use target::Target;
 use traffic::Plan;
 
@@ -61,6 +62,8 @@ struct Load {
     t: Target,
     ep: i32,
     clients: Vec<Client>,
+    per_conn: usize,      // rooms of each client
+    cursors: Vec<Cursor>, // and where it is in them: those of a client lie beside each other
     rooms: Vec<Room>,
     pubs: Vec<Publisher>,
     cookies: Vec<String>,
@@ -141,11 +144,12 @@ impl Load {
         self.events = events;
     }
 
-    fn ramp(&mut self, n: usize, rooms: usize, concurrency: usize) {
+    /// Connects clients until there are `n`, so many at a time.
+    fn ramp(&mut self, n: usize, concurrency: usize) {
         let deadline = now() + 180_000_000_000;
         while self.clients.len() < n || self.in_flight > 0 {
             while self.clients.len() < n && self.in_flight < concurrency {
-                self.connect(self.clients.len() % rooms);
+                self.connect();
             }
             self.pump(100_000_000);
             if now() > deadline || self.c.failed as usize > 100 + n / 10 {
@@ -185,8 +189,11 @@ fn main() {
         "manyrooms" => (10_000, 1000, 500.0, 5.0, 1.0, 4),
         "publish" => (1000, 1000, 0.0, 5.0, 1.0, 16),
         "storm" => (10_000, 1, 0.0, 0.0, 1.0, 16),
+        "rooms" => (0, 100_000, 0.0, 0.0, 1.0, 16),
         "arrive" => (1000, 1, 20.0, 5.0, 0.0, 1),
-        other => panic!("no scenario {other}: ramp idle fanout saturate manyrooms publish storm arrive"),
+        other => {
+            panic!("no scenario {other}: ramp idle fanout saturate manyrooms publish storm arrive rooms")
+        }
     };
     let conns = args.num("conns", conns as f64) as usize;
     let rooms = args.num("rooms", rooms as f64) as usize;
@@ -199,6 +206,14 @@ fn main() {
     let processes = Processes::read(args.get("pids"));
     let pids = processes.server.clone();
     let mut t = Target::read(args.get("target").expect("--target FILE.toml"));
+    let per_conn = args.num("rooms-per-conn", 1.0) as usize;
+    assert!((1..=rooms).contains(&per_conn), "--rooms-per-conn {per_conn}: 1 to the {rooms} of --rooms");
+    assert!(
+        per_conn == 1
+            || t.subscribe.iter().any(|s| s.send.as_ref().is_some_and(|text| text.contains("{room}"))),
+        "{}: the room is in its path, so that a connection has one: leave --rooms-per-conn out",
+        t.name
+    );
     t.narrow(args.num("on", 1e9) as usize, args.num("publish-on", 1e9) as usize);
     unsafe {
         let lim = libc::rlimit { rlim_cur: 1_048_576, rlim_max: 1_048_576 };
@@ -219,6 +234,8 @@ fn main() {
         t,
         ep,
         clients: Vec::with_capacity(conns),
+        per_conn,
+        cursors: vec![],
         rooms: (0..rooms).map(|_| Room::default()).collect(),
         pubs: vec![],
         cookies: vec![],
@@ -245,7 +262,7 @@ fn main() {
     let arrived = if scenario == "arrive" {
         l.arrive(conns, args.num("per-s", 50.0), rate, pub_conns)
     } else {
-        l.ramp(conns, rooms, args.num("concurrency", 128.0) as usize);
+        l.ramp(conns, args.num("concurrency", 128.0) as usize);
         serde_json::json!({})
     };
     let (ramp, ramp_gen) = (Cpu::of(&pids).since(&cpu0), Cpu::of(&me).since(&gen0));
@@ -286,7 +303,19 @@ fn main() {
     if scenario == "storm" {
         add(l.storm(&args, pub_conns));
     }
-    if secs > 0.0 && l.c.subscribed > 0 {
+    if scenario == "rooms" {
+        add(l.fill_rooms(&args, pub_conns));
+    }
+    if args.get("prime").is_some() {
+        // A room's first message is another matter than those that follow.
+        l.open_publishers(pub_conns);
+        let before = Cpu::of(&pids);
+        l.publish_in_each(0..rooms, 1);
+        let s = Cpu::of(&pids).since(&before);
+        add(serde_json::json!({"first_server_us_per_publish": round(s.total_us / rooms as f64)}));
+    }
+    // Without clients, publishing alone counts.
+    if secs > 0.0 && (l.c.subscribed > 0 || conns == 0) {
         if l.pubs.is_empty() {
             l.open_publishers(pub_conns);
         }
@@ -295,7 +324,12 @@ fn main() {
         if warmup > 0.0 {
             l.traffic(warmup, rate, window);
         }
+        if args.get("barrier").is_some() {
+            ask_runner("ready", "go");
+        }
         l.reset();
+        forget_peak(&pids);
+        let rss = memory(&pids).rss;
         let (before, own) = (Cpu::of(&pids), Cpu::of(&me));
         let (parts, each) = (processes.parts(), processes.each());
         let started = now();
@@ -317,6 +351,7 @@ fn main() {
             "published_per_s": (c.published as f64 / (took as f64 / 1e9)).round(),
             "server_us_per_delivered": round(s.total_us / d), "server_user_us_per_delivered": round(s.user_us / d),
             "server_sys_us_per_delivered": round(s.sys_us / d), "server_us_per_publish": round(s.total_us / p),
+            "server_user_percent": round(100.0 * s.user_us / s.total_us.max(1.0)),
             "server_cpu_percent": round(100.0 * s.total_us * 1000.0 / took as f64),
             "ksoftirqd_us_per_delivered": round(s.ksoftirqd_us / d),
             "load_us_per_delivered": round(g.total_us / d), "load_cpu_percent": round(100.0 * g.total_us * 1000.0 / took as f64),
@@ -324,7 +359,7 @@ fn main() {
             "latency_us": {"p50": h.us(0.5), "p99": h.us(0.99), "p99.9": h.us(0.999), "max": h.max as f64 / 1000.0},
             "ack_us": {"p50": l.ack.us(0.5), "p99": l.ack.us(0.99)},
             "publish_late_us": {"p99": lag.us(0.99), "max": lag.max as f64 / 1000.0},
-            "pss_end": memory(&pids).pss,
+            "pss_end": memory(&pids).pss, "rss_before": rss, "rss_peak": peak(&pids),
             "each_us_per_publish": each,
         }));
         for (name, spent) in parts {
@@ -335,7 +370,7 @@ fn main() {
         }
     }
     println!("{out}");
-    if scenario == "storm" {
+    if scenario == "storm" || scenario == "rooms" {
         return;
     }
     let g = |k: &str| out.get(k).and_then(|v| v.as_f64()).unwrap_or(f64::NAN);
@@ -360,6 +395,16 @@ fn main() {
         l.latency.us(0.5),
         l.latency.us(0.99)
     );
+}
+
+/// Tells the runner where things stand, and waits until it has done its part.
+fn ask_runner(question: &str, answer: &str) {
+    use std::io::{BufRead, Write};
+    println!("{question}");
+    std::io::stdout().flush().expect("the runner listens");
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).expect("the runner answers");
+    assert_eq!(line.trim_end(), answer);
 }
 
 fn round(v: f64) -> f64 {

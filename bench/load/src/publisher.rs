@@ -146,6 +146,9 @@ impl Load {
                 },
             };
             if acked {
+                if self.clients.is_empty() {
+                    self.last = now(); // nobody will get it: this is its end
+                }
                 if let Some(at) = p.sent.pop_front() {
                     self.ack.add(now() - at);
                 }

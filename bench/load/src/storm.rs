@@ -3,13 +3,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::io::{BufRead, Write};
 
 use memchr::memmem;
 
 use crate::stats::{Cpu, Histogram, Processes, forget_peak, memory, now, peak};
 use crate::subscriber::State;
-use crate::{Args, Counts, Load, round};
+use crate::{Args, Counts, Load, ask_runner, round};
 
 /// How long all may take to be current again; and how long nothing may come once all are there.
 const PATIENCE: u64 = 180_000_000_000;
@@ -71,7 +70,7 @@ impl Load {
         text.replace("{epoch}", &kept.epoch)
             .replace("{offset}", &kept.offset.to_string())
             .replace("{session}", &kept.session)
-            .replace("{next}", &c.next.to_string())
+            .replace("{next}", &self.cursors[i].next.to_string())
     }
 
     /// Takes from a frame what a client keeps.
@@ -123,60 +122,16 @@ impl Load {
         storm.due.push(Reverse((now() + wait, i)));
     }
 
-    /// Publishes `n` messages in every room and waits until all are acknowledged and delivered to
-    /// whoever is there.
-    fn publish_in_each(&mut self, n: usize) {
-        let (pubs, rooms) = (self.pubs.len(), self.rooms.len());
-        for _ in 0..n {
-            for room in 0..rooms {
-                self.pubs[room % pubs].queue.push_back((room, now()));
-            }
-        }
-        let mut quiet = now();
-        let mut seen = (self.c.acked, self.c.unique);
-        loop {
-            for p in 0..pubs {
-                while self.pubs[p].sent.len() < self.pipeline {
-                    let Some((room, _)) = self.pubs[p].queue.pop_front() else { break };
-                    self.publish(p, room, now());
-                }
-            }
-            let waits = self.pubs.iter().any(|p| !p.sent.is_empty() || !p.queue.is_empty());
-            if (!waits && self.c.unique >= self.c.expected) || now() > quiet + 5_000_000_000 {
-                return;
-            }
-            self.pump(5_000_000);
-            if (self.c.acked, self.c.unique) != seen {
-                (seen, quiet) = ((self.c.acked, self.c.unique), now());
-            }
-        }
-    }
-
-    /// Ends the connections of these clients without a word.
-    fn cut(&mut self, which: std::ops::Range<usize>) {
-        for c in &mut self.clients[which] {
-            if c.state == State::Subscribed {
-                c.state = State::Closed;
-                self.c.subscribed -= 1;
-                self.rooms[c.room as usize].subs -= 1;
-                unsafe { libc::close(c.fd) };
-            }
-        }
-    }
-
     /// Has the runner kill the server and start it anew.
     fn restart(&mut self) {
         self.close_publishers();
-        println!("restart");
-        std::io::stdout().flush().expect("the runner listens");
-        let mut line = String::new();
-        std::io::stdin().lock().read_line(&mut line).expect("the runner answers");
-        assert_eq!(line, "restarted\n");
+        ask_runner("restart", "restarted");
     }
 
     /// The scenario, and what it measured.
     pub(crate) fn storm(&mut self, args: &Args, pub_conns: usize) -> serde_json::Value {
         assert!(self.t.resume.is_some(), "{}: no [resume] in its file", self.t.name);
+        assert!(self.per_conn == 1, "a storm's clients have one room each: leave --rooms-per-conn out");
         let n = self.clients.len();
         let missed = args.num("missed", 100.0) as usize;
         // Cut in so many groups, one after the other while messages are published: each has a cursor
@@ -187,9 +142,14 @@ impl Load {
         self.open_publishers(pub_conns);
         self.reset();
         for g in 0..groups {
-            self.cut(g * n / groups..(g + 1) * n / groups);
+            for i in g * n / groups..(g + 1) * n / groups {
+                if self.clients[i].state == State::Subscribed {
+                    self.cut(i);
+                }
+            }
             self.idle(if groups > 1 { 0.1 } else { 0.5 });
-            self.publish_in_each(published * (g + 1) / groups - published * g / groups);
+            let due = published * (g + 1) / groups - published * g / groups;
+            self.publish_in_each(0..self.rooms.len(), due);
         }
         let fresh = Counts { subscribed: self.c.subscribed, failed: self.c.failed, ..Counts::default() };
         let before = std::mem::replace(&mut self.c, fresh);
@@ -203,7 +163,7 @@ impl Load {
         let pids = Processes::read(args.get("pids")).server;
         for i in 0..n {
             let room = self.clients[i].room as usize;
-            let missed = self.rooms[room].seq - self.clients[i].next;
+            let missed = self.rooms[room].seq - self.cursors[i].next;
             self.clients[i].kept.as_mut().expect("kept in this scenario").missed = missed;
             self.c.expected += u64::from(missed);
         }
@@ -224,7 +184,7 @@ impl Load {
         if self.pubs.is_empty() {
             self.open_publishers(pub_conns);
         }
-        self.publish_in_each(1);
+        self.publish_in_each(0..self.rooms.len(), 1);
         let (clients, c) = (n as f64, &self.c);
         let ms = |q: f64| (storm.took.us(q) / 1000.0).round();
         let lost = c.expected as i64 - c.unique as i64;

@@ -25,30 +25,51 @@ pub(crate) enum State {
 pub(crate) struct Client {
     pub(crate) fd: i32,
     pub(crate) state: State,
-    pub(crate) room: u32,
+    pub(crate) room: u32,               // its first one
     pub(crate) since: u64,              // when it began to connect
-    pub(crate) next: u32,               // the sequence number that is due
-    pub(crate) seen: u64,               // bit k: number next-1-k has come
-    pub(crate) unique: u32,             // distinct messages in the measured window
+    pub(crate) said: u32,               // rooms that it has said all for
     pub(crate) part: Vec<u8>,           // an incomplete frame
     pub(crate) kept: Option<Box<Kept>>, // for those that come back
 }
 
+/// How far a client is in one of its rooms.
+#[derive(Clone, Copy)]
+pub(crate) struct Cursor {
+    pub(crate) next: u32, // the sequence number that is due
+    pub(crate) seen: u64, // bit k: number next-1-k has come
+}
+
 impl Load {
-    pub(crate) fn connect(&mut self, room: usize) {
+    /// The `k`th room of a client.
+    pub(crate) fn room_of(&self, i: usize, k: usize) -> usize {
+        (i * self.per_conn + k) % self.rooms.len()
+    }
+
+    /// Where the cursor of a client in a room is, if it is one of its rooms.
+    fn cursor_of(&self, i: usize, room: u32) -> Option<usize> {
+        let (room, first, rooms) = (room as usize, self.clients[i].room as usize, self.rooms.len());
+        // Mostly it has one room, and a division is more than the rest of this.
+        let k = match room.checked_sub(first) {
+            Some(k) => k,
+            None => room + rooms - first,
+        };
+        (k < self.per_conn && room < rooms).then_some(i * self.per_conn + k)
+    }
+
+    pub(crate) fn connect(&mut self) {
         let i = self.clients.len();
+        let room = self.room_of(i, 0);
         let kept = self.t.resume.as_ref().filter(|_| self.keeps).map(|_| Box::default());
         self.clients.push(Client {
             fd: -1,
             state: State::Closed,
             room: room as u32,
             since: 0,
-            next: 0,
-            seen: u64::MAX,
-            unique: 0,
+            said: 0,
             part: Vec::new(),
             kept,
         });
+        self.cursors.extend(std::iter::repeat_n(Cursor { next: 0, seen: u64::MAX }, self.per_conn));
         self.open(i);
     }
 
@@ -73,13 +94,24 @@ impl Load {
             assert!(r == 0 || errno() == libc::EINPROGRESS, "connect: {}", std::io::Error::last_os_error());
         }
         let c = &mut self.clients[i];
-        (c.fd, c.state, c.since, c.part) = (fd, State::Connecting, now(), Vec::new());
+        (c.fd, c.state, c.since, c.said, c.part) = (fd, State::Connecting, now(), 0, Vec::new());
         self.in_flight += 1;
         self.epoll(libc::EPOLL_CTL_ADD, fd, libc::EPOLLOUT, i as u64);
     }
 
     fn port_of(&self, i: usize) -> u16 {
         self.t.port_of(i, self.clients[i].room as usize, self.rooms.len())
+    }
+
+    /// Ends the connection of a subscribed client without a word.
+    pub(crate) fn cut(&mut self, i: usize) {
+        self.c.subscribed -= 1;
+        for k in 0..self.per_conn {
+            let room = self.room_of(i, k);
+            self.rooms[room].subs -= 1;
+        }
+        self.clients[i].state = State::Closed;
+        unsafe { libc::close(self.clients[i].fd) };
     }
 
     fn drop_client(&mut self, i: usize, why: &str) {
@@ -89,13 +121,12 @@ impl Load {
         }
         let was_subscribed = c.state == State::Subscribed;
         if was_subscribed {
-            self.c.subscribed -= 1;
-            self.rooms[c.room as usize].subs -= 1;
+            self.cut(i);
         } else {
             self.in_flight -= 1;
+            c.state = State::Closed;
+            unsafe { libc::close(c.fd) };
         }
-        c.state = State::Closed;
-        unsafe { libc::close(c.fd) };
         if self.storm.is_some() {
             self.come_back(i, why);
         } else if was_subscribed {
@@ -114,26 +145,48 @@ impl Load {
         resume.map_or(&self.t.subscribe, |resume| &resume.talk)
     }
 
-    /// Sends what the subscribe script has to say at `step`; stops where it must wait.
+    /// Sends what the subscribe script has to say at `step`; stops where it must wait. What is about a
+    /// room is said for each room of the client.
     fn talk(&mut self, i: usize, mut step: usize) {
-        let (fd, room) = (self.clients[i].fd, self.clients[i].room as usize);
+        let fd = self.clients[i].fd;
         let opcode = if self.t.binary { 2 } else { 1 };
-        while let Some(s) = self.script().get(step) {
-            if s.expect.is_some() && self.clients[i].state != State::Talking(step as u8 | 128) {
-                self.clients[i].state = State::Talking(step as u8);
+        loop {
+            let room = self.room_of(i, self.clients[i].said as usize);
+            if !self.say(i, &mut step, room, fd, opcode) {
                 return;
             }
-            if let Some(text) = &s.send {
-                let text = self.with_kept(i, fill(text, room, i));
-                send_frame(fd, opcode, &self.t.bytes(&text));
+            self.clients[i].said += 1;
+            if self.clients[i].said as usize >= self.per_conn {
+                break;
             }
-            step += 1;
+            step = self.t.about_rooms();
+            // What came was about the room before: the next one has an answer of its own.
+            self.clients[i].state = State::Talking(step as u8);
         }
         self.clients[i].state = State::Subscribed;
         self.in_flight -= 1;
         self.connecting.add(now() - self.clients[i].since);
         self.c.subscribed += 1;
-        self.rooms[room].subs += 1;
+        for k in 0..self.per_conn {
+            let room = self.room_of(i, k);
+            self.rooms[room].subs += 1;
+        }
+    }
+
+    /// Says from `step` on what there is to say for one room; false where it must wait.
+    fn say(&mut self, i: usize, step: &mut usize, room: usize, fd: i32, opcode: u8) -> bool {
+        while let Some(s) = self.script().get(*step) {
+            if s.expect.is_some() && self.clients[i].state != State::Talking(*step as u8 | 128) {
+                self.clients[i].state = State::Talking(*step as u8);
+                return false;
+            }
+            if let Some(text) = &s.send {
+                let text = self.with_kept(i, fill(text, room, i));
+                send_frame(fd, opcode, &self.t.bytes(&text));
+            }
+            *step += 1;
+        }
+        true
     }
 
     pub(crate) fn connected(&mut self, i: usize) {
@@ -285,11 +338,11 @@ impl Load {
             b.iter().fold(0u64, |a, d| (a << 4) | ((d & 15) as u64 + if *d > b'9' { 9 } else { 0 }))
         };
         let (sent, seq, room) = (hex(&mark[..16]), hex(&mark[16..24]) as u32, hex(&mark[24..32]) as u32);
-        let c = &mut self.clients[i];
-        if room != c.room {
+        let Some(cursor) = self.cursor_of(i, room) else {
             self.c.misrouted += 1;
             return;
-        }
+        };
+        let c = &mut self.cursors[cursor];
         if seq >= c.next {
             let shift = seq - c.next + 1;
             c.seen = if shift < 64 { c.seen << shift } else { 0 } | 1;
@@ -303,7 +356,6 @@ impl Load {
             c.seen |= 1 << age;
             self.c.reorder += 1;
         }
-        c.unique += 1;
         self.c.unique += 1;
         self.latency.add(at.saturating_sub(sent));
         self.last = at;
@@ -318,7 +370,7 @@ impl Load {
         let want = if c.per_client { n } else { 1 };
         let port = c.port.unwrap_or(self.t.port);
         let mut s: Option<std::net::TcpStream> = None;
-        for i in 0..want {
+        for i in self.cookies.len()..want {
             let mut conn = s.take().unwrap_or_else(|| {
                 std::net::TcpStream::connect((self.t.host.as_str(), port)).expect("cookie port")
             });

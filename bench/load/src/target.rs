@@ -31,6 +31,15 @@ pub struct Target {
     pub publish: Publish,
     /// What a client says that comes back, for the scenario `storm`.
     pub resume: Option<Resume>,
+    /// Where the server says how many rooms it has in memory, for the scenario `rooms`.
+    pub rooms_gauge: Option<Gauge>,
+}
+
+/// A value that the server shows on a page of lines `name value`.
+#[derive(Deserialize)]
+pub struct Gauge {
+    pub path: String,
+    pub name: String,
 }
 
 /// Placeholders in its texts, beside the others: {epoch}, {offset} and {session}, which the client
@@ -161,6 +170,12 @@ impl Target {
         self.ports[(i / rooms.max(1) + room) % self.ports.len()]
     }
 
+    /// The first step of the talk that is about a room; what precedes it is said once a connection.
+    pub fn about_rooms(&self) -> usize {
+        let names = |s: &Step| s.send.as_ref().is_some_and(|text| text.contains("{room}"));
+        self.subscribe.iter().position(names).expect("a talk that names a room; checked at the start")
+    }
+
     /// A text as it goes on the wire: in binary frames each character is one byte.
     pub fn bytes(&self, text: &str) -> Vec<u8> {
         if self.binary { text.chars().map(|c| c as u8).collect() } else { text.as_bytes().to_vec() }
@@ -229,6 +244,13 @@ fn sign(k: &Pusher, method: &str, path: &str, body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::Target;
+
+    #[test]
+    fn what_is_about_a_room_is_said_again() {
+        let text = "name = 'x'\nport = 1\nws_path = '/'\nsubscribe = [{ send = 'hi' }, { expect = 'hi' }, { send = 'sub {room}' }, { expect = 'ok' }]\n[publish]\n";
+        let t: Target = toml::from_str(text).unwrap();
+        assert_eq!(t.about_rooms(), 2);
+    }
 
     #[test]
     fn every_room_has_clients_on_all_ports() {

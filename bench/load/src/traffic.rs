@@ -1,6 +1,7 @@
 //! When what is published: by the clock, or as fast as it is delivered.
 
 use crate::stats::{Histogram, now};
+use crate::subscriber::Cursor;
 use crate::{Counts, Load};
 
 /// What is to be published, and how fast.
@@ -16,10 +17,9 @@ pub(crate) struct Plan {
 impl Load {
     /// Starts a window: everything before it is forgotten.
     pub(crate) fn reset(&mut self) {
-        for c in &mut self.clients {
-            c.next = self.rooms[c.room as usize].seq;
-            c.seen = u64::MAX;
-            c.unique = 0;
+        for j in 0..self.cursors.len() {
+            let room = self.room_of(j / self.per_conn, j % self.per_conn);
+            self.cursors[j] = Cursor { next: self.rooms[room].seq, seen: u64::MAX };
         }
         self.latency = Histogram::new();
         self.ack = Histogram::new();
@@ -50,7 +50,7 @@ impl Load {
                 }
             }
         } else if t < plan.end {
-            let ahead = plan.window.saturating_mul(self.clients.len().div_ceil(rooms) as u64);
+            let ahead = plan.window.saturating_mul(self.cursors.len().div_ceil(rooms).max(1) as u64);
             for p in 0..pubs {
                 while self.pubs[p].sent.len() < self.pipeline
                     && self.c.expected.saturating_sub(self.c.unique) < ahead
@@ -102,5 +102,34 @@ impl Load {
             p.queue.clear();
         }
         self.plan.take().unwrap().late
+    }
+
+    /// Publishes `n` messages in each of these rooms and waits until all are acknowledged and delivered
+    /// to whoever is there.
+    pub(crate) fn publish_in_each(&mut self, rooms: std::ops::Range<usize>, n: usize) {
+        let pubs = self.pubs.len();
+        for _ in 0..n {
+            for room in rooms.clone() {
+                self.pubs[room % pubs].queue.push_back((room, now()));
+            }
+        }
+        let mut quiet = now();
+        let mut seen = (self.c.acked, self.c.unique);
+        loop {
+            for p in 0..pubs {
+                while self.pubs[p].sent.len() < self.pipeline {
+                    let Some((room, _)) = self.pubs[p].queue.pop_front() else { break };
+                    self.publish(p, room, now());
+                }
+            }
+            let waits = self.pubs.iter().any(|p| !p.sent.is_empty() || !p.queue.is_empty());
+            if (!waits && self.c.unique >= self.c.expected) || now() > quiet + 5_000_000_000 {
+                return;
+            }
+            self.pump(5_000_000);
+            if (self.c.acked, self.c.unique) != seen {
+                (seen, quiet) = ((self.c.acked, self.c.unique), now());
+            }
+        }
     }
 }
