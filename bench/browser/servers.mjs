@@ -33,6 +33,11 @@ class Server {
     await answer.arrayBuffer();
   }
 
+  /** The process that its CPU is counted of. */
+  get pid() {
+    return this.#program.pid;
+  }
+
   stop() {
     return this.#program.stop();
   }
@@ -41,11 +46,11 @@ class Server {
 const KEY = "bench-key-0123456789abcdef";
 
 /** The hub; messages stay in memory, for what its disk costs is none of the browser's business. */
-export async function startHub(origin) {
+export async function startHub(origin, more = []) {
   const binary = need(process.env.TWINE_HUB ?? here("../../target/release/twine-hub"), "make hub, or TWINE_HUB");
   const folder = await mkdtemp(join(tmpdir(), "bench-browser-"));
   const settings = ["--store", "memory", "--data-dir", folder, "--allowed-origins", origin];
-  const started = await Program.listening(binary, ["serve", "--listen", "127.0.0.1:0", ...settings], {
+  const started = await Program.listening(binary, ["serve", "--listen", "127.0.0.1:0", ...settings, ...more], {
     env: { TWINE_API_KEY: KEY },
   });
   const hub = new Server(started, "/api/publish/batch", { Authorization: `Bearer ${KEY}` });
@@ -57,10 +62,10 @@ export async function startHub(origin) {
   return hub;
 }
 
-export async function startSocketIo() {
+export async function startSocketIo(env = {}) {
   need(here("node_modules/socket.io"), "npm ci in bench/browser");
   const started = await Program.listening(process.execPath, [here("socketio-server.mjs")], {
-    env: { NODE_ENV: "production" },
+    env: { NODE_ENV: "production", ...env },
   });
   return new Server(started, "/");
 }

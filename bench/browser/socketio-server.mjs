@@ -15,7 +15,9 @@ const server = createServer((request, answer) => {
   });
 });
 
-const io = new Server(server, { cors: { origin: "*" }, perMessageDeflate: false, transports: ["websocket"] });
+// As the hub does it: from 1 KiB on, each message by itself.
+const perMessageDeflate = process.env.COMPRESS ? { threshold: 1024, serverNoContextTakeover: true } : false;
+const io = new Server(server, { cors: { origin: "*" }, perMessageDeflate, transports: ["websocket"] });
 io.on("connection", (socket) => {
   socket.on("join", (room, joined) => {
     socket.join(room);

@@ -55,6 +55,10 @@ export class Program {
     }
   }
 
+  get pid() {
+    return this.#child.pid;
+  }
+
   /** What it has printed, for the report of a test that failed. */
   get log() {
     return this.#log.join("\n");
