@@ -2,10 +2,11 @@
 
 use std::io::{BufRead as _, BufReader, Lines, Read as _};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::hub::KEY;
+use crate::hub::{Hub, KEY};
 
 /// A run that is going on; killed when dropped.
 pub(crate) struct Run {
@@ -52,6 +53,16 @@ impl Run {
         assert!(lines.any(|line| line.contains(part)), "it never said {part:?}");
     }
 
+    /// Waits until it shows that some have arrived.
+    pub(crate) fn some_have_arrived(&mut self) {
+        let mut lines = self.lines.by_ref().map(Result::unwrap);
+        let some = |line: String| {
+            let number = line.strip_prefix("arriving ").and_then(|rest| rest.split('/').next()?.parse().ok());
+            number.is_some_and(|number: u64| number > 0)
+        };
+        assert!(lines.any(some), "nobody has ever arrived");
+    }
+
     /// Waits for the end of all its processes.
     pub(crate) fn end(mut self) -> Ended {
         // Each process of the run has this end of the pipe.
@@ -80,6 +91,17 @@ impl Drop for Run {
 
 pub(crate) fn signal(id: u32, name: &str) {
     assert!(Command::new("kill").args([name, &id.to_string()]).status().unwrap().success());
+}
+
+/// Waits until a hub has delivered so many messages, and says how many it has.
+pub(crate) async fn delivered(hub: &Hub, least: u64) -> u64 {
+    loop {
+        let delivered = hub.metric("twine_messages_delivered_total ").await;
+        if delivered >= least {
+            return delivered;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The counts of a report's part, by name.

@@ -1,5 +1,5 @@
 use crate::hub::Hub;
-use crate::run::{Run, command, counts};
+use crate::run::{Run, command, counts, delivered};
 
 #[tokio::test]
 async fn a_run_over_several_servers_and_processes_counts_what_it_should() {
@@ -64,7 +64,7 @@ async fn without_json_the_report_is_for_people() {
 async fn a_hub_that_is_killed_meanwhile_loses_nothing() {
     let mut hub = Hub::new(&[]);
     hub.start().await;
-    let mut run = Run::start(&[
+    let run = Run::start(&[
         "--url",
         &hub.url(),
         "--processes",
@@ -78,8 +78,9 @@ async fn a_hub_that_is_killed_meanwhile_loses_nothing() {
         "--ramp",
         "0s",
     ]);
-    run.said("delivering");
+    let delivered = delivered(&hub, 20).await;
     hub.kill();
+    assert!(delivered < 600, "{delivered}: all was over before it was killed");
     hub.start().await;
     let report = tokio::task::spawn_blocking(|| run.end()).await.unwrap().report(0);
     assert!(report["connections"]["reconnects"].as_u64().unwrap() >= 20, "{report}");
