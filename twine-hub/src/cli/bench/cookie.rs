@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
-use twine_server_sdk::reqwest::header::SET_COOKIE;
+use twine_server_sdk::reqwest::header::{HeaderMap, SET_COOKIE};
 use twine_server_sdk::reqwest::{Client, StatusCode, redirect};
 
 use super::error::CookieError;
@@ -41,7 +41,7 @@ impl Visitor {
         Ok(Self(builder.build()?))
     }
 
-    /// A new cookie of the hub at `url`, as a client sends it back.
+    /// A new cookie of the hub at `url`, as a client sends it back, with those that a balancer sets.
     ///
     /// # Errors
     /// Where there is none; see [`CookieError`].
@@ -51,8 +51,33 @@ impl Visitor {
         if answer.status() != StatusCode::NO_CONTENT {
             return Err(CookieError::Status(answer.status()));
         }
-        let set = answer.headers().get(SET_COOKIE).and_then(|value| value.to_str().ok());
-        let cookie = set.and_then(|set| set.split(';').next()).ok_or(CookieError::Missing)?;
-        Ok(cookie.trim().to_owned())
+        sent_back(answer.headers()).ok_or(CookieError::Missing)
+    }
+}
+
+/// All cookies that an answer sets; nothing where there are none.
+fn sent_back(headers: &HeaderMap) -> Option<String> {
+    let set = headers.get_all(SET_COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let pairs = set.filter_map(|set| set.split(';').next()).map(str::trim).filter(|pair| pair.contains('='));
+    Some(pairs.collect::<Vec<_>>().join("; ")).filter(|all| !all.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cookie(set: &[&'static str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for set in set {
+            headers.append(SET_COOKIE, set.parse().unwrap());
+        }
+        sent_back(&headers)
+    }
+
+    #[test]
+    fn a_balancers_cookie_is_sent_back_beside_the_hubs() {
+        let both = cookie(&["lb=a1; Path=/", "twineid=b=2; HttpOnly; SameSite=Lax"]);
+        assert_eq!(both.as_deref(), Some("lb=a1; twineid=b=2"));
+        assert_eq!((cookie(&[]), cookie(&["", "none; Path=/"])), (None, None));
     }
 }
