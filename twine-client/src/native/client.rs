@@ -157,7 +157,8 @@ impl Builder {
     }
 
     /// Connects from this address of the machine, to an address of the hub of the same kind (IPv4 or
-    /// IPv6). Without it the system chooses.
+    /// IPv6). Without it the system chooses. Each connection takes a port of that address for itself,
+    /// whatever hub it goes to: Linux has some 28,000 of them.
     pub fn local_address(mut self, address: IpAddr) -> Self {
         self.local = Some(address);
         self

@@ -99,7 +99,7 @@ impl Guests {
     }
 
     fn arrival(&self, place: usize, connection: usize) -> impl Future<Output = Option<Guest>> + use<> {
-        let visitor = connection.checked_rem(self.visitors.len()).and_then(|n| self.visitors.get(n)).cloned();
+        let visitor = self.visitors.get(self.job.plan.source_of(connection).unwrap_or_default()).cloned();
         let (job, audience) = (Arc::clone(&self.job), Arc::clone(&self.audience));
         async move {
             let visitor = visitor?;
@@ -167,8 +167,7 @@ async fn come(
     let url = plan.urls.get(plan.url_of(room)).map(String::as_str).unwrap_or_default();
     let cookie = visitor.cookie(url).await?;
     let mut builder = Client::builder(url).header("Cookie", cookie);
-    let source = connection.checked_rem(plan.sources.len()).and_then(|n| plan.sources.get(n));
-    if let Some(&source) = source {
+    if let Some(&source) = plan.source_of(connection).and_then(|place| plan.sources.get(place)) {
         builder = builder.local_address(source);
     }
     let client = builder.connect().await?;

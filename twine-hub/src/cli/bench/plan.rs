@@ -49,7 +49,7 @@ pub(super) struct Plan {
     /// Time over which connections are made.
     pub(super) ramp: Duration,
     pub(super) processes: usize,
-    /// Connection `c` comes from the address `c` modulo their number; where the system likes, without any.
+    /// Where connections come from, as [`Plan::source_of`] says; where the system likes, without any.
     pub(super) sources: Vec<IpAddr>,
 }
 
@@ -96,6 +96,12 @@ impl Plan {
     /// The place of the room's server among [`Plan::urls`].
     pub(super) fn url_of(&self, room: usize) -> usize {
         room % self.urls.len()
+    }
+
+    /// The place of the connection's address among [`Plan::sources`]. Each address gets connections to
+    /// each server.
+    pub(super) fn source_of(&self, connection: usize) -> Option<usize> {
+        connection.checked_div(self.urls.len())?.checked_rem(self.sources.len())
     }
 
     pub(super) fn connections_of(&self, process: usize) -> std::ops::Range<usize> {
@@ -214,5 +220,18 @@ mod tests {
         let plan = plan(&["--connections", "10", "--rooms", "3"]).unwrap();
         let places: Vec<_> = (0..6).map(|c| (plan.room_of(c), plan.url_of(plan.room_of(c)))).collect();
         assert_eq!(places, [(0, 0), (1, 1), (2, 0), (0, 0), (1, 1), (2, 0)]);
+    }
+
+    #[test]
+    fn each_address_gets_connections_to_each_server() {
+        let mut plan = plan(&["--connections", "24"]).unwrap();
+        assert_eq!(plan.source_of(7), None);
+        for (urls, sources) in [(2, 2), (2, 4), (4, 2), (3, 2), (1, 3)] {
+            plan.urls = vec![String::new(); urls];
+            plan.sources = vec![IpAddr::from([127, 0, 0, 2]); sources];
+            let pairs =
+                (0..plan.connections).map(|c| (plan.url_of(plan.room_of(c)), plan.source_of(c).unwrap()));
+            assert_eq!(pairs.collect::<std::collections::HashSet<_>>().len(), urls * sources);
+        }
     }
 }

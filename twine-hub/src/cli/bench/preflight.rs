@@ -14,7 +14,7 @@ use super::pace::unix_micros;
 use super::payload::Padding;
 use super::plan::Plan;
 use super::publisher::publisher;
-use super::sources::{PORTS, sources};
+use super::sources::{PORTS, places, sources};
 
 /// How long a hub may take to take a message: someone is waiting.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,15 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`BenchError::Url`], [`BenchError::Cookie`] or [`BenchError::Publish`], of the first hub that has one.
 pub(super) async fn check(plan: &mut Plan, given: &[IpAddr], run: &str, key: &str) -> Result<(), BenchError> {
-    let mut servers: Vec<SocketAddr> = Vec::new();
+    let mut servers = Vec::new();
     for url in &plan.urls {
-        servers.extend(addresses(url).await?);
+        servers.push(addresses(url).await?);
     }
     plan.sources = sources(given, &servers, plan.connections);
-    let places = plan.sources.len().max(1).saturating_mul(plan.urls.len()).saturating_mul(PORTS);
+    let places = places(plan.sources.len(), plan.urls.len());
     if plan.connections > places {
         eprintln!(
-            "from one address to one server there are ports for some {PORTS} connections: \
+            "there are ports for some {places} connections, {PORTS} to each server, or from each --source: \
              more addresses of this machine may be given by --source"
         );
     }
