@@ -50,6 +50,17 @@ async fn a_signal_while_connecting_leaves_it_at_those_who_are_there() {
     assert_eq!(counts(&report["publishes"], ["acknowledged"]), [0]);
 }
 
+#[tokio::test]
+async fn a_signal_before_the_hub_has_answered_ends_it_at_once() {
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let run = Run::start(&["--url", &format!("http://{}", deaf.local_addr().unwrap())]);
+    let _open = deaf.accept().await.unwrap();
+    run.signal("-INT");
+    let ended = tokio::task::spawn_blocking(|| run.end()).await.unwrap();
+    assert_eq!((ended.code, ended.output.as_str()), (Some(1), ""));
+    assert!(ended.errors.contains("ended by a signal"), "{}", ended.errors);
+}
+
 /// The processes that a process has started.
 #[cfg(target_os = "linux")]
 fn children(id: u32) -> Vec<u32> {

@@ -34,6 +34,8 @@ pub(super) enum BenchError {
         #[source]
         source: serde_json::Error,
     },
+    #[error("ended by a signal before any connection was made")]
+    TooEarly,
     #[error("ended by a second signal")]
     Interrupted,
 }

@@ -88,8 +88,9 @@ pub(super) struct Bench {
     /// Processes that share the work; without it as many as open files and 20,000 connections each ask for.
     #[arg(long, value_name = "N", value_parser = positive)]
     processes: Option<usize>,
-    /// Addresses of this machine to connect from in turn, for each has ports for some 28,000 connections
-    /// to a server. To a hub on loopback, 127.0.0.2 and further ones are taken.
+    /// Addresses of this machine to connect from in turn, for each has ports for some 28,000 connections, to
+    /// all servers together; without them there are as many to each server. To hubs on loopback, 127.0.0.2
+    /// and further ones are taken.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     source: Vec<IpAddr>,
     /// Prints the report as one JSON object.
@@ -108,7 +109,10 @@ pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
     let plan = Plan::new(bench, urls, files)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BenchError::Start)?;
-    let summary = runtime.block_on(carry_out(plan, &bench.source, &key(config)?))?;
+    let summary = runtime.block_on(carry_out(plan, &bench.source, &key(config)?));
+    // A name that is still being looked up is not waited for.
+    runtime.shutdown_background();
+    let summary = summary?;
     let text = if bench.json {
         serde_json::to_string(&summary).map_err(|error| Failure::Failed(error.to_string()))?
     } else {
@@ -120,9 +124,12 @@ pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
 
 async fn carry_out(mut plan: Plan, sources: &[IpAddr], key: &str) -> Result<Summary, BenchError> {
     // Before any process is started, so that no signal leaves one behind.
-    let signals = Signals::listen().map_err(BenchError::Start)?;
+    let mut signals = Signals::listen().map_err(BenchError::Start)?;
     let run = format!("{:08x}", fastrand::u32(..));
-    preflight::check(&mut plan, sources, &run, key).await?;
+    tokio::select! {
+        checked = preflight::check(&mut plan, sources, &run, key) => checked?,
+        _ = signals.next() => return Err(BenchError::TooEarly),
+    }
     let job = |process| Job { plan: plan.clone(), process, run: run.clone(), key: key.to_owned() };
     let crew = Crew::start((0..plan.processes).map(job))?;
     let outcome = Conductor::new(crew, signals, Progress::new(&plan)).run().await?;
