@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio_tungstenite::tungstenite::http::header::{CONNECTION, HOST, UPGRADE};
+use tokio_tungstenite::tungstenite::http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE,
+};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Error;
@@ -18,6 +20,10 @@ impl Headers {
             let name = HeaderName::try_from(name).map_err(|_| wrong("that is not the name of a header"))?;
             if [CONNECTION, HOST, UPGRADE].contains(&name) || name.as_str().starts_with("sec-websocket-") {
                 return Err(wrong("the handshake has it already"));
+            }
+            // A server would take the first frames for it.
+            if [CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
+                return Err(wrong("a handshake has no body"));
             }
             let mut value = HeaderValue::try_from(value)
                 .map_err(|_| wrong("its value holds a character that no header has"))?;
@@ -64,6 +70,8 @@ mod tests {
             ("Host", "h"),
             ("Sec-WebSocket-Key", "k"),
             ("upgrade", "h2c"),
+            ("content-length", "1"),
+            ("Transfer-Encoding", "chunked"),
         ] {
             assert!(matches!(headers(bad, value), Err(Error::Header { name, .. }) if name == bad), "{bad}");
         }

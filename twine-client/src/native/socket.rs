@@ -22,7 +22,8 @@ use super::headers::Headers;
 #[cfg(feature = "rustls")]
 use super::tls::Tls;
 
-/// Bytes of the buffers of a connection: a frame is small, and a load test holds many connections.
+/// Bytes of the buffers of a connection: a frame is small, and a load test holds many connections. A
+/// large frame takes a read of the socket for each so many bytes.
 const READ_BUFFER: usize = 4 << 10;
 const WRITE_BUFFER: usize = 4 << 10;
 /// The greatest frame taken from the hub, in bytes.
