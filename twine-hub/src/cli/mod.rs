@@ -38,6 +38,16 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Configured(Configured),
+    /// A process of a `bench`, which tells it what to do.
+    #[command(name = bench::WORKER, hide = true)]
+    BenchWorker,
+}
+
+/// Commands that the configuration is read for.
+#[derive(Debug, Subcommand)]
+enum Configured {
     /// Runs the hub; what happens without a command.
     Serve,
     /// Publishes a message and prints its position.
@@ -46,9 +56,6 @@ enum Command {
     Tail(tail::Tail),
     /// Loads hubs with connections and messages, and counts what comes of it.
     Bench(bench::Bench),
-    /// A process of a `bench`, which tells it what to do.
-    #[command(name = bench::WORKER, hide = true)]
-    BenchWorker,
     /// Makes the table of a fleet's `store`, where it is not there yet.
     InitStore,
     /// Asks the hub of this configuration whether it lives; ends with 0 or 1.
@@ -96,23 +103,24 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(arguments: Arguments) -> Result<(), Failure> {
-    if let Some(Command::BenchWorker) = arguments.command {
+    let command = match arguments.command {
         // Who has started it has read the configuration, which may be another one here.
-        return bench::worker::run();
-    }
+        Some(Command::BenchWorker) => return bench::worker::run(),
+        Some(Command::Configured(command)) => command,
+        None => Configured::Serve,
+    };
     let loaded = load(arguments.flags, arguments.config)?;
     if arguments.print_config {
         print(loaded.to_string().trim_end())?;
         return Ok(());
     }
-    match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(loaded),
-        Command::Publish(publish) => publish::run(&publish, &loaded.config),
-        Command::Bench(bench) => bench::run(&bench, &loaded.config),
-        Command::BenchWorker => bench::worker::run(),
-        Command::Tail(tail) => tail::run(tail, &loaded.config),
-        Command::InitStore => init_store::run(&loaded.config),
-        Command::Healthcheck => healthcheck::run(loaded.config.listen),
+    match command {
+        Configured::Serve => serve::run(loaded),
+        Configured::Publish(publish) => publish::run(&publish, &loaded.config),
+        Configured::Bench(bench) => bench::run(&bench, &loaded.config),
+        Configured::Tail(tail) => tail::run(tail, &loaded.config),
+        Configured::InitStore => init_store::run(&loaded.config),
+        Configured::Healthcheck => healthcheck::run(loaded.config.listen),
     }
 }
 
