@@ -53,6 +53,7 @@ fn flags_that_do_not_fit_end_with_a_status_of_their_own() {
         (&["--connections", "0"], "number from 1"),
         (&["--rate", "0"], "--rate"),
         (&["--duration", "5"], "no time like 30s"),
+        (&["--size", "9MiB"], "above 8MiB"),
         (&["--ramp", "soon"], "no time like 30s"),
         (&["--scenario", "storm"], "fanout"),
         (&["--url", "ftp://hub"], "http://host:port"),

@@ -49,6 +49,9 @@ use crate::hub;
 /// The command that the processes of a run are started with.
 pub(super) const WORKER: &str = "bench-worker";
 
+/// Bytes of a message's data, at most: its frame is far below what the client takes.
+const SIZE_MAX: usize = 8 << 20;
+
 /// What its help ends with.
 const HELP: &str = "A small run, to begin with:
   twine-hub bench --connections 100 --rooms 10 --duration 5s --ramp 1s
@@ -76,7 +79,7 @@ pub(super) struct Bench {
     /// Messages a second and room, like 1 or 0.1.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     rate: Option<f64>,
-    /// Bytes of a message's data.
+    /// Bytes of a message's data, 8MiB at most.
     #[arg(long, value_name = "BYTES", default_value = "128", value_parser = size)]
     size: usize,
     /// How long messages are published, like 60s; with `ramp`, the time over which each room gets its one.
@@ -141,7 +144,8 @@ fn positive(text: &str) -> Result<usize, String> {
 }
 
 fn size(text: &str) -> Result<usize, String> {
-    config::size(text).ok_or_else(|| "it is no size like 128 or 4KiB".to_owned())
+    let size = config::size(text).ok_or_else(|| "it is no size like 128 or 4KiB".to_owned())?;
+    if size <= SIZE_MAX { Ok(size) } else { Err("it is above 8MiB".to_owned()) }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
