@@ -73,19 +73,22 @@ impl Guests {
                 sleep_until(due).await;
                 places.clone().acquire_owned().await
             };
-            let permit = tokio::select! {
-                permit = permit => permit,
-                () = stop.cancelled() => break,
+            tokio::pin!(permit);
+            let permit = loop {
+                tokio::select! {
+                    permit = &mut permit => break Some(permit),
+                    // What comes to those who are there is read at once.
+                    Some(arrived) = self.arriving.join_next() => self.seat(arrived.ok().flatten()),
+                    () = stop.cancelled() => break None,
+                }
             };
-            let arrival = self.arrival(place, connection);
+            let Some(permit) = permit else { break };
+            let arrival = self.arrival(place, connection, due, stop.clone());
             self.arriving.spawn(async move {
                 let guest = arrival.await;
                 drop(permit);
                 guest
             });
-            while let Some(arrived) = self.arriving.try_join_next() {
-                self.seat(arrived.ok().flatten());
-            }
         }
         while let Some(arrived) = self.arriving.join_next().await {
             self.seat(arrived.ok().flatten());
@@ -98,16 +101,26 @@ impl Guests {
         self.clients.push(client);
     }
 
-    fn arrival(&self, place: usize, connection: usize) -> impl Future<Output = Option<Guest>> + use<> {
+    fn arrival(
+        &self,
+        place: usize,
+        connection: usize,
+        due: Instant,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Option<Guest>> + use<> {
         let visitor = self.visitors.get(self.job.plan.source_of(connection).unwrap_or_default()).cloned();
         let (job, audience) = (Arc::clone(&self.job), Arc::clone(&self.audience));
         async move {
             let visitor = visitor?;
-            match come_at_last(&job, &visitor, connection, &audience).await {
+            match come_at_last(&job, &visitor, connection, &audience, &stop).await {
                 Ok((client, subscription)) => {
-                    audience.lock().take(place);
+                    let mut seats = audience.lock();
+                    seats.tally.connect.record(due.elapsed());
+                    seats.take(place);
                     Some(Guest { place, client, subscription })
                 }
+                // It might have come by another try: it has not failed.
+                Err(_) if stop.is_cancelled() => None,
                 Err(error) => {
                     let tally = &mut audience.lock().tally;
                     tally.failed += 1;
@@ -129,29 +142,33 @@ impl Guests {
     }
 }
 
-/// Tries until it works, or has taken too long.
+/// Tries until it works, or has taken too long, or until `stop`.
 async fn come_at_last(
     job: &Job,
     visitor: &Visitor,
     connection: usize,
     audience: &Audience,
+    stop: &CancellationToken,
 ) -> Result<(Client, Subscription), ArrivalError> {
     let start = Instant::now();
     loop {
         let left = PATIENCE.saturating_sub(start.elapsed());
         let arrival = timeout(left, come(job, visitor, connection)).await;
         match arrival.unwrap_or(Err(ArrivalError::Timeout)) {
-            Ok(arrived) => {
-                audience.lock().tally.connect.record(start.elapsed());
-                return Ok(arrived);
-            }
+            Ok(arrived) => return Ok(arrived),
             Err(error) => {
                 let pause = PAUSE.mul_f64(fastrand::f64());
                 if start.elapsed() + pause >= PATIENCE {
                     return Err(error);
                 }
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = stop.cancelled() => {}
+                }
+                if stop.is_cancelled() {
+                    return Err(error);
+                }
                 audience.lock().tally.retries += 1;
-                sleep(pause).await;
             }
         }
     }
