@@ -84,6 +84,19 @@ async fn a_process_that_dies_ends_the_run_and_is_named() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
+async fn a_process_that_hangs_does_not_keep_a_second_signal_from_ending_the_run() {
+    let (_hub, mut run) = long_run().await;
+    signal(children(run.id())[1], "-STOP");
+    run.signal("-INT");
+    run.said("a second signal");
+    run.signal("-INT");
+    let ended = tokio::task::spawn_blocking(|| run.end()).await.unwrap();
+    assert_eq!((ended.code, ended.output.as_str()), (Some(1), ""));
+    assert!(ended.errors.contains("ended by a second signal"), "{}", ended.errors);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
 async fn processes_end_with_the_one_that_has_started_them() {
     let (_hub, run) = long_run().await;
     run.signal("-KILL");

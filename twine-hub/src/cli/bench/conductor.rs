@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Interval, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::super::signals::Signals;
 use super::crew::{Crew, Event, What};
@@ -36,7 +36,9 @@ pub(super) struct Outcome {
     /// Processor time while messages were delivered.
     pub(super) delivering_cpu: Duration,
     pub(super) elapsed: Duration,
-    /// It was ended by a signal.
+    /// Messages that subscribers had when all was published.
+    pub(super) delivered: u64,
+    /// A signal has ended it early.
     pub(super) stopped: bool,
 }
 
@@ -50,6 +52,10 @@ pub(super) struct Conductor {
     hands: Vec<Hand>,
     tally: Tally,
     phase: Phase,
+    /// When it was last looked whether all processes live.
+    looked: Instant,
+    signalled: bool,
+    /// There was a signal before all was published.
     stopped: bool,
 }
 
@@ -68,15 +74,19 @@ impl Conductor {
         progress: Progress,
     ) -> Self {
         let hand = || Hand { heard: Instant::now(), arrived: false, published: None, done: false };
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             hands: std::iter::repeat_with(hand).take(crew.len()).collect(),
             crew,
             events,
             signals,
             progress,
-            looks: interval(LOOK_EVERY),
+            looks,
             tally: Tally::default(),
             phase: Phase::Arriving,
+            looked: Instant::now(),
+            signalled: false,
             stopped: false,
         }
     }
@@ -101,16 +111,17 @@ impl Conductor {
         }
         let delivering = publishing.elapsed().saturating_sub(HEADSTART);
         let delivering_cpu = self.tally.cpu.saturating_sub(cpu);
+        let delivered = self.tally.received;
 
         self.phase = Phase::Settling;
         self.crew.tell(&Order::Settle(acknowledged));
         self.until(|hand| hand.done).await?;
-        self.progress.end();
         Ok(Outcome {
             tally: self.tally,
             arriving,
             delivering,
             delivering_cpu,
+            delivered,
             elapsed: start.elapsed(),
             stopped: self.stopped,
         })
@@ -119,17 +130,25 @@ impl Conductor {
     async fn until(&mut self, done: impl Fn(&Hand) -> bool) -> Result<(), BenchError> {
         while !self.hands.iter().all(&done) {
             tokio::select! {
+                // What processes have said is heard before any of them counts as silent.
+                biased;
+                _ = self.signals.next() => self.on_signal()?,
                 Some(event) = self.events.recv() => self.on_event(event)?,
                 _ = self.looks.tick() => self.look()?,
-                _ = self.signals.next() => {
-                    if self.stopped {
-                        return Err(BenchError::Interrupted);
-                    }
-                    self.stopped = true;
-                    self.crew.tell(&Order::Stop);
-                }
             }
         }
+        Ok(())
+    }
+
+    fn on_signal(&mut self) -> Result<(), BenchError> {
+        if self.signalled {
+            return Err(BenchError::Interrupted);
+        }
+        self.signalled = true;
+        // Once all is published, there is nothing left to stop.
+        self.stopped = self.phase != Phase::Settling;
+        self.crew.tell(&Order::Stop);
+        self.progress.say("begins nothing new; a second signal ends it at once");
         Ok(())
     }
 
@@ -144,13 +163,18 @@ impl Conductor {
             What::Garbled(source) => return Err(BenchError::Garbled { process, source }),
             What::Ended if hand.done => {}
             What::Ended => {
-                return Err(BenchError::Ended { process, status: self.crew.status(process) });
+                return Err(self.crew.ended(process));
             }
         }
         Ok(())
     }
 
     fn look(&mut self) -> Result<(), BenchError> {
+        // This process was stopped meanwhile (SIGSTOP), and what others said then may not be here yet.
+        if self.looked.elapsed() > SILENCE / 2 {
+            self.hands.iter_mut().for_each(|hand| hand.heard = Instant::now());
+        }
+        self.looked = Instant::now();
         let silent = |hand: &Hand| !hand.done && hand.heard.elapsed() > SILENCE;
         if let Some(process) = self.hands.iter().position(silent) {
             return Err(BenchError::Silent { process, seconds: SILENCE.as_secs() });

@@ -1,24 +1,29 @@
 //! The processes of a run, as the one that was started sees them.
 
-use std::io::{BufRead as _, BufReader};
-use std::os::unix::process::CommandExt as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use tokio::sync::mpsc;
 
 use super::WORKER;
 use super::error::BenchError;
-use super::orders::{Job, Order, Report, say};
+use super::orders::{Job, Order, Report, line};
 
 /// Reports that wait to be read; then processes wait.
 const REPORTS_MAX: usize = 256;
+/// Orders to a process that wait to be written; there are four in all, the job among them.
+const ORDERS_MAX: usize = 8;
 
 /// All of them; they are killed where this is dropped.
 pub(super) struct Crew(Vec<Hand>);
 
 struct Hand {
     child: Child,
-    orders: Option<ChildStdin>,
+    /// To a thread that writes them: a process that hangs reads nothing, and a pipe holds little.
+    orders: SyncSender<Arc<[u8]>>,
 }
 
 /// What happened to which.
@@ -46,18 +51,11 @@ impl Crew {
         let binary = std::env::current_exe().map_err(BenchError::Start)?;
         let mut crew = Self(Vec::new());
         for job in jobs {
-            let mut child = Command::new(&binary)
-                .arg(WORKER)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                // A Ctrl-C is for the process that was started, which then tells all others.
-                .process_group(0)
-                .spawn()
-                .map_err(BenchError::Start)?;
-            let (mut orders, reports) = (child.stdin.take(), child.stdout.take());
-            let told = orders.as_mut().map_or(Ok(()), |orders| say(orders, &job));
-            crew.0.push(Hand { child, orders });
-            told.map_err(BenchError::Start)?;
+            let reports = crew.hire(Command::new(&binary).arg(WORKER)).map_err(BenchError::Start)?;
+            let told = line(&job).map_err(|error| BenchError::Start(error.into()))?;
+            if let Some(hand) = crew.0.last() {
+                hand.tell(told.into());
+            }
             let (sender, process) = (sender.clone(), job.process);
             if let Some(reports) = reports {
                 let read = move || read(reports, process, &sender);
@@ -67,23 +65,45 @@ impl Crew {
         Ok((crew, events))
     }
 
+    /// Starts one more, and gives its output.
+    fn hire(&mut self, command: &mut Command) -> std::io::Result<Option<ChildStdout>> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A Ctrl-C is for the process that was started, which then tells all others.
+        let mut child = command.process_group(0).spawn()?;
+        let (input, reports) = (child.stdin.take(), child.stdout.take());
+        let (orders, waiting) = sync_channel(ORDERS_MAX);
+        self.0.push(Hand { child, orders });
+        if let Some(input) = input {
+            crate::threads::spawn("bench-orders", move || write(input, &waiting))?;
+        }
+        Ok(reports)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Tells all of them. One that hears nothing any more has ended, which shows by its output.
-    pub(super) fn tell(&mut self, order: &Order) {
-        for hand in &mut self.0 {
-            if let Some(orders) = &mut hand.orders {
-                let _ = say(orders, order);
-            }
-        }
+    pub(super) fn tell(&self, order: &Order) {
+        // An order is numbers and names, which JSON always has a form for.
+        let told: Arc<[u8]> = line(order).unwrap_or_default().into();
+        self.0.iter().for_each(|hand| hand.tell(Arc::clone(&told)));
     }
 
     /// How one ended; waits for that.
-    pub(super) fn status(&mut self, process: usize) -> String {
-        let Some(hand) = self.0.get_mut(process) else { return "unknown".to_owned() };
-        hand.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string())
+    pub(super) fn ended(&mut self, process: usize) -> BenchError {
+        let status = self.0.get_mut(process).and_then(|hand| hand.child.wait().ok()).unwrap_or_default();
+        match status.signal() {
+            Some(_) => BenchError::Killed { process, status },
+            None => BenchError::Ended { process, status },
+        }
+    }
+}
+
+impl Hand {
+    fn tell(&self, order: Arc<[u8]>) {
+        // Where there is no place, it has ended: there are not so many orders.
+        let _ = self.orders.try_send(order);
     }
 }
 
@@ -97,6 +117,11 @@ impl Drop for Crew {
     }
 }
 
+/// Ends when the crew does, or the process.
+fn write(mut input: ChildStdin, orders: &Receiver<Arc<[u8]>>) {
+    while orders.recv().is_ok_and(|order| input.write_all(&order).is_ok()) {}
+}
+
 fn read(reports: ChildStdout, process: usize, events: &mpsc::Sender<Event>) {
     let tell = |what| events.blocking_send(Event { process, what });
     for line in BufReader::new(reports).lines().map_while(Result::ok) {
@@ -107,4 +132,21 @@ fn read(reports: ChildStdout, process: usize, events: &mpsc::Sender<Event>) {
         }
     }
     let _ = tell(What::Ended);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_reads_nothing_holds_nobody_up() {
+        let mut crew = Crew(Vec::new());
+        let _reports = crew.hire(Command::new("sleep").arg("1000")).unwrap();
+        // Some 400 KB, where a pipe holds 64 KiB.
+        let settle = Order::Settle((0..30_000).collect());
+        for _ in 0..ORDERS_MAX + 2 {
+            crew.tell(&settle);
+        }
+        drop(crew);
+    }
 }

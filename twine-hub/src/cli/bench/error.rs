@@ -1,5 +1,7 @@
 //! Why a run could not be carried out.
 
+use std::process::ExitStatus;
+
 use super::super::{Failure, chain};
 
 /// What stops a run, and what to do about it. What a run finds out is no error but its report.
@@ -24,8 +26,10 @@ pub(super) enum BenchError {
         #[source]
         source: twine_server_sdk::Error,
     },
+    #[error("process {process} of the run ended before it was done ({status})")]
+    Ended { process: usize, status: ExitStatus },
     #[error("process {process} of the run ended before it was done ({status}); is there memory enough?")]
-    Ended { process: usize, status: String },
+    Killed { process: usize, status: ExitStatus },
     #[error("process {process} of the run has been silent for {seconds} s; is the machine overloaded?")]
     Silent { process: usize, seconds: u64 },
     #[error("process {process} of the run said what no such process says; is it another version?")]

@@ -83,10 +83,15 @@ impl FromIterator<u32> for Runs {
 
 /// Writes one line, at once.
 pub(super) fn say<T: Serialize>(mut output: impl Write, what: &T) -> std::io::Result<()> {
+    output.write_all(&line(what)?)?;
+    output.flush()
+}
+
+/// As it is written.
+pub(super) fn line<T: Serialize>(what: &T) -> serde_json::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');
-    output.write_all(&line)?;
-    output.flush()
+    Ok(line)
 }
 
 #[cfg(test)]

@@ -74,10 +74,11 @@ impl Progress {
         }
     }
 
-    /// Leaves the screen to the report.
-    pub(super) fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+    /// Says something that stays.
+    pub(super) fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
         }
     }
 
@@ -91,5 +92,14 @@ impl Progress {
             times.map_or(String::new(), |all| format!(", p50 {}, p99 {}", time(all.p50), time(all.p99)));
         let Tally { received, lost, .. } = tally;
         format!("{name} {received}/{}, {:.0}/s{times}, lost {lost}", self.deliveries, self.rate)
+    }
+}
+
+impl Drop for Progress {
+    /// Leaves the screen to the report, or to what went wrong.
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }

@@ -82,6 +82,7 @@ impl Summary {
         let Outcome { tally, .. } = outcome;
         let delivering = outcome.delivering.as_secs_f64();
         let rate = |n: u64| if n == 0 { 0.0 } else { n as f64 / delivering };
+        let delivered = outcome.delivered;
         let cpu = outcome.delivering_cpu.as_secs_f64();
         let times = Times::percentiles;
         let faults = tally.faults();
@@ -115,13 +116,13 @@ impl Summary {
                 gaps: tally.gaps,
                 unfinished: tally.unfinished,
                 latency: times(&tally.delivery),
-                rate: rate(tally.received),
+                rate: rate(delivered),
             },
             generator: Generator {
                 processes: plan.processes,
                 cpu: tally.cpu.as_secs_f64(),
                 cpu_while_delivering: cpu,
-                cpu_per_delivery: (tally.received > 0).then(|| cpu / tally.received as f64),
+                cpu_per_delivery: (delivered > 0).then(|| cpu / delivered as f64),
                 busiest: tally.busiest,
             },
             elapsed: Elapsed {
