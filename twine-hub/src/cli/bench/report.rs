@@ -33,6 +33,7 @@ struct Connections {
     failed: u64,
     retries: u64,
     reconnects: u64,
+    ended: u64,
     time: Option<Percentiles>,
 }
 
@@ -85,7 +86,12 @@ impl Summary {
         let delivered = outcome.delivered;
         let cpu = outcome.delivering_cpu.as_secs_f64();
         let times = Times::percentiles;
-        let faults = tally.faults();
+        let mut faults = tally.faults();
+        if !outcome.stopped {
+            faults.extend(
+                tally.uncounted(plan.connections as u64, plan.rooms as u64 * u64::from(plan.messages)),
+            );
+        }
         Self {
             scenario: plan.scenario,
             urls: plan.urls.clone(),
@@ -96,6 +102,7 @@ impl Summary {
                 failed: tally.failed,
                 retries: tally.retries,
                 reconnects: tally.reconnects,
+                ended: tally.ended,
                 time: times(&tally.connect),
             },
             publishes: Publishes {

@@ -30,7 +30,9 @@ pub(super) async fn listen(
                 Some(Ok(Event::Gap(_))) => audience.lock().tally.gaps += 1,
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
-                    audience.lock().tally.connect_problem.get_or_insert_with(|| chain(&error));
+                    let tally = &mut audience.lock().tally;
+                    tally.ended += 1;
+                    tally.end_problem.get_or_insert_with(|| chain(&error));
                 }
                 None => return,
             },

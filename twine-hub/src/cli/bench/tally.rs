@@ -18,7 +18,10 @@ pub(super) struct Tally {
     pub(super) reconnects: u64,
     /// Of the first failure, for people.
     pub(super) connect_problem: Option<String>,
-    /// From asking for the cookie until the room is subscribed.
+    /// Subscriptions that the hub has ended.
+    pub(super) ended: u64,
+    pub(super) end_problem: Option<String>,
+    /// From when a connection was due until the room is subscribed.
     pub(super) connect: Times,
 
     pub(super) acknowledged: u64,
@@ -62,6 +65,8 @@ impl Tally {
         self.retries += more.retries;
         self.reconnects += more.reconnects;
         self.connect_problem = self.connect_problem.take().or(more.connect_problem);
+        self.ended += more.ended;
+        self.end_problem = self.end_problem.take().or(more.end_problem);
         self.connect.merge(&more.connect);
         self.acknowledged += more.acknowledged;
         self.refused += more.refused;
@@ -86,6 +91,7 @@ impl Tally {
     pub(super) fn faults(&self) -> Vec<String> {
         let counted = [
             (self.failed, "connections failed", &self.connect_problem),
+            (self.ended, "subscriptions were ended by the hub", &self.end_problem),
             (self.refused, "publishes failed", &self.publish_problem),
             (self.given_up, "publishes were given up after that", &None),
             (u64::try_from(self.lost).unwrap_or(0), "deliveries lost", &None),
@@ -99,6 +105,18 @@ impl Tally {
                 Some(problem) => format!("{n} {what} (the first: {problem})"),
                 None => format!("{n} {what}"),
             })
+            .collect()
+    }
+
+    /// What a run that was not stopped has not counted at all, for people: a fault of this command.
+    pub(super) fn uncounted(&self, connections: u64, messages: u64) -> Vec<String> {
+        let sums = [
+            (self.connected + self.failed, connections, "connections"),
+            (self.acknowledged + self.refused + self.given_up, messages, "publishes"),
+        ];
+        let wrong = sums.into_iter().filter(|(counted, asked, _)| counted != asked);
+        wrong
+            .map(|(counted, asked, what)| format!("{counted} of {asked} {what} were accounted for"))
             .collect()
     }
 }
@@ -138,12 +156,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_counted_nowhere_is_a_fault() {
+        let all =
+            Tally { connected: 3, failed: 1, acknowledged: 5, refused: 2, given_up: 1, ..Tally::default() };
+        assert!(all.uncounted(4, 8).is_empty());
+        assert_eq!(
+            all.uncounted(5, 9).join("; "),
+            "4 of 5 connections were accounted for; 8 of 9 publishes were accounted for"
+        );
+    }
+
+    #[test]
     fn faults_have_their_counts_and_reconnects_are_none() {
         let well = Tally { connected: 1, reconnects: 5, retries: 2, late: 9, gaps: 0, ..Tally::default() };
         assert!(well.faults().is_empty());
         let bad = Tally {
             failed: 2,
             connect_problem: Some("no route".to_owned()),
+            ended: 1,
+            end_problem: Some("forbidden".to_owned()),
             lost: 3,
             repeated: 4,
             out_of_order: 5,
@@ -152,7 +183,8 @@ mod tests {
         };
         assert_eq!(
             bad.faults().join("; "),
-            "2 connections failed (the first: no route); 3 deliveries lost; 4 deliveries repeated; \
+            "2 connections failed (the first: no route); 1 subscriptions were ended by the hub (the first: \
+             forbidden); 3 deliveries lost; 4 deliveries repeated; \
              5 deliveries out of order; 6 subscribers have not seen their room's last message"
         );
     }
