@@ -183,3 +183,34 @@ impl Conductor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{Plan, Scenario};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_could_not_be_heard_is_no_silence() {
+        let plan = Plan {
+            scenario: Scenario::Fanout,
+            urls: Vec::new(),
+            connections: 1,
+            rooms: 1,
+            messages: 1,
+            interval: Duration::from_secs(1),
+            size: 1,
+            ramp: Duration::ZERO,
+            processes: 1,
+            sources: Vec::new(),
+        };
+        let crew = Crew::start(std::iter::empty()).unwrap();
+        let mut conductor = Conductor::new(crew, Signals::listen().unwrap(), Progress::new(&plan));
+        let long_ago = Instant::now().checked_sub(SILENCE * 2).unwrap();
+        let hand = || Hand { heard: long_ago, arrived: false, published: None, done: false };
+        conductor.hands = vec![hand()];
+        conductor.looked = long_ago;
+        assert!(conductor.look().is_ok());
+        conductor.hands = vec![hand()];
+        assert!(matches!(conductor.look(), Err(BenchError::Silent { process: 0, .. })));
+    }
+}
