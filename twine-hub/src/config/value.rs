@@ -158,6 +158,7 @@ pub(crate) fn size(text: &str) -> Option<usize> {
 }
 
 /// A size, or none at all: `off`.
+#[expect(clippy::option_option, reason = "whether the text is a value, and which")]
 pub(super) fn size_or_off(text: &str) -> Option<Option<usize>> {
     if text == "off" { Some(None) } else { size(text).map(Some) }
 }
