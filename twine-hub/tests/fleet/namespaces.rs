@@ -163,7 +163,10 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // Its devices go with it. A test that panics may leave it to the end of its world.
-        let _ = Command::new("ip").args(["netns", "delete", &self.name]).env("PATH", SYSTEM).output();
+        // The kernel takes a network's devices away some time after it: the next one of this name may come before.
+        // A test that panics may leave both to the end of its world.
+        for command in [format!("link delete to-{}", self.name), format!("netns delete {}", self.name)] {
+            let _ = Command::new("ip").args(command.split(' ')).env("PATH", SYSTEM).output();
+        }
     }
 }
