@@ -12,7 +12,7 @@ use crate::publishers::{Signals, give_up_easily, insist};
 use crate::readers::{Progress, Sequence, Slow, Staying, Surroundings, come_and_go};
 
 /// How often the hub is killed, where nothing else is asked for.
-const ROUNDS: u32 = 20;
+const ROUNDS: u32 = 8;
 /// So late that only what hangs is not done by then, on whatever machine.
 const PATIENCE: Duration = Duration::from_mins(20);
 const N_INSISTENT: usize = 4;
