@@ -25,7 +25,7 @@ test("a classic script tag defines Twine, whatever the page's encoding", async (
 test("Chromium takes long messages compressed", async (t) => {
   const { hub, pages, open } = await site(t, ({ url }) => ({ "/": listening(url) }));
   const page = await open(`${pages.at()}/`);
-  const devtools = await page.page.createCDPSession();
+  const devtools = await page.page.context().newCDPSession(page.page);
   await devtools.send("Network.enable");
   let extensions;
   devtools.on("Network.webSocketHandshakeResponseReceived", ({ response }) => {
