@@ -44,7 +44,7 @@ pub(super) struct Connection {
     /// Rooms that are being opened for it.
     pub(super) n_opening: u32,
     /// Which subscription catches up first next time.
-    turn: u32,
+    turn: usize,
     /// Whether it is among [`Shard::lagging`](super::shard::Shard::lagging) already.
     pub(super) is_lagging: bool,
     /// Whether the poll has told that nothing more comes: then reading goes on to the end.
@@ -126,8 +126,8 @@ impl Connection {
 
     /// The subscription that catches up first this time: each in turn.
     pub(super) fn next_turn(&mut self) -> usize {
-        self.turn = self.turn.wrapping_add(1);
-        self.turn as usize % self.subscriptions.len().max(1)
+        self.turn = (self.turn + 1) % self.subscriptions.len().max(1);
+        self.turn
     }
 
     /// Whether it has to wait for its rooms or its session before it may ask for more.
