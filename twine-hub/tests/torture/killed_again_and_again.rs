@@ -12,7 +12,7 @@ use crate::publishers::{Signals, give_up_easily, insist};
 use crate::readers::{Progress, Sequence, Slow, Staying, Surroundings, come_and_go};
 
 /// How often the hub is killed, where nothing else is asked for.
-const ROUNDS: u32 = 8;
+const ROUNDS: u32 = 20;
 /// So late that only what hangs is not done by then, on whatever machine.
 const PATIENCE: Duration = Duration::from_mins(20);
 const N_INSISTENT: usize = 4;
@@ -59,7 +59,7 @@ async fn torture(mut draw: fastrand::Rng, rounds: u32) {
     }
 
     let mut publishers = JoinSet::new();
-    let signals = Signals { is_up, is_over };
+    let signals = Signals { is_up, is_over, progress: surroundings.progress.clone() };
     for publisher in 0..N_INSISTENT + N_WEAK {
         let (twine, ledger, draw, signals) = (hub.twine(), ledger.clone(), draw.fork(), signals.clone());
         if publisher < N_INSISTENT {

@@ -76,6 +76,11 @@ impl Ledger {
         };
     }
 
+    /// How many were acknowledged.
+    pub(crate) fn n_acknowledged(&self) -> usize {
+        *self.0.n_acknowledged.borrow()
+    }
+
     /// Waits until so many more were acknowledged than are now.
     pub(crate) async fn until_more(&self, n: usize) {
         let mut acknowledged = self.0.n_acknowledged.subscribe();

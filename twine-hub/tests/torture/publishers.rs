@@ -6,16 +6,29 @@ use tokio::sync::watch;
 use twine_server_sdk::{Message, RetryPolicy, TwineBuilder};
 
 use crate::ledger::{Ledger, Number, ROOMS, write};
+use crate::readers::Progress;
 
 /// What a publisher waits for is an answer or a broken connection: a request that it left to itself
 /// could be stored after the next one.
 const NEVER: Duration = Duration::from_secs(1_000_000);
 
-/// What publishers are told of the hub, and of the end.
+/// Messages that the quick readers may be behind. Those whose network is cut all the time take less than a hub
+/// can; without a bound they would fall further behind with each kill, and the test would take ever longer.
+const LEAD: usize = 300;
+
+/// What publishers are told of the hub, of the readers, and of the end.
 #[derive(Clone)]
 pub(crate) struct Signals {
     pub(crate) is_up: watch::Receiver<bool>,
     pub(crate) is_over: watch::Receiver<bool>,
+    pub(crate) progress: Progress,
+}
+
+impl Signals {
+    /// Waits for the readers where they are far behind.
+    async fn until_followed(&self, ledger: &Ledger) {
+        self.progress.until_had(ledger.n_acknowledged().saturating_sub(LEAD)).await;
+    }
 }
 
 /// Publishes until it is over; each message as often as it takes, under one id.
@@ -29,6 +42,7 @@ pub(crate) async fn insist(
     let quickly = RetryPolicy::new(Duration::from_millis(1), Duration::from_millis(50)).unwrap();
     let twine = twine.request_timeout(NEVER).deadline(NEVER).retry(quickly).build().unwrap();
     while !*signals.is_over.borrow() {
+        signals.until_followed(&ledger).await;
         let (numbers, messages) = some_messages(by, &ledger, &mut draw);
         let published = match &messages[..] {
             [message] => vec![twine.publish_message(message).await.unwrap()],
@@ -50,6 +64,7 @@ pub(crate) async fn give_up_easily(
 ) {
     let twine = twine.request_timeout(NEVER).deadline(NEVER).retry(RetryPolicy::never()).build().unwrap();
     while !*signals.is_over.borrow() {
+        signals.until_followed(&ledger).await;
         let (numbers, messages) = some_messages(by, &ledger, &mut draw);
         match twine.publish_batch(&messages).await {
             Ok(published) => {

@@ -30,22 +30,39 @@ pub(crate) struct Surroundings {
 
 /// How far the quick readers have come in each room. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Progress(std::sync::Arc<watch::Sender<Vec<[Position; ROOMS.len()]>>>);
+pub(crate) struct Progress(std::sync::Arc<watch::Sender<Vec<Stage>>>);
+
+/// How far one of them has come.
+#[derive(Clone, Default)]
+struct Stage {
+    at: [Position; ROOMS.len()],
+    /// Messages that it has had, of all rooms.
+    n: usize,
+}
 
 impl Progress {
     fn join(&self) -> usize {
-        self.0.send_modify(|all| all.push(Default::default()));
+        self.0.send_modify(|all| all.push(Stage::default()));
         self.0.borrow().len() - 1
     }
 
     fn note(&self, reader: usize, room: usize, position: &Position) {
-        self.0.send_modify(|all| all[reader][room] = position.clone());
+        self.0.send_modify(|all| {
+            let stage = &mut all[reader];
+            stage.at[room] = position.clone();
+            stage.n += 1;
+        });
     }
 
     /// Waits until each of them has come so far.
     pub(crate) async fn until(&self, heads: &[Position; ROOMS.len()]) {
-        let there = |reader: &[Position; ROOMS.len()]| reader.iter().zip(heads).all(|(at, head)| at >= head);
+        let there = |stage: &Stage| stage.at.iter().zip(heads).all(|(at, head)| at >= head);
         self.0.subscribe().wait_for(|all| all.iter().all(there)).await.unwrap();
+    }
+
+    /// Waits until each of them has had so many messages.
+    pub(crate) async fn until_had(&self, n: usize) {
+        self.0.subscribe().wait_for(|all| all.iter().all(|stage| stage.n >= n)).await.unwrap();
     }
 }
 
