@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use mio::net::TcpStream;
 
 use crate::clock;
@@ -87,27 +87,10 @@ impl Sockets {
 /// Frames that follow each other, for any number of sockets.
 pub(super) struct Run {
     frames: Vec<Frame>,
-    /// As those get them that take nothing compressed, and the others: each made for the first of them.
-    plain: OnceCell<Joined>,
-    compressed: OnceCell<Joined>,
-}
-
-/// The bytes of a run.
-struct Joined {
-    frames: Vec<Bytes>,
-    /// All of them in one piece: put together once, where a vectored write has the kernel gather them for
-    /// each socket.
-    bytes: Bytes,
-}
-
-impl Joined {
-    fn new(frames: Vec<Bytes>) -> Self {
-        let bytes = match &frames[..] {
-            [one] => one.clone(),
-            several => several.concat().into(),
-        };
-        Self { frames, bytes }
-    }
+    /// All of them in one piece, for sockets that take nothing compressed and for the others: put together for the
+    /// first of them, where a vectored write has the kernel gather them for each.
+    plain: OnceCell<Bytes>,
+    compressed: OnceCell<Bytes>,
 }
 
 impl Run {
@@ -116,15 +99,17 @@ impl Run {
     }
 
     /// The bytes for a socket that takes them compressed, or does not.
-    fn joined(&self, is_compressed: bool, deflater: &mut Deflater) -> &Joined {
-        let plain = || Joined::new(self.frames.iter().map(|frame| frame.plain().clone()).collect());
-        let mut compressed =
-            || Joined::new(self.frames.iter().map(|frame| frame.compressed(deflater).clone()).collect());
-        if is_compressed && self.frames.iter().any(Frame::may_be_compressed) {
-            self.compressed.get_or_init(&mut compressed)
-        } else {
-            self.plain.get_or_init(plain)
-        }
+    fn bytes(&self, is_compressed: bool, deflater: &mut Deflater) -> &Bytes {
+        let is_compressed = is_compressed && self.frames.iter().any(Frame::may_be_compressed);
+        let place = if is_compressed { &self.compressed } else { &self.plain };
+        place.get_or_init(|| match &self.frames[..] {
+            [one] => one.bytes(is_compressed, deflater).clone(),
+            several => {
+                let mut all = BytesMut::new();
+                several.iter().for_each(|frame| all.extend_from_slice(frame.bytes(is_compressed, deflater)));
+                all.freeze()
+            }
+        })
     }
 
     /// Whether it was compressed for anyone, which takes longer than all else that is done with it.
@@ -207,14 +192,15 @@ impl Socket {
         if self.waiting.is_some() {
             return Ok(Sent { frames: 0, is_blocked: true });
         }
-        let run = run.joined(self.is_compressed, deflater);
-        let mut written = self.write(&run.bytes)?;
-        if written == run.bytes.len() {
+        let bytes = run.bytes(self.is_compressed, deflater);
+        let mut written = self.write(bytes)?;
+        if written == bytes.len() {
             return Ok(Sent { frames: run.frames.len(), is_blocked: false });
         }
         let mut frames = 0;
         let mut rest = Bytes::new();
         for frame in &run.frames {
+            let frame = frame.bytes(self.is_compressed, deflater);
             if written >= frame.len() {
                 written -= frame.len();
                 frames += 1;
@@ -327,9 +313,7 @@ mod tests {
             let sent = socket.send(&run, &mut deflater).unwrap();
             assert!(sent.is_blocked && sent.frames < run.len() && socket.is_blocked());
             assert_eq!(socket.send(&run, &mut deflater).unwrap(), Sent { frames: 0, is_blocked: true });
-            let bytes = |frame: &Frame, deflater: &mut Deflater| {
-                if is_compressed { frame.compressed(deflater).clone() } else { frame.plain().clone() }
-            };
+            let bytes = |frame: &Frame, deflater: &mut Deflater| frame.bytes(is_compressed, deflater).clone();
             let expected: Vec<Bytes> =
                 frames[..sent.frames].iter().map(|frame| bytes(frame, &mut deflater)).collect();
             assert_eq!(expected.iter().any(|bytes| bytes[0] == 0xc1), is_compressed && len >= 1000);

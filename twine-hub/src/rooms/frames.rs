@@ -36,6 +36,11 @@ impl Frame {
         self.compressed.is_some()
     }
 
+    /// The bytes for a socket that takes them compressed, or does not.
+    pub(crate) fn bytes(&self, is_compressed: bool, deflater: &mut Deflater) -> &Bytes {
+        if is_compressed { self.compressed(deflater) } else { &self.plain }
+    }
+
     /// The bytes for a socket that takes them compressed.
     pub(crate) fn compressed(&self, deflater: &mut Deflater) -> &Bytes {
         let Some(place) = &self.compressed else { return &self.plain };
