@@ -90,8 +90,7 @@ impl Reading {
     pub(super) fn new(readers: Vec<Box<dyn Reader>>, compress_from: usize) -> (Self, Vec<Serving>) {
         let serve = |reader| {
             let (requests, waiting) = channel();
-            let (shared, deflater) = (SharedPages::default(), Deflater::default());
-            (requests, Serving { reader, shared, waiting, compress_from, deflater })
+            (requests, Serving::new(reader, waiting, compress_from))
         };
         let (requests, serving) = readers.into_iter().map(serve).unzip();
         let requests = Mutex::new(Some(requests));
@@ -228,6 +227,11 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
+    fn new(reader: Box<dyn Reader>, waiting: Receiver<Request>, compress_from: usize) -> Self {
+        let (shared, deflater) = (SharedPages::default(), Deflater::default());
+        Self { reader, shared, waiting, compress_from, deflater }
+    }
+
     /// Answers until nobody can ask any more.
     fn run(mut self) {
         loop {
@@ -358,14 +362,7 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
         };
         let reader = Box::new(Observed { reader, observe: count });
-        Serving {
-            reader,
-            shared: SharedPages::default(),
-            waiting,
-            compress_from: usize::MAX,
-            deflater: Deflater::default(),
-        }
-        .run();
+        Serving::new(reader, waiting, usize::MAX).run();
         for (case, steps) in answered {
             let steps: Steps = steps.unwrap();
             let (after, until) = cases[case];
@@ -413,14 +410,7 @@ mod tests {
             requests.send(Request::Steps { request, asker: Asker::new(done) }).unwrap();
         }
         drop((requests, answers));
-        Serving {
-            reader,
-            shared: SharedPages::default(),
-            waiting,
-            compress_from: usize::MAX,
-            deflater: Deflater::default(),
-        }
-        .run();
+        Serving::new(reader, waiting, usize::MAX).run();
         let _history: Steps = answered.recv().unwrap().unwrap();
         let recovered: Steps = answered.recv().unwrap().unwrap();
         assert_eq!(recovered.start, at(90), "10 messages at most");
