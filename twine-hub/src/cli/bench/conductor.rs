@@ -49,7 +49,7 @@ pub(super) struct Conductor {
     signals: Signals,
     progress: Progress,
     looks: Interval,
-    hands: Vec<Hand>,
+    stages: Vec<Stage>,
     tally: Tally,
     phase: Phase,
     /// When it was last looked whether all processes live.
@@ -60,7 +60,7 @@ pub(super) struct Conductor {
 }
 
 /// How far a process is.
-struct Hand {
+struct Stage {
     heard: Instant,
     arrived: bool,
     published: Option<Runs>,
@@ -73,11 +73,11 @@ impl Conductor {
         signals: Signals,
         progress: Progress,
     ) -> Self {
-        let hand = || Hand { heard: Instant::now(), arrived: false, published: None, done: false };
+        let stage = || Stage { heard: Instant::now(), arrived: false, published: None, done: false };
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            hands: std::iter::repeat_with(hand).take(crew.len()).collect(),
+            stages: std::iter::repeat_with(stage).take(crew.len()).collect(),
             crew,
             events,
             signals,
@@ -95,7 +95,7 @@ impl Conductor {
     /// Where a process dies or hangs, or a second signal comes. All processes are ended then.
     pub(super) async fn run(mut self) -> Result<Outcome, BenchError> {
         let start = Instant::now();
-        self.until(|hand| hand.arrived).await?;
+        self.until(|stage| stage.arrived).await?;
         let arriving = start.elapsed();
 
         let (publishing, cpu) = (Instant::now(), self.tally.cpu);
@@ -103,10 +103,10 @@ impl Conductor {
         if !self.stopped {
             self.phase = Phase::Delivering;
             self.crew.tell(&Order::Publish { start: unix_micros() + micros(HEADSTART) });
-            self.until(|hand| hand.published.is_some()).await?;
-            self.hands
+            self.until(|stage| stage.published.is_some()).await?;
+            self.stages
                 .iter()
-                .filter_map(|hand| hand.published.as_ref())
+                .filter_map(|stage| stage.published.as_ref())
                 .for_each(|part| acknowledged.append(part));
         }
         let delivering = publishing.elapsed().saturating_sub(HEADSTART);
@@ -115,7 +115,7 @@ impl Conductor {
 
         self.phase = Phase::Settling;
         self.crew.tell(&Order::Settle(acknowledged));
-        self.until(|hand| hand.done).await?;
+        self.until(|stage| stage.done).await?;
         Ok(Outcome {
             tally: self.tally,
             arriving,
@@ -127,8 +127,8 @@ impl Conductor {
         })
     }
 
-    async fn until(&mut self, done: impl Fn(&Hand) -> bool) -> Result<(), BenchError> {
-        while !self.hands.iter().all(&done) {
+    async fn until(&mut self, done: impl Fn(&Stage) -> bool) -> Result<(), BenchError> {
+        while !self.stages.iter().all(&done) {
             tokio::select! {
                 // What processes have said is heard before any of them counts as silent.
                 biased;
@@ -153,15 +153,15 @@ impl Conductor {
     }
 
     fn on_event(&mut self, Event { process, what }: Event) -> Result<(), BenchError> {
-        let Some(hand) = self.hands.get_mut(process) else { return Ok(()) };
-        hand.heard = Instant::now();
+        let Some(stage) = self.stages.get_mut(process) else { return Ok(()) };
+        stage.heard = Instant::now();
         match what {
             What::Said(Report::Progress(tally)) => self.tally.merge(*tally),
-            What::Said(Report::Arrived) => hand.arrived = true,
-            What::Said(Report::Published(acknowledged)) => hand.published = Some(acknowledged),
-            What::Said(Report::Done) => hand.done = true,
+            What::Said(Report::Arrived) => stage.arrived = true,
+            What::Said(Report::Published(acknowledged)) => stage.published = Some(acknowledged),
+            What::Said(Report::Done) => stage.done = true,
             What::Garbled(source) => return Err(BenchError::Garbled { process, source }),
-            What::Ended if hand.done => {}
+            What::Ended if stage.done => {}
             What::Ended => {
                 return Err(self.crew.ended(process));
             }
@@ -172,11 +172,11 @@ impl Conductor {
     fn look(&mut self) -> Result<(), BenchError> {
         // This process was stopped meanwhile (SIGSTOP), and what others said then may not be here yet.
         if self.looked.elapsed() > SILENCE / 2 {
-            self.hands.iter_mut().for_each(|hand| hand.heard = Instant::now());
+            self.stages.iter_mut().for_each(|stage| stage.heard = Instant::now());
         }
         self.looked = Instant::now();
-        let silent = |hand: &Hand| !hand.done && hand.heard.elapsed() > SILENCE;
-        if let Some(process) = self.hands.iter().position(silent) {
+        let silent = |stage: &Stage| !stage.done && stage.heard.elapsed() > SILENCE;
+        if let Some(process) = self.stages.iter().position(silent) {
             return Err(BenchError::Silent { process, seconds: SILENCE.as_secs() });
         }
         self.progress.show(self.phase, &self.tally);
@@ -206,11 +206,11 @@ mod tests {
         let crew = Crew::start(std::iter::empty()).unwrap();
         let mut conductor = Conductor::new(crew, Signals::listen().unwrap(), Progress::new(&plan));
         let long_ago = Instant::now().checked_sub(SILENCE * 2).unwrap();
-        let hand = || Hand { heard: long_ago, arrived: false, published: None, done: false };
-        conductor.hands = vec![hand()];
+        let stage = || Stage { heard: long_ago, arrived: false, published: None, done: false };
+        conductor.stages = vec![stage()];
         conductor.looked = long_ago;
         assert!(conductor.look().is_ok());
-        conductor.hands = vec![hand()];
+        conductor.stages = vec![stage()];
         assert!(matches!(conductor.look(), Err(BenchError::Silent { process: 0, .. })));
     }
 }
