@@ -40,8 +40,8 @@ impl Shard {
         let Some(connection) = self.connection(key) else { return };
         let phase = connection.phase;
         match (phase, json::decode_client(text)) {
-            (Phase::New { .. }, Ok(ClientFrame::Connect(request))) => self.connect(key, request),
-            (Phase::New { .. }, Ok(_)) => {
+            (Phase::New, Ok(ClientFrame::Connect(request))) => self.connect(key, request),
+            (Phase::New, Ok(_)) => {
                 self.end(key, ErrorCode::BadFrame, "the first frame must be `connect`");
             }
             (Phase::Open, Ok(ClientFrame::Connect(_))) => {
@@ -52,8 +52,8 @@ impl Shard {
             (Phase::Open, Ok(ClientFrame::Pong(pong))) => self.acknowledge(key, pong.cursors),
             // Other types of frames are not decoded; a connection that waits for its session is not
             // read.
-            (Phase::Open, Ok(_)) | (Phase::Attaching { .. } | Phase::Closing { .. }, _) => {}
-            (Phase::New { .. }, Err(error)) => self.end(key, ErrorCode::BadFrame, &error.to_string()),
+            (Phase::Open, Ok(_)) | (Phase::Attaching | Phase::Closing, _) => {}
+            (Phase::New, Err(error)) => self.end(key, ErrorCode::BadFrame, &error.to_string()),
             (Phase::Open, Err(error)) => match error.code() {
                 ErrorCode::BadFrame => self.end(key, ErrorCode::BadFrame, &error.to_string()),
                 code => self.refuse(key, error.id(), code, format!("{error}; {}", code.remedy())),

@@ -51,14 +51,14 @@ impl Shard {
         let blocked_since = self.sockets.get(key.slot).and_then(Socket::blocked_since);
         let Some(connection) = self.connection(key) else { return };
         let silent = now.duration_since(connection.heard);
+        let is_due = now >= connection.due;
         let next = match connection.phase {
-            Phase::New { until } if now >= until => {
+            Phase::New if is_due => {
                 return self.end(key, ErrorCode::ConnectTimeout, "no `connect` frame came in time");
             }
-            Phase::New { until } => until.min(connection.next_ping).saturating_duration_since(now),
-            Phase::Attaching { until } if now >= until => return self.go_on_without_session(key),
-            Phase::Closing { until } if now >= until => return self.remove(key),
-            Phase::Attaching { until } | Phase::Closing { until } => until.saturating_duration_since(now),
+            Phase::Attaching if is_due => return self.go_on_without_session(key),
+            Phase::Closing if is_due => return self.remove(key),
+            Phase::New | Phase::Attaching | Phase::Closing => connection.due,
             Phase::Open => {
                 if let Some(since) = blocked_since
                     && now.duration_since(since) >= write_timeout
@@ -74,8 +74,8 @@ impl Shard {
                         "nothing was heard for two heartbeats",
                     );
                 }
-                if now >= connection.next_ping {
-                    connection.next_ping = now + heartbeat;
+                if is_due {
+                    connection.due = now + heartbeat;
                     let Some(socket) = self.sockets.get_mut(key.slot) else { return };
                     if !socket.is_full() && socket.answer(ping).is_err() {
                         return self.remove(key);
@@ -85,10 +85,9 @@ impl Shard {
                 let blocked_since = self.sockets.get(key.slot).and_then(Socket::blocked_since);
                 let Some(connection) = self.connection(key) else { return };
                 let blocked = blocked_since.map(|since| since + write_timeout);
-                let next = blocked.map_or(connection.next_ping, |at| at.min(connection.next_ping));
-                next.saturating_duration_since(now)
+                blocked.map_or(connection.due, |at| at.min(connection.due))
             }
         };
-        self.look_in(key, next);
+        self.look_in(key, next.saturating_duration_since(now));
     }
 }

@@ -67,7 +67,7 @@ impl Shard {
         let due = self.draining.as_mut().map(|drain| drain.take_due(now)).unwrap_or_default();
         for key in due {
             // Some have gone meanwhile, or are about to.
-            if self.connection(key).is_some_and(|c| !matches!(c.phase, Phase::Closing { .. })) {
+            if self.connection(key).is_some_and(|c| c.phase != Phase::Closing) {
                 self.send_away(key, ErrorCode::Draining);
             }
         }

@@ -7,7 +7,6 @@ use twine_protocol::{CloseCode, Disconnect, ErrorCode, ErrorFrame, ServerFrame};
 use super::shard::Shard;
 use super::state::{Key, Phase};
 use super::websocket;
-use crate::clock;
 use crate::rooms::frames;
 use crate::telemetry::Code;
 
@@ -38,7 +37,7 @@ impl Shard {
         self.leave_all(key);
         self.answer(key, websocket::close(code, reason));
         let Some(connection) = self.connection(key) else { return };
-        connection.phase = Phase::Closing { until: clock::now() + LINGER };
+        connection.enter(Phase::Closing, LINGER);
         connection.input = None;
         if self.sockets.get(key.slot).is_some_and(|socket| !socket.is_blocked()) {
             self.finish(key);

@@ -1,5 +1,6 @@
 //! What other threads tell a shard.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,9 +24,9 @@ pub(super) enum Event {
     /// The room for this slot is in memory and watched, its head at that moment; or it can't be.
     Opened { room: u32, result: Result<(Arc<Room>, Position), Arc<StoreError>> },
     /// What a subscription asked the store for.
-    Steps { connection: Key, room: u32, ticket: u64, result: Result<Steps, Arc<StoreError>> },
+    Steps { connection: Key, room: u32, ticket: NonZeroU64, result: Result<Steps, Arc<StoreError>> },
     /// A room has now what was committed when a subscription showed a later position than it had.
-    Refreshed { connection: Key, room: u32, ticket: u64, result: Result<(), Arc<StoreError>> },
+    Refreshed { connection: Key, room: u32, ticket: NonZeroU64, result: Result<(), Arc<StoreError>> },
     /// The session of a connection that said `connect`; none can be had where there is no result.
     Attached { connection: Key, result: Option<Attached> },
     /// A connection's session is no longer its own.

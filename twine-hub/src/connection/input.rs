@@ -68,7 +68,7 @@ impl Shard {
         loop {
             let is_greedy = self.is_greedy(key);
             let Some(connection) = self.connection(key) else { return };
-            if matches!(connection.phase, Phase::Closing { .. }) {
+            if connection.phase == Phase::Closing {
                 return;
             }
             if is_greedy {

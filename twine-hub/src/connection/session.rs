@@ -118,12 +118,11 @@ impl Shard {
             self.count_error(ErrorCode::Full);
             return self.send_away(key, ErrorCode::Full);
         }
-        let until = clock::now() + ATTACH_TIMEOUT;
         let Some(connection) = self.connection(key) else { return };
         let Some(visitor) = connection.caller.as_deref().and_then(visitor) else {
             return self.open(key, Opening::default());
         };
-        connection.phase = Phase::Attaching { until };
+        connection.enter(Phase::Attaching, ATTACH_TIMEOUT);
         // The claim is what waits: where the keeper's disk stalls, it does so long after its connection
         // has gone on without, and counts until it is answered.
         let waits = Waits::begin(&self.telemetry);
@@ -145,7 +144,7 @@ impl Shard {
     /// The keeper has decided. Who waits no longer gives the session back.
     pub(super) fn attached(&mut self, key: Key, result: Option<Attached>) {
         let max = self.options.max_session_rooms;
-        let waits = self.connection(key).is_some_and(|c| matches!(c.phase, Phase::Attaching { .. }));
+        let waits = self.connection(key).is_some_and(|c| c.phase == Phase::Attaching);
         let Some(Attached { session: id, ticket, how, rooms, mut inherited }) = result else {
             if waits {
                 self.go_on_without_session(key);
@@ -183,16 +182,17 @@ impl Shard {
         let heartbeat = self.options.heartbeat;
         let keeps_caller = self.permissions.is_some();
         let Some(connection) = self.connection(key) else { return };
-        connection.phase = Phase::Open;
+        // Those who came at the same moment are not all asked at the same moment.
+        let first_ping = heartbeat.mul_f64(0.5 + fastrand::f64() / 2.0);
+        connection.enter(Phase::Open, first_ping);
         if !keeps_caller {
             connection.caller = None;
         }
-        let next = connection.next_ping.saturating_duration_since(clock::now());
         let Opening { session, resumed, adopted, rooms } = opening;
         let heartbeat = clock::millis(heartbeat);
         let connected = Connected { session, resumed, adopted, heartbeat, rooms };
         self.answer(key, frames::frame(&ServerFrame::Connected(connected)));
-        self.look_in(key, next);
+        self.look_in(key, first_ping);
         self.resume(key);
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,7 @@ pub(super) struct Shard {
     pub(super) broken: Vec<Key>,
     pub(super) unsaved: Unsaved,
     next_generation: u32,
-    pub(super) next_ticket: u64,
+    pub(super) next_ticket: NonZeroU64,
     pub(super) read_failures: Seldom,
     poll_failures: Seldom,
     pub(super) wheel: Wheel,
@@ -79,6 +80,8 @@ pub(super) struct Shard {
     /// Connections with more to read than their share of a turn.
     pub(super) unread: Vec<Key>,
     pub(super) ping: Bytes,
+    /// The origin of who came last, which is the next one's most of the time: one text for all.
+    pub(super) origin: Arc<str>,
     /// Set once the shard drains.
     pub(super) draining: Option<Drain>,
 }
@@ -110,7 +113,7 @@ impl Shard {
             broken: Vec::new(),
             unsaved: Unsaved::new(clock::now()),
             next_generation: 0,
-            next_ticket: 0,
+            next_ticket: NonZeroU64::MIN,
             read_failures: Seldom::default(),
             poll_failures: Seldom::default(),
             wheel: Wheel::new(tick, clock::now()),
@@ -118,6 +121,7 @@ impl Shard {
             buffer: vec![0; READ_BUFFER],
             unread: Vec::new(),
             ping: frames::frame(&ServerFrame::Ping),
+            origin: Arc::default(),
             draining: None,
         })
     }
@@ -254,10 +258,16 @@ impl Shard {
             return;
         }
         let key = Key { slot, generation };
-        self.connections.insert(Connection::new(place, handover.caller, generation, &self.options));
+        let mut caller = handover.caller;
+        if caller.origin == self.origin {
+            caller.origin = self.origin.clone();
+        } else {
+            self.origin = caller.origin.clone();
+        }
+        self.connections.insert(Connection::new(place, caller, generation, &self.options));
         self.sockets.insert(slot, socket);
         self.telemetry.connections.inc();
-        self.look_in(key, self.options.connect_timeout.min(self.options.heartbeat / 2));
+        self.look_in(key, self.options.connect_timeout);
         if self.draining.is_some() {
             self.send_away(key, ErrorCode::Draining);
         } else if !handover.read.is_empty() {
@@ -277,7 +287,7 @@ impl Shard {
         self.resume(key);
         let Some(connection) = self.connection(key) else { return };
         match connection.phase {
-            Phase::Closing { .. } if is_flushed => self.finish(key),
+            Phase::Closing if is_flushed => self.finish(key),
             _ if is_flushed => self.lag(key),
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! One connection, as its shard knows it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::session::Session;
 use super::subscription::Subscription;
@@ -30,11 +30,12 @@ impl Key {
 /// A connection of this shard.
 pub(super) struct Connection {
     pub(super) phase: Phase,
+    /// When its phase is over; of an open one, when the next ping is due.
+    pub(super) due: Instant,
     pub(super) subscriptions: Vec<Subscription>,
     generation: u32,
     /// When the client was last heard of.
     pub(super) heard: Instant,
-    pub(super) next_ping: Instant,
     /// When it is looked at next, and the number of the alarm that is set for it.
     pub(super) look_at: Instant,
     pub(super) alarm: u32,
@@ -44,7 +45,7 @@ pub(super) struct Connection {
     /// Rooms that are being opened for it.
     pub(super) n_opening: u32,
     /// Which subscription catches up first next time.
-    turn: usize,
+    turn: u32,
     /// Whether it is among [`Shard::lagging`](super::shard::Shard::lagging) already.
     pub(super) is_lagging: bool,
     /// Whether the poll has told that nothing more comes: then reading goes on to the end.
@@ -80,35 +81,24 @@ impl Drop for Waits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Waits for the `connect` frame.
-    New {
-        /// How long.
-        until: Instant,
-    },
-    /// Has said `connect` and waits for its session.
-    Attaching {
-        /// How long; then it goes on without one.
-        until: Instant,
-    },
+    New,
+    /// Has said `connect` and waits for its session; then it goes on without one.
+    Attaching,
     /// Talks.
     Open,
-    /// Has been told to close; what it still sends is not read.
-    Closing {
-        /// When it is removed even if it doesn't close its side.
-        until: Instant,
-    },
+    /// Has been told to close; what it still sends is not read. Then it is removed even if it doesn't close its side.
+    Closing,
 }
 
 impl Connection {
     pub(super) fn new(place: Place, caller: Caller, generation: u32, options: &Options) -> Self {
         let now = clock::now();
-        // Those who came at the same moment are not all asked at the same moment.
-        let spread = 0.5 + fastrand::f64() / 2.0;
         Self {
-            phase: Phase::New { until: now + options.connect_timeout },
+            phase: Phase::New,
+            due: now + options.connect_timeout,
             subscriptions: Vec::new(),
             generation,
             heard: now,
-            next_ping: now + options.heartbeat.mul_f64(spread),
             look_at: now,
             alarm: 0,
             waits: None,
@@ -124,15 +114,21 @@ impl Connection {
         }
     }
 
+    /// Begins a phase that lasts so long.
+    pub(super) fn enter(&mut self, phase: Phase, lasts: Duration) {
+        self.phase = phase;
+        self.due = clock::now() + lasts;
+    }
+
     /// The subscription that catches up first this time: each in turn.
     pub(super) fn next_turn(&mut self) -> usize {
-        self.turn = (self.turn + 1) % self.subscriptions.len().max(1);
-        self.turn
+        self.turn = self.turn.wrapping_add(1);
+        self.turn as usize % self.subscriptions.len().max(1)
     }
 
     /// Whether it has to wait for its rooms or its session before it may ask for more.
     pub(super) fn is_waiting(&self) -> bool {
-        self.n_opening >= MAX_OPENING || matches!(self.phase, Phase::Attaching { .. })
+        self.n_opening >= MAX_OPENING || self.phase == Phase::Attaching
     }
 
     /// This connection's key, given the slot it lies in.

@@ -13,6 +13,7 @@
 //!
 //! A connection has at most one read of the store, or one such question, under way, whatever it asks for.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use twine_protocol::{
@@ -40,7 +41,7 @@ pub(super) struct Subscription {
     pub(super) room: u32,
     pub(super) state: State,
     /// The read of the store under way for it, or its room's refresh, if one is.
-    ticket: Option<u64>,
+    ticket: Option<NonZeroU64>,
     /// Whether its room was refreshed for it: what it shows that is later still was never there.
     is_fresh: bool,
     /// Its last read failed: it waits for the connection's next look at the clock.
@@ -392,7 +393,7 @@ impl Shard {
         &mut self,
         key: Key,
         room: u32,
-        ticket: u64,
+        ticket: NonZeroU64,
         result: Result<(), Arc<StoreError>>,
     ) {
         let Some(subscription) = self.waits_no_longer(key, room, ticket) else { return };
@@ -403,9 +404,9 @@ impl Shard {
     }
 
     /// A subscription waits for another thread, and its connection with it. Says under which ticket.
-    fn wait_for_room(&mut self, key: Key, room: u32) -> u64 {
-        self.next_ticket += 1;
+    fn wait_for_room(&mut self, key: Key, room: u32) -> NonZeroU64 {
         let ticket = self.next_ticket;
+        self.next_ticket = ticket.saturating_add(1);
         if let Some(subscription) = self.subscription(key, room) {
             subscription.ticket = Some(ticket);
         }
@@ -414,7 +415,7 @@ impl Shard {
     }
 
     /// The subscription that has waited for this, unless it has started anew since.
-    fn waits_no_longer(&mut self, key: Key, room: u32, ticket: u64) -> Option<&mut Subscription> {
+    fn waits_no_longer(&mut self, key: Key, room: u32, ticket: NonZeroU64) -> Option<&mut Subscription> {
         self.connection(key)?.waits = None;
         // Whatever comes of it, others may wait for their turn.
         self.lag(key);
@@ -424,7 +425,7 @@ impl Shard {
     }
 
     /// A page that was asked for has come.
-    pub(super) fn steps(&mut self, key: Key, room: u32, ticket: u64, result: Result<Steps, Arc<StoreError>>) {
+    pub(super) fn steps(&mut self, key: Key, room: u32, ticket: NonZeroU64, result: Result<Steps, Arc<StoreError>>) {
         let Some(subscription) = self.waits_no_longer(key, room, ticket) else { return };
         let opening = match &subscription.state {
             State::Opening(request) => Some(request.clone()),

@@ -138,8 +138,7 @@ impl Keeper {
         let Grant { session, fresh, how, rooms, inherited } = grant;
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        self.held
-            .insert(session.clone(), Attachment { ticket, holder, key, prev, asked_by: Vec::new(), fresh });
+        self.held.insert(session.clone(), Attachment::new(ticket, holder, key, prev, fresh));
         let attached = Attached { session, ticket, how, rooms, inherited };
         self.round.effects.push(Effect::Answer { done, attached });
     }
@@ -150,7 +149,7 @@ impl Keeper {
         let mut silent = Vec::with_capacity(live.len());
         for id in live {
             if let Some(attachment) = self.held.get_mut(&id) {
-                attachment.asked_by.push(claim);
+                attachment.ask(claim);
                 let Attachment { ticket, key, .. } = *attachment;
                 let holder = attachment.holder.clone();
                 self.round.effects.push(Effect::Probe { holder, key, ticket });

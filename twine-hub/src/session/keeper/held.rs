@@ -17,12 +17,41 @@ pub(super) struct Attachment {
     pub(super) ticket: Ticket,
     pub(super) holder: Arc<dyn Holder>,
     pub(super) key: Key,
-    /// The client object that it said it came after.
-    pub(super) prev: Option<InstanceId>,
-    /// Claims that wait to hear whether the connection is alive.
-    pub(super) asked_by: Vec<ClaimId>,
+    /// What few have, and so takes no room in the others.
+    rare: Option<Box<Rare>>,
     /// The session itself, as long as it has no room and so is not in the store.
     pub(super) fresh: Option<Box<Fresh>>,
+}
+
+#[derive(Clone, Default)]
+struct Rare {
+    /// The client object that the connection said it came after.
+    prev: Option<InstanceId>,
+    /// Claims that wait to hear whether the connection is alive.
+    asked_by: Vec<ClaimId>,
+}
+
+impl Attachment {
+    pub(super) fn new(
+        ticket: Ticket,
+        holder: Arc<dyn Holder>,
+        key: Key,
+        prev: Option<InstanceId>,
+        fresh: Option<Box<Fresh>>,
+    ) -> Self {
+        let rare = prev.map(|prev| Box::new(Rare { prev: Some(prev), asked_by: Vec::new() }));
+        Self { ticket, holder, key, rare, fresh }
+    }
+
+    /// A claim waits to hear whether the connection is alive.
+    pub(super) fn ask(&mut self, claim: ClaimId) {
+        self.rare.get_or_insert_default().asked_by.push(claim);
+    }
+
+    /// Takes the claims that wait for that.
+    pub(super) fn take_asked_by(&mut self) -> Vec<ClaimId> {
+        self.rare.as_mut().map(|rare| std::mem::take(&mut rare.asked_by)).unwrap_or_default()
+    }
 }
 
 /// A session that is not in the store.
@@ -60,7 +89,7 @@ impl Held {
 
     /// Whom the connection that holds a session said it came after.
     pub(super) fn prev(&self, id: &SessionId) -> Option<&InstanceId> {
-        self.attachments.get(id)?.prev.as_ref()
+        self.attachments.get(id)?.rare.as_ref()?.prev.as_ref()
     }
 
     pub(super) fn is_fresh(&self, id: &SessionId) -> bool {
@@ -108,10 +137,9 @@ impl Held {
             let Some(mut attachment) = before else { continue };
             if let Some(after) = after.filter(|after| after.ticket == attachment.ticket) {
                 // Claims go on waiting, but those that have heard of it.
-                attachment.asked_by = after.asked_by;
-            } else {
-                let again = attachment.asked_by.iter().map(|claim| (*claim, id.clone(), attachment.ticket));
-                waits.extend(again);
+                attachment.rare = after.rare;
+            } else if let Some(rare) = &attachment.rare {
+                waits.extend(rare.asked_by.iter().map(|claim| (*claim, id.clone(), attachment.ticket)));
             }
             self.put(id, attachment);
         }

@@ -239,8 +239,10 @@ impl Keeper {
     /// Ends an attachment, and tells the connection where it does not know. Gives back what is not in
     /// the store.
     fn release(&mut self, id: &SessionId, lost: Option<Lost>) -> Option<Box<Fresh>> {
-        let Attachment { ticket, holder, key, asked_by, fresh, .. } = self.held.remove(id)?;
-        self.heard(id, asked_by);
+        let mut attachment = self.held.remove(id)?;
+        let claims = attachment.take_asked_by();
+        self.heard(id, claims);
+        let Attachment { ticket, holder, key, fresh, .. } = attachment;
         if let Some(why) = lost {
             self.round.effects.push(Effect::Lose { holder, key, ticket, why });
         }
@@ -249,7 +251,7 @@ impl Keeper {
 
     fn alive(&mut self, session: &SessionId, ticket: Ticket) {
         if let Some(attachment) = self.held.current(session, ticket) {
-            let claims = std::mem::take(&mut attachment.asked_by);
+            let claims = attachment.take_asked_by();
             self.heard(session, claims);
         }
     }

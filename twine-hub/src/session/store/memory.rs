@@ -1,6 +1,7 @@
 //! Sessions in this process: nothing outlives it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use twine_protocol::{InstanceId, SessionId};
 
@@ -18,32 +19,54 @@ pub(super) struct MemoryStore {
     by_detached: BTreeSet<(u64, SessionId)>,
 }
 
+/// A session by its id.
 struct Row {
-    session: Session,
+    cookie: CookieHash,
+    origin: Arc<str>,
+    subject: Option<Box<str>>,
+    scope: Box<str>,
+    instance: Option<InstanceId>,
+    detached: Option<u64>,
     rooms: Cursors,
     /// Which of those ever made it is.
     number: u64,
 }
 
+impl Row {
+    fn session(&self, id: &SessionId) -> Session {
+        let Self { cookie, origin, subject, scope, instance, detached, .. } = self;
+        Session {
+            id: id.clone(),
+            cookie: *cookie,
+            origin: origin.clone(),
+            subject: subject.clone(),
+            scope: scope.clone(),
+            instance: instance.clone(),
+            detached: *detached,
+        }
+    }
+}
+
 impl MemoryStore {
-    fn set_detached(&mut self, id: &SessionId, detached: Option<u64>) -> Option<&mut Session> {
-        let session = &mut self.sessions.get_mut(id)?.session;
-        if let Some(time) = session.detached {
+    fn set_detached(&mut self, id: &SessionId, detached: Option<u64>) -> Option<&mut Row> {
+        let row = self.sessions.get_mut(id)?;
+        if let Some(time) = row.detached {
             self.by_detached.remove(&(time, id.clone()));
         }
         if let Some(time) = detached {
             self.by_detached.insert((time, id.clone()));
         }
-        session.detached = detached;
-        Some(session)
+        row.detached = detached;
+        Some(row)
     }
 
     fn forget(&mut self, id: &SessionId) -> Option<Session> {
-        let detached = self.sessions.get(id)?.session.detached;
-        self.set_detached(id, None);
-        let Row { session, number, .. } = *self.sessions.remove(id)?;
-        self.by_cookie.remove(&(session.cookie, number));
-        Some(Session { detached, ..session })
+        let row = self.sessions.remove(id)?;
+        if let Some(time) = row.detached {
+            self.by_detached.remove(&(time, id.clone()));
+        }
+        self.by_cookie.remove(&(row.cookie, row.number));
+        Some(row.session(id))
     }
 }
 
@@ -64,8 +87,7 @@ impl Store for MemoryStore {
 
     fn of_cookie(&mut self, cookie: CookieHash) -> Result<Vec<Session>, StoreError> {
         let of_cookie = self.by_cookie.range((cookie, 0)..=(cookie, u64::MAX));
-        let rows = of_cookie.filter_map(|(_, id)| self.sessions.get(id));
-        Ok(rows.map(|row| row.session.clone()).collect())
+        Ok(of_cookie.filter_map(|(_, id)| Some(self.sessions.get(id)?.session(id))).collect())
     }
 
     fn rooms(&mut self, id: &SessionId) -> Result<Option<Cursors>, StoreError> {
@@ -80,14 +102,15 @@ impl Store for MemoryStore {
         if let Some(time) = session.detached {
             self.by_detached.insert((time, session.id.clone()));
         }
-        let row = Row { session: session.clone(), rooms: rooms.clone(), number };
-        self.sessions.insert(session.id.clone(), Box::new(row));
+        let Session { id, cookie, origin, subject, scope, instance, detached } = session.clone();
+        let row = Row { cookie, origin, subject, scope, instance, detached, rooms: rooms.clone(), number };
+        self.sessions.insert(id, Box::new(row));
         Ok(())
     }
 
     fn attach(&mut self, id: &SessionId, instance: Option<&InstanceId>) -> Result<(), StoreError> {
-        if let Some(session) = self.set_detached(id, None) {
-            session.instance = instance.cloned();
+        if let Some(row) = self.set_detached(id, None) {
+            row.instance = instance.cloned();
         }
         Ok(())
     }
