@@ -53,7 +53,7 @@ impl Shard {
         }
         // Closing it takes it out of the poll.
         self.sockets.remove(key.slot);
-        self.connections.remove(key.slot);
+        self.connections.remove(key.slot as usize);
         self.telemetry.connections.dec();
     }
 

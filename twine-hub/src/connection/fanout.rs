@@ -52,7 +52,7 @@ impl Shard {
     pub(super) fn enter(&mut self, name: &RoomName, key: Key) -> u32 {
         self.telemetry.subscriptions.inc();
         if let Some(slot) = self.names.get(name) {
-            if let Some(local) = self.local_rooms.get_mut(*slot) {
+            if let Some(local) = self.local_rooms.get_mut(*slot as usize) {
                 local.subscriptions += 1;
                 if let Some(open) = &local.open {
                     open.room.add_subscriber();
@@ -72,7 +72,7 @@ impl Shard {
         if let Some(connection) = self.connection(key) {
             connection.n_opening += 1;
         }
-        let slot = self.local_rooms.insert(local);
+        let slot = u32::try_from(self.local_rooms.insert(local)).unwrap_or(u32::MAX);
         self.names.insert(name.clone(), slot);
         let inbox = self.inbox();
         let opened = Box::new(move |result| inbox.push(Event::Opened { room: slot, result }));
@@ -82,7 +82,7 @@ impl Shard {
 
     /// A room came into memory, watched from now on.
     pub(super) fn opened(&mut self, slot: u32, result: Result<(Arc<Room>, Position), Arc<StoreError>>) {
-        let Some(local) = self.local_rooms.get_mut(slot) else { return };
+        let Some(local) = self.local_rooms.get_mut(slot as usize) else { return };
         let waiting = std::mem::take(&mut local.waiting);
         let opener = local.opener.take();
         match result {
@@ -118,7 +118,7 @@ impl Shard {
         if let State::Live { index } = subscription.state {
             self.leave_live(slot, index);
         }
-        let Some(local) = self.local_rooms.get_mut(slot) else { return };
+        let Some(local) = self.local_rooms.get_mut(slot as usize) else { return };
         local.subscriptions -= 1;
         if let Some(open) = &local.open {
             open.room.remove_subscriber();
@@ -129,11 +129,11 @@ impl Shard {
     /// Stops watching a room that nobody here subscribes to. One that is still being opened stays
     /// until it is, unless that `failed`.
     fn forget_if_unused(&mut self, slot: u32, failed: bool) {
-        let Some(local) = self.local_rooms.get(slot) else { return };
+        let Some(local) = self.local_rooms.get(slot as usize) else { return };
         if local.subscriptions > 0 || (local.open.is_none() && !failed) {
             return;
         }
-        let Some(local) = self.local_rooms.remove(slot) else { return };
+        let local = self.local_rooms.remove(slot as usize);
         self.names.remove(&local.name);
         if let Some(open) = local.open {
             self.rooms.unwatch(&open.room, &self.watch, slot);
@@ -159,7 +159,7 @@ impl Shard {
     }
 
     fn set_live_index(&mut self, connection: u32, slot: u32, index: u32) {
-        let subscriptions = self.connections.get_mut(connection).map(|c| &mut c.subscriptions);
+        let subscriptions = self.connections.get_mut(connection as usize).map(|c| &mut c.subscriptions);
         let mut all = subscriptions.into_iter().flatten();
         if let Some(subscription) = all.find(|subscription| subscription.room == slot) {
             subscription.state = State::Live { index };
@@ -167,12 +167,12 @@ impl Shard {
     }
 
     pub(super) fn open_room(&mut self, slot: u32) -> Option<&mut OpenRoom> {
-        self.local_rooms.get_mut(slot)?.open.as_mut()
+        self.local_rooms.get_mut(slot as usize)?.open.as_mut()
     }
 
     /// The room has told that it moved.
     pub(super) fn moved(&mut self, slot: u32) {
-        if let Some(local) = self.local_rooms.get(slot) {
+        if let Some(local) = self.local_rooms.get(slot as usize) {
             // Before looking: what comes later tells again.
             local.is_told.store(false, Ordering::SeqCst);
         }
@@ -262,7 +262,7 @@ impl Shard {
     }
 
     fn key_of(&self, slot: u32) -> Option<Key> {
-        self.connections.get(slot).map(|connection| connection.key(slot))
+        self.connections.get(slot as usize).map(|connection| connection.key(slot))
     }
 }
 

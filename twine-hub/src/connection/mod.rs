@@ -22,7 +22,6 @@ mod input;
 mod knock;
 mod session;
 mod shard;
-mod slots;
 mod socket;
 mod state;
 mod subscription;

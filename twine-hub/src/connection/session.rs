@@ -199,7 +199,7 @@ impl Shard {
     /// Whether the connection may subscribe to a room.
     pub(super) fn may(&self, key: Key, room: &RoomName) -> bool {
         let Some(permissions) = &self.permissions else { return true };
-        let caller = self.connections.get(key.slot).and_then(|c| c.caller.as_deref());
+        let caller = self.connections.get(key.slot as usize).and_then(|c| c.caller.as_deref());
         caller.is_some_and(|caller| permissions.allow(caller.as_subscriber(), room))
     }
 

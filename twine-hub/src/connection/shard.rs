@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use mio::event::Source as _;
 use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
 use twine_protocol::{ErrorCode, RoomName, ServerFrame};
 
 use super::drain::Drain;
 use super::fanout::LocalRoom;
 use super::inbox::{Event, Inbox};
 use super::session::Unsaved;
-use super::slots::Slots;
 use super::socket::{Socket, Sockets};
 use super::state::{Connection, Key, Phase, Waits};
 use super::wheel::Wheel;
@@ -55,11 +55,11 @@ pub(super) struct Shard {
     pub(super) permissions: Option<Permissions>,
     pub(super) options: Options,
     pub(super) telemetry: Arc<Telemetry>,
-    pub(super) connections: Slots<Connection>,
+    pub(super) connections: Slab<Connection>,
     pub(super) sockets: Sockets,
     pub(super) deflater: Deflater,
     pub(super) inflater: Inflater,
-    pub(super) local_rooms: Slots<LocalRoom>,
+    pub(super) local_rooms: Slab<LocalRoom>,
     pub(super) names: HashMap<RoomName, u32>,
     /// Connections that fell behind their rooms but can be written to: brought up to date at the
     /// end of the turn.
@@ -102,11 +102,11 @@ impl Shard {
             permissions,
             options,
             telemetry,
-            connections: Slots::default(),
+            connections: Slab::new(),
             sockets: Sockets::default(),
             deflater: Deflater::default(),
             inflater: Inflater::default(),
-            local_rooms: Slots::default(),
+            local_rooms: Slab::new(),
             names: HashMap::new(),
             lagging: Vec::new(),
             later: Vec::new(),
@@ -224,9 +224,9 @@ impl Shard {
     }
 
     fn socket_event(&mut self, event: &mio::event::Event) {
-        let slot = u32::try_from(event.token().0).unwrap_or(u32::MAX);
+        let slot = event.token().0;
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        let key = connection.key(slot);
+        let key = connection.key(u32::try_from(slot).unwrap_or(u32::MAX));
         connection.is_ending |= event.is_read_closed() || event.is_error();
         let is_ending = connection.is_ending;
         if event.is_writable() && self.sockets.get(key.slot).is_some_and(Socket::is_blocked) {
@@ -239,7 +239,7 @@ impl Shard {
 
     /// The connection, if it still lives.
     pub(super) fn connection(&mut self, key: Key) -> Option<&mut Connection> {
-        let connection = self.connections.get_mut(key.slot)?;
+        let connection = self.connections.get_mut(key.slot as usize)?;
         (connection.key(key.slot) == key).then_some(connection)
     }
 
@@ -247,25 +247,26 @@ impl Shard {
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
         let mut socket = Socket::new(mio::net::TcpStream::from_std(handover.socket), handover.is_compressed);
-        let slot = self.connections.vacant();
+        let entry = self.connections.vacant_entry();
+        let token = Token(entry.key());
         let registered = socket.stream_mut().register(
             self.poll.registry(),
-            Token(slot as usize),
+            token,
             Interest::READABLE | Interest::WRITABLE,
         );
         if let Err(error) = registered {
             tracing::warn!(%error, "a connection could not be watched and is dropped");
             return;
         }
-        let key = Key { slot, generation };
+        let key = Key { slot: u32::try_from(entry.key()).unwrap_or(u32::MAX), generation };
         let mut caller = handover.caller;
         if caller.origin == self.origin {
             caller.origin = self.origin.clone();
         } else {
             self.origin = caller.origin.clone();
         }
-        self.connections.insert(Connection::new(place, caller, generation, &self.options));
-        self.sockets.insert(slot, socket);
+        entry.insert(Connection::new(place, caller, generation, &self.options));
+        self.sockets.insert(token.0, socket);
         self.telemetry.connections.inc();
         self.look_in(key, self.options.connect_timeout);
         if self.draining.is_some() {
@@ -324,7 +325,8 @@ impl Shard {
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.connections.iter().map(|(slot, connection)| connection.key(slot))
+        let all = self.connections.iter();
+        all.map(|(slot, connection)| connection.key(u32::try_from(slot).unwrap_or(u32::MAX)))
     }
 }
 

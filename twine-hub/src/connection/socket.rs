@@ -58,8 +58,7 @@ pub(super) struct Sockets(Vec<Option<Socket>>);
 
 impl Sockets {
     /// Puts a socket into a slot.
-    pub(super) fn insert(&mut self, slot: u32, socket: Socket) {
-        let slot = slot as usize;
+    pub(super) fn insert(&mut self, slot: usize, socket: Socket) {
         if self.0.len() <= slot {
             self.0.resize_with(slot + 1, || None);
         }

@@ -106,7 +106,7 @@ impl Shard {
         }
         self.start_where_session_is(key, &mut request);
         let room = self.enter(&request.room, key);
-        if let Some(local) = self.local_rooms.get(room) {
+        if let Some(local) = self.local_rooms.get(room as usize) {
             // One text for all.
             request.room = local.name.clone();
         }
@@ -119,7 +119,7 @@ impl Shard {
             }
             connection.subscriptions.push(new);
         }
-        match self.local_rooms.get_mut(room) {
+        match self.local_rooms.get_mut(room as usize) {
             Some(local) if local.open.is_none() => local.waiting.push(key),
             _ => self.lag(key),
         }
@@ -245,7 +245,7 @@ impl Shard {
 
     /// Takes one subscription, the connection's `at`th, one step further.
     fn move_on(&mut self, key: Key, room: u32, at: usize) -> Moved {
-        let subscriptions = self.connections.get_mut(key.slot).map(|c| &mut c.subscriptions);
+        let subscriptions = self.connections.get_mut(key.slot as usize).map(|c| &mut c.subscriptions);
         let Some(subscription) = subscriptions.and_then(|all| all.get_mut(at)) else { return Moved::Settled };
         match &subscription.state {
             State::Live { .. } => Moved::Settled,
@@ -360,7 +360,7 @@ impl Shard {
 
     /// Asks the store for the page at `start`.
     fn ask(&mut self, key: Key, room: u32, start: Start) {
-        let Some(local) = self.local_rooms.get(room) else { return };
+        let Some(local) = self.local_rooms.get(room as usize) else { return };
         let Some(open) = &local.open else { return };
         let until = open.cursor.clone();
         let is_compressed = self.sockets.get(key.slot).is_some_and(Socket::is_compressed);
@@ -425,7 +425,13 @@ impl Shard {
     }
 
     /// A page that was asked for has come.
-    pub(super) fn steps(&mut self, key: Key, room: u32, ticket: NonZeroU64, result: Result<Steps, Arc<StoreError>>) {
+    pub(super) fn steps(
+        &mut self,
+        key: Key,
+        room: u32,
+        ticket: NonZeroU64,
+        result: Result<Steps, Arc<StoreError>>,
+    ) {
         let Some(subscription) = self.waits_no_longer(key, room, ticket) else { return };
         let opening = match &subscription.state {
             State::Opening(request) => Some(request.clone()),
@@ -461,7 +467,7 @@ impl Shard {
 
     /// Moves a cursor over a loss, and tells so.
     fn tell_gap(&mut self, key: Key, room: u32, start: Position, loss: Loss) {
-        let Some(local) = self.local_rooms.get(room) else { return };
+        let Some(local) = self.local_rooms.get(room as usize) else { return };
         let Loss { lost, reason } = loss;
         let gap = Gap { room: local.name.clone(), from: lost.from, to: lost.to, count: lost.count, reason };
         self.answer(key, frames::frame(&ServerFrame::Gap(gap)));
