@@ -366,7 +366,8 @@ fn finish(
 /// Ends a connection whose client was told so. What it sent meanwhile is read: a socket that is closed with
 /// something unread in it takes its last answers back.
 async fn leave(mut socket: TcpStream) {
-    let mut discarded = [0; READ];
+    // Not in the task, which every connection has, and few come here.
+    let mut discarded = vec![0; READ];
     let leaving = async {
         socket.shutdown().await?;
         while socket.read(&mut discarded).await? > 0 {}
