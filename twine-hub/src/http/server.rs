@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -33,6 +34,9 @@ const MAX_READ_BUFFER: usize = 64 << 10;
 const MAX_HEADER_LIST: u32 = 32 << 10;
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
+
+/// Connections that are accepted in one go.
+const MAX_ACCEPTED: usize = 64;
 
 /// Who is at the other end; in every request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -104,14 +108,25 @@ pub(crate) async fn serve(mut acceptor: Acceptor, app: Arc<App>, limits: Limits,
         limits,
         stop: stop.clone(),
     });
-    while let Some((place, socket, peer)) = stop.run_until_cancelled(acceptor.next()).await {
-        let peer = Peer(peer.ip());
-        let Some((socket, read)) = express::admit_at_once(socket, peer, &server.app) else { continue };
-        let server = server.clone();
-        tasks.spawn(async move {
-            server.connection(socket, read, peer).await;
-            drop(place);
-        });
+    let mut accepted = Vec::with_capacity(MAX_ACCEPTED);
+    while let Some(next) = stop.run_until_cancelled(acceptor.next()).await {
+        // All that wait, and then to the first again, which will have said by now what it wants: it needs no task
+        // that waits for that.
+        accepted.push(next);
+        while accepted.len() < MAX_ACCEPTED
+            && let Some(next) = acceptor.next().now_or_never()
+        {
+            accepted.push(next);
+        }
+        for (place, socket, peer) in accepted.drain(..) {
+            let peer = Peer(peer.ip());
+            let Some((socket, read)) = express::admit_at_once(socket, peer, &server.app) else { continue };
+            let server = server.clone();
+            tasks.spawn(async move {
+                server.connection(socket, read, peer).await;
+                drop(place);
+            });
+        }
     }
 }
 
