@@ -176,6 +176,10 @@ impl Load {
     /// Says from `step` on what there is to say for one room; false where it must wait.
     fn say(&mut self, i: usize, step: &mut usize, room: usize, fd: i32, opcode: u8) -> bool {
         while let Some(s) = self.script().get(*step) {
+            if s.once && self.clients[i].said > 0 {
+                *step += 1;
+                continue;
+            }
             if s.expect.is_some() && self.clients[i].state != State::Talking(*step as u8 | 128) {
                 self.clients[i].state = State::Talking(*step as u8);
                 return false;

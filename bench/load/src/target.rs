@@ -79,6 +79,9 @@ pub struct Step {
     /// Wait for a frame that contains this before sending.
     pub expect: Option<String>,
     pub send: Option<String>,
+    /// For a client's first room only.
+    #[serde(default)]
+    pub once: bool,
 }
 
 #[derive(Deserialize)]

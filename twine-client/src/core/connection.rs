@@ -103,6 +103,11 @@ impl<P> Core<P> {
         if matches!(self.phase, Phase::Opening { socket: ours, .. } if ours == socket) {
             self.phase = Phase::Greeting { socket, until: now.saturating_add(limits::CONNECT_WAIT) };
             self.effects.push_back(Effect::Send(socket, ClientFrame::Connect(self.config.connect.clone())));
+            // All this needs no answer first: the hub reads on once it has found the session.
+            for name in std::mem::take(&mut self.left) {
+                self.leave(now, socket, name, None);
+            }
+            self.ask_all(now);
         }
     }
 
@@ -194,22 +199,17 @@ impl<P> Core<P> {
             acks: Acks::new(frame.session.is_some()),
         });
         self.moved = true;
-        self.rooms_due = u64::MAX;
         self.config.connect.session = frame.session;
         // The hub knows this object from now on; what was there before a reload is taken over.
         self.config.connect.prev = None;
         self.report(State::Connected);
-        let left = std::mem::take(&mut self.left);
         for name in frame.rooms {
-            if left.contains(&name) {
-                self.leave(now, socket, name, None);
-            } else if let Some(room) = self.rooms.insert(&name) {
+            let is_left = self.leaving.iter().any(|leaving| leaving.room == name);
+            if !is_left && let Some(room) = self.rooms.insert(&name) {
                 room.wanted = true;
             }
         }
-        for name in self.rooms.names() {
-            self.ask(now, &name);
-        }
+        self.ask_all(now);
     }
 
     fn start(&mut self, now: u64) {
@@ -234,6 +234,15 @@ impl<P> Core<P> {
             Phase::Opening { socket, .. } | Phase::Greeting { socket, .. } => Some(socket),
             Phase::Online(online) => Some(online.socket),
             Phase::Idle | Phase::Cookie { .. } | Phase::Waiting { .. } | Phase::Closed => None,
+        }
+    }
+
+    /// The socket that the hub can be told something on.
+    pub(super) fn talking(&self) -> Option<SocketId> {
+        match self.phase {
+            Phase::Greeting { socket, .. } => Some(socket),
+            Phase::Online(online) => Some(online.socket),
+            _ => None,
         }
     }
 

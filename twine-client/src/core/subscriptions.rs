@@ -85,8 +85,8 @@ impl<P> Core<P> {
         self.rooms.tidy(name);
         self.retract(name);
         self.fail(withdrawn, &Error::Withdrawn { room: name.clone() });
-        match self.phase {
-            Phase::Online(online) if wanted => self.leave(now, online.socket, name.clone(), Some(call)),
+        match self.talking() {
+            Some(socket) if wanted => self.leave(now, socket, name.clone(), Some(call)),
             _ => {
                 if wanted {
                     self.remember_left(name.clone());
@@ -315,9 +315,18 @@ impl<P> Core<P> {
         self.fail(calls, &error);
     }
 
+    /// Asks the hub for all rooms that it was not asked for on this connection.
+    pub(super) fn ask_all(&mut self, now: u64) {
+        for name in self.rooms.names() {
+            if self.rooms.get(&name).is_some_and(|room| room.link == Link::Idle) {
+                self.ask(now, &name);
+            }
+        }
+    }
+
     /// Asks the hub for a room, where it is wanted and there is a hub.
-    pub(super) fn ask(&mut self, now: u64, name: &RoomName) {
-        let Phase::Online(online) = self.phase else { return };
+    fn ask(&mut self, now: u64, name: &RoomName) {
+        let Some(socket) = self.talking() else { return };
         let id = self.next_request();
         let Some(room) = self.rooms.get_mut(name).filter(|room| room.is_due()) else { return };
         let until = now.saturating_add(limits::REQUEST_WAIT);
@@ -331,7 +340,7 @@ impl<P> Core<P> {
             token: room.token.clone(),
         };
         self.rooms_due = self.rooms_due.min(until);
-        self.effects.push_back(Effect::Send(online.socket, ClientFrame::Subscribe(frame)));
+        self.effects.push_back(Effect::Send(socket, ClientFrame::Subscribe(frame)));
     }
 
     /// Asks again from the cursor, for something after it is missing.

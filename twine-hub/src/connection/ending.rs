@@ -36,6 +36,7 @@ impl Shard {
     pub(super) fn close(&mut self, key: Key, code: u16, reason: &str) {
         self.leave_all(key);
         self.answer(key, websocket::close(code, reason));
+        self.write_answers();
         let Some(connection) = self.connection(key) else { return };
         connection.enter(Phase::Closing, LINGER);
         connection.input = None;
@@ -47,6 +48,7 @@ impl Shard {
 
     /// Forgets a connection.
     pub(super) fn remove(&mut self, key: Key) {
+        self.write_answers();
         self.leave_all(key);
         if self.connection(key).is_none() {
             return;

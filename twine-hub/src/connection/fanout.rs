@@ -218,6 +218,7 @@ impl Shard {
 
     /// Writes the frames after `cursor` to every live subscription; says how many it wrote in all.
     fn pass(&mut self, slot: u32, cursor: &Position, run: &Run) -> u64 {
+        self.write_answers();
         let Some(open) = self.open_room(slot) else { return 0 };
         let mut live = std::mem::take(&mut open.live);
         let mut delivered = 0;

@@ -10,6 +10,7 @@
 //! What one connection can hold in memory: the rest of one message, [`socket::MAX_QUEUED`] bytes of
 //! answers, a frame of its own that has not arrived whole, and its session's cursors ([`session`]).
 
+mod answers;
 #[cfg(test)]
 pub(crate) mod by_hand;
 mod conversation;

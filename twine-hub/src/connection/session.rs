@@ -239,12 +239,16 @@ impl Shard {
         }
     }
 
-    /// The session holds a room no longer.
-    pub(super) fn let_go(&mut self, key: Key, room: &RoomName) {
-        if let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) {
-            session.rooms.retain(|(name, _)| name != room);
+    /// The session holds a room no longer; says whether it did.
+    pub(super) fn let_go(&mut self, key: Key, room: &RoomName) -> bool {
+        let Some(session) = self.connection(key).and_then(|c| c.session.as_deref_mut()) else { return false };
+        let n_before = session.rooms.len();
+        session.rooms.retain(|(name, _)| name != room);
+        let is_less = session.rooms.len() < n_before;
+        if is_less {
             self.unsaved.soon(key);
         }
+        is_less
     }
 
     /// Takes what a client says that it has received.

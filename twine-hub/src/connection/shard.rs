@@ -66,6 +66,8 @@ pub(super) struct Shard {
     pub(super) lagging: Vec<Key>,
     /// Connections that have had their share of a turn and are brought further in the next.
     pub(super) later: Vec<Key>,
+    /// Answers of this turn that are not written yet.
+    pub(super) answers: Vec<(Key, Bytes)>,
     /// Connections found broken where they could not be removed.
     pub(super) broken: Vec<Key>,
     pub(super) unsaved: Unsaved,
@@ -110,6 +112,7 @@ impl Shard {
             names: HashMap::new(),
             lagging: Vec::new(),
             later: Vec::new(),
+            answers: Vec::new(),
             broken: Vec::new(),
             unsaved: Unsaved::new(clock::now()),
             next_generation: 0,
@@ -181,9 +184,9 @@ impl Shard {
         self.draining.as_ref().map_or(wheel, |drain| drain.next().min(wheel))
     }
 
-    /// Brings up to date who fell behind, and removes what broke, until neither makes more of it.
+    /// Brings up to date who fell behind, writes answers and removes what broke, until none of it makes more.
     fn settle(&mut self) {
-        while !(self.lagging.is_empty() && self.broken.is_empty()) {
+        while !(self.lagging.is_empty() && self.answers.is_empty() && self.broken.is_empty()) {
             for key in std::mem::take(&mut self.broken) {
                 self.remove(key);
             }
@@ -193,6 +196,7 @@ impl Shard {
                     self.catch_up(key);
                 }
             }
+            self.write_answers();
         }
     }
 
@@ -291,16 +295,6 @@ impl Shard {
             Phase::Closing if is_flushed => self.finish(key),
             _ if is_flushed => self.lag(key),
             _ => {}
-        }
-    }
-
-    /// Writes a frame that answers a client.
-    pub(super) fn answer(&mut self, key: Key, frame: Bytes) {
-        if self.connection(key).is_some()
-            && let Some(socket) = self.sockets.get_mut(key.slot)
-            && socket.answer(frame).is_err()
-        {
-            self.broken.push(key);
         }
     }
 

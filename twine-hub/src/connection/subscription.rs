@@ -129,6 +129,9 @@ impl Shard {
     pub(super) fn unsubscribe(&mut self, key: Key, request: Unsubscribe) {
         let room = self.names.get(&request.room).copied();
         let Some(room) = room.filter(|room| self.subscription(key, *room).is_some()) else {
+            if self.let_go(key, &request.room) {
+                return self.unsubscribed(key, request);
+            }
             let code = ErrorCode::NotSubscribed;
             let message =
                 format!("this connection is not subscribed to {:?}; {}", request.room, code.remedy());
@@ -136,7 +139,10 @@ impl Shard {
         };
         self.abandon(key, room);
         self.let_go(key, &request.room);
-        let Unsubscribe { id, room } = request;
+        self.unsubscribed(key, request);
+    }
+
+    fn unsubscribed(&mut self, key: Key, Unsubscribe { id, room }: Unsubscribe) {
         self.answer(key, frames::frame(&ServerFrame::Unsubscribed(Unsubscribed { id, room })));
     }
 
@@ -496,6 +502,7 @@ impl Shard {
         if run.is_empty() || self.connection(key).is_none() {
             return 0;
         }
+        self.write_answers();
         let Some(socket) = self.sockets.get_mut(key.slot) else { return 0 };
         if let Ok(sent) = socket.send(run, &mut self.deflater) {
             if sent.is_blocked {

@@ -41,18 +41,29 @@ pub(super) struct Tab {
     pub(super) calls: BTreeMap<CallId, RoomName>,
     /// Whether the cookie is being fetched.
     pub(super) fetches: bool,
+    /// Whether it asked for history.
+    asks_history: bool,
     /// The rooms that the session held when the page connected last.
     held: Vec<RoomName>,
+    /// The rooms that it has left on this connection.
+    left: Vec<RoomName>,
 }
 
 /// How far the pages of a session were, each by itself.
 #[derive(Default)]
-pub(super) struct Seen(BTreeMap<SessionId, BTreeMap<(RoomName, PageId), Position>>);
+pub(super) struct Seen(BTreeMap<SessionId, SeenIn>);
+
+#[derive(Clone, Default)]
+struct SeenIn {
+    browser: usize,
+    places: BTreeMap<(RoomName, PageId), Position>,
+}
 
 impl Seen {
-    fn notes(&mut self, session: &SessionId, room: &RoomName, page: PageId, at: &Position) {
+    fn notes(&mut self, session: &SessionId, room: &RoomName, tab: &Tab, at: &Position) {
         let of_session = self.0.entry(session.clone()).or_default();
-        of_session.insert((room.clone(), page), at.clone());
+        of_session.browser = tab.browser;
+        of_session.places.insert((room.clone(), tab.page), at.clone());
     }
 
     /// A session was begun as a copy of another.
@@ -65,13 +76,20 @@ impl Seen {
     /// A room was left: what was seen of it is no promise any more.
     pub(super) fn forgets(&mut self, session: &SessionId, room: &RoomName) {
         if let Some(of_session) = self.0.get_mut(session) {
-            of_session.retain(|(of, _), _| of != room);
+            of_session.places.retain(|(of, _), _| of != room);
+        }
+    }
+
+    /// The same, in a session of this browser that the page does not know yet, and may never.
+    fn forgets_somewhere(&mut self, browser: usize, room: &RoomName) {
+        for of_session in self.0.values_mut().filter(|of_session| of_session.browser == browser) {
+            of_session.places.retain(|(of, _), _| of != room);
         }
     }
 
     fn of(&self, session: &SessionId, room: &RoomName) -> Vec<Position> {
-        let of_session = self.0.get(session).into_iter().flatten();
-        of_session.filter(|((of, _), _)| of == room).map(|(_, at)| at.clone()).collect()
+        let places = self.0.get(session).into_iter().flat_map(|of_session| &of_session.places);
+        places.filter(|((of, _), _)| of == room).map(|(_, at)| at.clone()).collect()
     }
 }
 
@@ -102,7 +120,7 @@ impl World {
                 let seen = seen.remove(room).unwrap_or_else(|| vec![cursor.clone()]);
                 promise = Promise { from: history.is_none().then(|| cursor.clone()), seen };
             }
-            listeners.insert(room.clone(), Listener { promise, at: None });
+            listeners.insert(room.clone(), Listener { promise, ..Listener::default() });
             core.attach(self.now, room).unwrap();
             let options = SubscribeOptions { history, ..SubscribeOptions::default() };
             calls.insert(core.subscribe(self.now, room, options), room.clone());
@@ -118,7 +136,9 @@ impl World {
             promises: Vec::new(),
             calls,
             fetches: false,
+            asks_history: history.is_some(),
             held: Vec::new(),
+            left: Vec::new(),
         }
     }
 
@@ -133,9 +153,19 @@ impl World {
                 storage.prev = Some(tab.instance.clone());
             }
         }
+        self.ends_unanswered(at);
         let page = self.tabs[at].page;
         for link in self.links.iter_mut().filter(|link| link.page == page) {
             if is_clean { link.close(CloseCode::Normal) } else { link.abandon() }
+        }
+    }
+
+    /// A connection ends on which a page was not answered. Its hub may all the same have begun what was asked for, at
+    /// the head, where the session did not hold the room any more, and that is where the session is now.
+    fn ends_unanswered(&mut self, at: usize) {
+        let Tab { browser, calls, .. } = &self.tabs[at];
+        for room in calls.values() {
+            self.seen.forgets_somewhere(*browser, room);
         }
     }
 
@@ -156,6 +186,7 @@ impl World {
             }
             Incoming::Closed(with) => {
                 core.closed(now, socket, with, "");
+                self.ends_unanswered(at);
                 self.links[link].abandon();
             }
         }
@@ -175,6 +206,12 @@ impl World {
         self.note(format!("tab {at} is connected: resumed {resumed}, adopted {adopted}, {holds:?}"));
         if let (true, Some(from), Some(to)) = (*resumed, named, session) {
             self.seen.copies(from, to);
+        }
+        // A copy, for one, is of what was before.
+        for room in &self.tabs[at].left {
+            if let Some(session) = session {
+                self.seen.forgets(session, room);
+            }
         }
         self.tabs[at].held.clone_from(rooms);
     }
@@ -201,11 +238,23 @@ impl World {
             Effect::Open(socket) => self.links.push(Link::new(page, socket)),
             Effect::Send(socket, frame) => {
                 self.note(format!("tab {at} says {}", said(&frame)));
+                match &frame {
+                    ClientFrame::Connect(_) => self.tabs[at].left.clear(),
+                    ClientFrame::Unsubscribe(left) => {
+                        let tab = &mut self.tabs[at];
+                        tab.left.push(left.room.clone());
+                        if tab.core.session().is_none() {
+                            self.seen.forgets_somewhere(tab.browser, &left.room);
+                        }
+                    }
+                    _ => {}
+                }
                 if let Some(link) = self.link(page, socket) {
                     link.send(frame.to_json());
                 }
             }
             Effect::Close(socket, code) => {
+                self.ends_unanswered(at);
                 if let Some(link) = self.link(page, socket) {
                     link.close(code);
                 }
@@ -236,7 +285,10 @@ impl World {
                     self.expect_start(at, &room);
                     let machine = locked(&self.machine);
                     let log = machine.log(boot.unwrap_or(machine.boot()));
-                    if let Some(listener) = self.tabs[at].listeners.get_mut(&room) {
+                    let tab = &mut self.tabs[at];
+                    if let Some(listener) = tab.listeners.get_mut(&room) {
+                        listener.is_before_session |=
+                            listener.at.is_none() && tab.asks_history && tab.held.contains(&room);
                         listener.starts(log, &room, position);
                     }
                     drop(machine);
@@ -263,9 +315,13 @@ impl World {
     fn note_seen(&mut self, at: usize, room: &RoomName) {
         let tab = &self.tabs[at];
         if let Some(session) = tab.core.session()
-            && let Some(place) = tab.listeners.get(room).and_then(|listener| listener.at.as_ref())
+            && let Some(Listener { at: Some(place), is_before_session, .. }) = tab.listeners.get(room)
         {
-            self.seen.notes(session, room, tab.page, place);
+            if *is_before_session {
+                self.seen.forgets(session, room);
+            } else {
+                self.seen.notes(session, room, tab, place);
+            }
         }
     }
 

@@ -20,13 +20,16 @@ use super::*;
 struct Bench {
     core: Core<u32>,
     now: u64,
+    /// What was asked of the hub with `connect`, and is still to be handed out.
+    early: Vec<Effect<u32>>,
     /// What was handed out as [`Bench::effects`].
     handed: Vec<(Position, DeliveryId)>,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self { core: Core::new(Config { seed: 1, ..Config::default() }), now: 1_000_000, handed: Vec::new() }
+        let core = Core::new(Config { seed: 1, ..Config::default() });
+        Self { core, now: 1_000_000, early: Vec::new(), handed: Vec::new() }
     }
 
     /// Connected, with the greeting's effects taken.
@@ -41,7 +44,8 @@ impl Bench {
         self.get_online_with(&[])
     }
 
-    /// From the request for a socket to `connected`; the effects that follow it stay queued.
+    /// From the request for a socket to `connected`; what is sent behind `connect` stays queued, as do the
+    /// effects that follow.
     fn get_online_with(&mut self, rooms: &[&str]) -> SocketId {
         self.get_online_as(Some("s1"), rooms)
     }
@@ -50,7 +54,9 @@ impl Bench {
     fn get_online_as(&mut self, session: Option<&str>, rooms: &[&str]) -> SocketId {
         let socket = opened_socket(&self.effects());
         self.core.opened(self.now, socket);
-        assert!(matches!(self.effects()[..], [Effect::Send(_, ClientFrame::Connect(_))]));
+        let mut sent = self.effects();
+        assert!(matches!(sent.remove(0), Effect::Send(_, ClientFrame::Connect(_))));
+        self.early = sent;
         let frame = Connected {
             session: session.map(|id| SessionId::new(id).unwrap()),
             resumed: !rooms.is_empty(),
@@ -105,7 +111,8 @@ impl Bench {
     }
 
     fn effects(&mut self) -> Vec<Effect<u32>> {
-        let effects: Vec<_> = std::iter::from_fn(|| self.core.poll_effect()).collect();
+        let effects = std::iter::from_fn(|| self.core.poll_effect());
+        let effects: Vec<_> = std::mem::take(&mut self.early).into_iter().chain(effects).collect();
         for effect in &effects {
             if let Effect::Deliver(delivery) = effect {
                 self.handed.push((delivery.position.clone(), delivery.delivery));

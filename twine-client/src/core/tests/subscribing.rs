@@ -197,8 +197,15 @@ fn a_room_left_while_offline_is_taken_out_of_the_session_later() {
     let call = bench.core.unsubscribe(bench.now, &room("chat"));
     let effects = bench.effects();
     assert_eq!(effects.last(), Some(&Effect::Done(call, Ok(Outcome::Unsubscribed))));
-    bench.core.opened(bench.now, opened_socket(&effects));
-    bench.effects();
+    let socket = opened_socket(&effects);
+    bench.core.opened(bench.now, socket);
+    let effects = bench.effects();
+    let [Effect::Send(_, ClientFrame::Connect(_)), Effect::Send(_, ClientFrame::Unsubscribe(left))] =
+        &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(left.room, room("chat"));
     let frame = Connected {
         session: SessionId::new("s1").ok(),
         resumed: true,
@@ -206,10 +213,55 @@ fn a_room_left_while_offline_is_taken_out_of_the_session_later() {
         heartbeat: 25_000,
         rooms: vec![room("chat"), room("news")],
     };
-    let effects = bench.frame(opened_socket(&effects), ServerFrame::Connected(frame));
+    assert_eq!(bench.frame(socket, ServerFrame::Connected(frame)), [Effect::State(State::Connected)]);
+    bench.core.attach(bench.now, &room("chat")).unwrap();
+    assert_eq!(bench.effects(), [], "the session holds it no longer");
+    bench.core.attach(bench.now, &room("news")).unwrap();
+    assert_eq!(asked(&bench.effects()).room, room("news"));
+}
+
+#[test]
+fn what_is_left_and_wanted_again_while_offline_is_left_first() {
+    let (mut bench, socket) = Bench::subscribed(0);
+    bench.core.closed(bench.now, socket, 1006, "");
+    bench.wait_for_retry();
+    bench.core.unsubscribe(bench.now, &room("chat"));
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    let socket = opened_socket(&bench.effects());
+    bench.core.opened(bench.now, socket);
+    let effects = bench.effects();
+    assert!(matches!(
+        &effects[1..],
+        [Effect::Send(_, ClientFrame::Unsubscribe(_)), Effect::Send(_, ClientFrame::Subscribe(_))]
+    ));
+}
+
+#[test]
+fn rooms_are_asked_for_without_waiting_for_connected_and_once() {
+    let mut bench = Bench::new();
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    bench.core.connect(bench.now);
+    let socket = bench.get_online_with(&["chat"]);
+    let ask = asked(&bench.effects());
+    assert_eq!(bench.effects(), [], "not again where the session holds it");
+    bench.core.attach(bench.now, &room("chat")).unwrap();
+    bench.frame(socket, subscribed(ask.id, "e1", 0, ("e1", 0), None));
+    assert_eq!(delivered(&bench.frame(socket, message(1))), [(at("e1", 1), false)]);
+}
+
+#[test]
+fn a_room_left_before_connected_is_left_at_once() {
+    let mut bench = Bench::new();
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    bench.core.connect(bench.now);
+    let socket = opened_socket(&bench.effects());
+    bench.core.opened(bench.now, socket);
+    bench.effects();
+    bench.core.unsubscribe(bench.now, &room("chat"));
+    let effects = bench.effects();
     assert!(
-        matches!(&effects[..], [Effect::State(State::Connected), Effect::Send(_, ClientFrame::Unsubscribe(u))]
-        if u.room == room("chat"))
+        matches!(&effects[..], [Effect::Done(_, Err(Error::Withdrawn { .. })), Effect::Send(to, ClientFrame::Unsubscribe(_))] if *to == socket),
+        "{effects:?}"
     );
 }
 

@@ -25,6 +25,26 @@ async fn a_message_reaches_every_subscriber_of_its_room_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn what_is_asked_at_once_is_answered_in_one_piece_and_in_order() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let bench = Bench::in_memory(&Options::default());
+    let mut socket = bench.socket();
+    let asked = [
+        r#"{"type":"connect"}"#,
+        r#"{"type":"unsubscribe","id":1,"room":"none"}"#,
+        r#"{"type":"unsubscribe","id":2,"room":"none"}"#,
+    ];
+    socket.write_all(&asked.map(masked).concat()).await.unwrap();
+    let mut read = vec![0; 4096];
+    let n = socket.read(&mut read).await.unwrap();
+    let read = String::from_utf8_lossy(&read[..n]);
+    let places = [r#""type":"connected""#, r#""id":1"#, r#""id":2"#].map(|text| read.find(text));
+    assert!(places.is_sorted() && places[0].is_some(), "{read}");
+    bench.end().await;
+}
+
+#[tokio::test]
 async fn what_breaks_the_protocol_is_answered_by_its_code_and_nobody_else_notices() {
     let bench = Bench::in_memory(&Options { max_frame: 1000, ..Options::default() });
     let mut witness = bench.subscriber("chat").await;

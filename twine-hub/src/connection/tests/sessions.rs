@@ -115,6 +115,22 @@ async fn a_session_is_resumed_by_its_id_where_it_has_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_room_that_only_the_session_holds_is_left_like_any_other() {
+    let bench = Bench::in_memory(&Options::default());
+    let session = bench.detached("").await;
+    let resume = format!(r#""session":"{session}""#);
+    let (mut client, connected) = bench.visit(1, ORIGIN, &resume).await;
+    assert_eq!(connected.rooms, ["chat".parse().unwrap()]);
+    client.subscribe("news").await;
+    client.say(r#"{"type":"unsubscribe","id":4,"room":"chat"}"#).await;
+    assert!(matches!(client.next().await, Frame::Unsubscribed(left) if left.id == 4));
+    bench.leave(client).await;
+    let (_, connected) = bench.visit(1, ORIGIN, &resume).await;
+    assert_eq!(connected.rooms, ["news".parse().unwrap()]);
+    bench.end().await;
+}
+
+#[tokio::test]
 async fn a_session_is_adopted_by_the_cookie_alone_and_once() {
     let bench = Bench::in_memory(&Options::default());
     let session = bench.detached("").await;
