@@ -58,6 +58,14 @@ impl Acceptor {
         Ok(Self { listener, readiness, places, backoff: BACKOFF.0 })
     }
 
+    /// One more connection, if one waits and there is a place for it. Why none can be accepted is for
+    /// [`Acceptor::next`] to say.
+    pub(crate) fn try_next(&mut self) -> Option<(Place, TcpStream, SocketAddr)> {
+        let place = self.places.clone().try_acquire_owned().ok()?;
+        let (socket, peer) = self.readiness.try_io(Interest::READABLE, || accept(&self.listener)).ok()?;
+        Some((place, socket, peer))
+    }
+
     /// The next connection, once there is a place for it. Where none can be accepted it waits, longer
     /// each time, and tries again. The socket does not block, and nobody watches it yet: one that is
     /// handed on at once has cost no more.
@@ -71,11 +79,7 @@ impl Acceptor {
                 // The semaphore is never closed.
                 return std::future::pending().await;
             };
-            let accepted = self.readiness.async_io(Interest::READABLE, || {
-                let (socket, peer) = self.listener.accept()?;
-                socket.set_nonblocking(true)?;
-                Ok((socket, peer))
-            });
+            let accepted = self.readiness.async_io(Interest::READABLE, || accept(&self.listener));
             match accepted.await {
                 Ok((socket, peer)) => {
                     self.backoff = BACKOFF.0;
@@ -90,6 +94,12 @@ impl Acceptor {
             }
         }
     }
+}
+
+fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (socket, peer) = listener.accept()?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, peer))
 }
 
 fn is_about_one_connection(error: &io::Error) -> bool {

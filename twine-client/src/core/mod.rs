@@ -48,7 +48,7 @@ use connection::Phase;
 pub use effect::{CallId, ClosedReason, Delivery, DeliveryId, Effect, Error, Outcome, SocketId, State};
 use room::{Room, Waiting};
 use rooms::Rooms;
-use subscriptions::Leaving;
+use subscriptions::{Leaving, Left};
 
 /// How a client is set up.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +83,7 @@ pub struct Core<P> {
     /// Unsubscribe requests under way: their frame's id, room and call.
     leaving: Vec<Leaving>,
     /// Rooms unsubscribed while there was no connection to say so on.
-    left: Vec<RoomName>,
+    left: Vec<Left>,
     /// The app's calls that are not complete.
     n_calls: usize,
     next_call: u64,

@@ -126,7 +126,7 @@ impl Room {
 
     /// Whether nothing is left to remember.
     pub(super) fn is_idle(&self) -> bool {
-        !self.wanted && !self.listening && !self.stored
+        !self.wanted && !self.listening && !self.stored && self.link == Link::Idle
     }
 
     pub(super) fn is_stored(&self) -> bool {

@@ -13,9 +13,18 @@ use super::{CallId, Core, Delivery, DeliveryId, Effect, Error, Outcome, SocketId
 #[derive(Debug)]
 pub(super) struct Leaving {
     request: u64,
-    pub(super) room: RoomName,
+    pub(super) left: Left,
     pub(super) call: Option<CallId>,
     until: u64,
+}
+
+/// A room that the hub is to be told has been left.
+#[derive(Debug, Clone)]
+pub(super) struct Left {
+    pub(super) room: RoomName,
+    /// Where it was not, and is wanted again before the hub has heard of it, it is as if it had not been left: a
+    /// component that is mounted twice must not cost what its session holds.
+    pub(super) was_in_force: bool,
 }
 
 impl<P> Core<P> {
@@ -47,6 +56,7 @@ impl<P> Core<P> {
             after = None;
         }
         room.wanted = true;
+        self.left.retain(|left| left.was_in_force || left.room != *name);
         let as_it_is = after.is_none() && history.is_none();
         if token.is_some() {
             room.token = token;
@@ -70,27 +80,35 @@ impl<P> Core<P> {
     /// has agreed, or at once where it knows of nothing to end.
     pub fn unsubscribe(&mut self, now: u64, name: &RoomName) -> CallId {
         let call = self.new_call();
-        let Some(room) = self.rooms.get_mut(name) else {
-            self.complete(call, Ok(Outcome::Unsubscribed));
-            return call;
-        };
-        let wanted = room.wanted;
-        let withdrawn = std::mem::take(&mut room.calls);
-        if withdrawn.is_empty() {
-            room.forget();
-        } else {
-            room.withdraw();
+        let mut left = Left { room: name.clone(), was_in_force: false };
+        let mut wanted = false;
+        if let Some(room) = self.rooms.get_mut(name) {
+            wanted = room.wanted;
+            left.was_in_force = room.was_in_force();
+            let withdrawn = std::mem::take(&mut room.calls);
+            let link = room.link;
+            if withdrawn.is_empty() {
+                room.forget();
+            } else {
+                room.withdraw();
+            }
+            if !left.was_in_force && matches!(self.phase, Phase::Greeting { .. }) {
+                // Where it is wanted again, what was asked for is under way still.
+                room.link = link;
+            }
+            self.moved = true;
+            self.rooms.tidy(name);
+            self.retract(name);
+            self.fail(withdrawn, &Error::Withdrawn { room: name.clone() });
         }
-        self.moved = true;
-        self.rooms.tidy(name);
-        self.retract(name);
-        self.fail(withdrawn, &Error::Withdrawn { room: name.clone() });
-        match self.talking() {
-            Some(socket) if wanted => self.leave(now, socket, name.clone(), Some(call)),
+        match self.phase {
+            Phase::Online(online) if wanted => self.leave(now, online.socket, left, Some(call)),
+            // Before it is asked for again, if it is.
+            Phase::Greeting { socket, .. } if left.was_in_force => self.leave(now, socket, left, Some(call)),
+            Phase::Online(_) => self.complete(call, Ok(Outcome::Unsubscribed)),
+            // Whether the session holds it is known once there is one.
             _ => {
-                if wanted {
-                    self.remember_left(name.clone());
-                }
+                self.remember_left(left);
                 self.complete(call, Ok(Outcome::Unsubscribed));
             }
         }
@@ -387,18 +405,57 @@ impl<P> Core<P> {
         }
     }
 
-    pub(super) fn leave(&mut self, now: u64, socket: SocketId, room: RoomName, call: Option<CallId>) {
+    /// The answers to what was asked before `connected` are waited for from now on.
+    pub(super) fn wait_anew(&mut self, now: u64) {
+        let later = now.saturating_add(limits::REQUEST_WAIT);
+        self.rooms_due = self.rooms_due.max(later);
+        for leaving in &mut self.leaving {
+            leaving.until = later;
+        }
+        for room in self.rooms.iter_mut() {
+            if let Link::Asked { until, .. } = &mut room.link {
+                *until = later;
+            }
+        }
+    }
+
+    /// Tells the hub of rooms that were left while it could not be told.
+    pub(super) fn tell_left(&mut self, now: u64, socket: SocketId, which: impl Fn(&Left) -> bool) {
+        let (told, kept) = std::mem::take(&mut self.left).into_iter().partition(which);
+        self.left = kept;
+        for left in told {
+            if let Some(room) = self.rooms.get_mut(&left.room).filter(|room| !room.wanted) {
+                room.link = Link::Idle;
+                self.rooms.tidy(&left.room);
+            }
+            self.leave(now, socket, left, None);
+        }
+    }
+
+    fn leave(&mut self, now: u64, socket: SocketId, left: Left, call: Option<CallId>) {
         let id = self.next_request();
         let until = now.saturating_add(limits::REQUEST_WAIT);
         self.rooms_due = self.rooms_due.min(until);
-        self.leaving.push(Leaving { request: id, room: room.clone(), call, until });
+        let room = left.room.clone();
+        self.leaving.push(Leaving { request: id, left, call, until });
         self.effects.push_back(Effect::Send(socket, ClientFrame::Unsubscribe(Unsubscribe { id, room })));
     }
 
-    /// The session may still hold the room: the next connection ends that.
-    pub(super) fn remember_left(&mut self, name: RoomName) {
-        if self.config.connect.session.is_some() && self.left.len() < limits::ROOMS_MAX {
-            self.left.push(name);
+    /// The session may still hold the room: the next connection ends that. One that was in force is in a session
+    /// that is known, if there are any; what was not may be in one of which nothing was heard.
+    pub(super) fn remember_left(&mut self, left: Left) {
+        let is_useless = if left.was_in_force {
+            self.config.connect.session.is_none()
+        } else {
+            self.rooms.get(&left.room).is_some_and(|room| room.wanted)
+        };
+        if is_useless {
+            return;
+        }
+        if let Some(known) = self.left.iter_mut().find(|known| known.room == left.room) {
+            known.was_in_force |= left.was_in_force;
+        } else if self.left.len() < limits::ROOMS_MAX {
+            self.left.push(left);
         }
     }
 

@@ -1,4 +1,5 @@
-//! What clients are answered: gathered over a turn, and written to each in one piece.
+//! What clients are answered: gathered over a turn, and written to each in one piece, unless something else has to be
+//! written before.
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,7 +11,7 @@ use super::state::Key;
 const MAX: usize = 64;
 
 impl Shard {
-    /// Answers a client, at the end of the turn at the latest: who asks for several things at once gets one write.
+    /// Answers a client, at the end of the turn at the latest. Who asks for several things at once gets one write as a rule.
     pub(super) fn answer(&mut self, key: Key, frame: Bytes) {
         self.answers.push((key, frame));
         if self.answers.len() >= MAX {
@@ -31,13 +32,14 @@ impl Shard {
             if self.connection(*key).is_none() {
                 continue;
             }
-            let frames = if of_one.len() == 1 {
-                first.clone()
-            } else {
+            let mut frames = first.clone();
+            if of_one.len() > 1 {
                 let mut all = BytesMut::with_capacity(of_one.iter().map(|(_, frame)| frame.len()).sum());
-                of_one.iter().for_each(|(_, frame)| all.extend_from_slice(frame));
-                all.freeze()
-            };
+                for (_, frame) in of_one {
+                    all.extend_from_slice(frame);
+                }
+                frames = all.freeze();
+            }
             if let Some(socket) = self.sockets.get_mut(key.slot)
                 && socket.answer(frames).is_err()
             {

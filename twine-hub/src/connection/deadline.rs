@@ -76,9 +76,8 @@ impl Shard {
                 }
                 if is_due {
                     connection.due = now + heartbeat;
-                    let Some(socket) = self.sockets.get_mut(key.slot) else { return };
-                    if !socket.is_full() && socket.answer(ping).is_err() {
-                        return self.remove(key);
+                    if self.sockets.get(key.slot).is_some_and(|socket| !socket.is_full()) {
+                        self.answer(key, ping);
                     }
                 }
                 self.try_again(key);

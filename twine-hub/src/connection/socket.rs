@@ -104,8 +104,11 @@ impl Run {
         place.get_or_init(|| match &self.frames[..] {
             [one] => one.bytes(is_compressed, deflater).clone(),
             several => {
-                let mut all = BytesMut::new();
-                several.iter().for_each(|frame| all.extend_from_slice(frame.bytes(is_compressed, deflater)));
+                let len = several.iter().map(|frame| frame.bytes(is_compressed, deflater).len()).sum();
+                let mut all = BytesMut::with_capacity(len);
+                for frame in several {
+                    all.extend_from_slice(frame.bytes(is_compressed, deflater));
+                }
                 all.freeze()
             }
         })

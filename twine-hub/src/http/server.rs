@@ -11,7 +11,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use bytes::BytesMut;
-use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -114,7 +113,7 @@ pub(crate) async fn serve(mut acceptor: Acceptor, app: Arc<App>, limits: Limits,
         // that waits for that.
         accepted.push(next);
         while accepted.len() < MAX_ACCEPTED
-            && let Some(next) = acceptor.next().now_or_never()
+            && let Some(next) = acceptor.try_next()
         {
             accepted.push(next);
         }

@@ -31,9 +31,10 @@ pub(super) struct Listener {
     pub(super) promise: Promise,
     /// Up to here everything was delivered, or announced as lost; `None` until it is in force.
     pub(super) at: Option<Position>,
-    /// It was given messages again that it had asked for, and so may be before its session: that may be at the
-    /// head since a page of which nothing was heard.
-    pub(super) is_before_session: bool,
+    /// Whether it asks for messages again.
+    pub(super) asks_history: bool,
+    /// So many messages the room had when such a one started: up to there it may be before its session.
+    pub(super) before_session: Option<u64>,
 }
 
 impl Listener {

@@ -41,12 +41,12 @@ pub(super) struct Tab {
     pub(super) calls: BTreeMap<CallId, RoomName>,
     /// Whether the cookie is being fetched.
     pub(super) fetches: bool,
-    /// Whether it asked for history.
-    asks_history: bool,
     /// The rooms that the session held when the page connected last.
     held: Vec<RoomName>,
     /// The rooms that it has left on this connection.
     left: Vec<RoomName>,
+    /// Those that it has asked for without saying where to start.
+    asked: Vec<RoomName>,
 }
 
 /// How far the pages of a session were, each by itself.
@@ -120,7 +120,8 @@ impl World {
                 let seen = seen.remove(room).unwrap_or_else(|| vec![cursor.clone()]);
                 promise = Promise { from: history.is_none().then(|| cursor.clone()), seen };
             }
-            listeners.insert(room.clone(), Listener { promise, ..Listener::default() });
+            let asks_history = history.is_some();
+            listeners.insert(room.clone(), Listener { promise, asks_history, ..Listener::default() });
             core.attach(self.now, room).unwrap();
             let options = SubscribeOptions { history, ..SubscribeOptions::default() };
             calls.insert(core.subscribe(self.now, room, options), room.clone());
@@ -136,9 +137,9 @@ impl World {
             promises: Vec::new(),
             calls,
             fetches: false,
-            asks_history: history.is_some(),
             held: Vec::new(),
             left: Vec::new(),
+            asked: Vec::new(),
         }
     }
 
@@ -163,9 +164,12 @@ impl World {
     /// A connection ends on which a page was not answered. Its hub may all the same have begun what was asked for, at
     /// the head, where the session did not hold the room any more, and that is where the session is now.
     fn ends_unanswered(&mut self, at: usize) {
-        let Tab { browser, calls, .. } = &self.tabs[at];
-        for room in calls.values() {
-            self.seen.forgets_somewhere(*browser, room);
+        let Tab { browser, calls, asked, core, .. } = &self.tabs[at];
+        for room in calls.values().filter(|room| asked.contains(room)) {
+            match core.session() {
+                Some(session) => self.seen.forgets(session, room),
+                None => self.seen.forgets_somewhere(*browser, room),
+            }
         }
     }
 
@@ -239,7 +243,13 @@ impl World {
             Effect::Send(socket, frame) => {
                 self.note(format!("tab {at} says {}", said(&frame)));
                 match &frame {
-                    ClientFrame::Connect(_) => self.tabs[at].left.clear(),
+                    ClientFrame::Connect(_) => {
+                        self.tabs[at].left.clear();
+                        self.tabs[at].asked.clear();
+                    }
+                    ClientFrame::Subscribe(ask) if ask.after.is_none() => {
+                        self.tabs[at].asked.push(ask.room.clone());
+                    }
                     ClientFrame::Unsubscribe(left) => {
                         let tab = &mut self.tabs[at];
                         tab.left.push(left.room.clone());
@@ -287,8 +297,9 @@ impl World {
                     let log = machine.log(boot.unwrap_or(machine.boot()));
                     let tab = &mut self.tabs[at];
                     if let Some(listener) = tab.listeners.get_mut(&room) {
-                        listener.is_before_session |=
-                            listener.at.is_none() && tab.asks_history && tab.held.contains(&room);
+                        if listener.at.is_none() && listener.asks_history && tab.held.contains(&room) {
+                            listener.before_session = Some(log.head(&room));
+                        }
                         listener.starts(log, &room, position);
                     }
                     drop(machine);
@@ -315,12 +326,15 @@ impl World {
     fn note_seen(&mut self, at: usize, room: &RoomName) {
         let tab = &self.tabs[at];
         if let Some(session) = tab.core.session()
-            && let Some(Listener { at: Some(place), is_before_session, .. }) = tab.listeners.get(room)
+            && let Some(Listener { at: Some(place), before_session, .. }) = tab.listeners.get(room)
         {
-            if *is_before_session {
-                self.seen.forgets(session, room);
-            } else {
+            let machine = locked(&self.machine);
+            let rank = machine.log(machine.boot()).rank(room, place);
+            if before_session.is_none_or(|head| rank.is_some_and(|rank| head <= rank)) {
                 self.seen.notes(session, room, tab, place);
+            } else {
+                // Where the session is, it may tell from now on.
+                self.seen.forgets(session, room);
             }
         }
     }

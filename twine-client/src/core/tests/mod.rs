@@ -57,14 +57,7 @@ impl Bench {
         let mut sent = self.effects();
         assert!(matches!(sent.remove(0), Effect::Send(_, ClientFrame::Connect(_))));
         self.early = sent;
-        let frame = Connected {
-            session: session.map(|id| SessionId::new(id).unwrap()),
-            resumed: !rooms.is_empty(),
-            adopted: false,
-            heartbeat: 25_000,
-            rooms: rooms.iter().map(|name| room(name)).collect(),
-        };
-        self.core.frame(self.now, socket, ServerFrame::Connected(frame));
+        self.core.frame(self.now, socket, connected(session, rooms));
         assert_eq!(self.core.poll_effect(), Some(Effect::State(State::Connected)));
         socket
     }
@@ -145,6 +138,16 @@ impl Bench {
 
 fn room(name: &str) -> RoomName {
     RoomName::new(name).unwrap()
+}
+
+fn connected(session: Option<&str>, rooms: &[&str]) -> ServerFrame<u32> {
+    ServerFrame::Connected(Connected {
+        session: session.map(|id| SessionId::new(id).unwrap()),
+        resumed: !rooms.is_empty(),
+        adopted: false,
+        heartbeat: 25_000,
+        rooms: rooms.iter().map(|name| room(name)).collect(),
+    })
 }
 
 fn at(epoch: &str, offset: u64) -> Position {

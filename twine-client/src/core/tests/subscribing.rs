@@ -206,14 +206,8 @@ fn a_room_left_while_offline_is_taken_out_of_the_session_later() {
         panic!("{effects:?}");
     };
     assert_eq!(left.room, room("chat"));
-    let frame = Connected {
-        session: SessionId::new("s1").ok(),
-        resumed: true,
-        adopted: false,
-        heartbeat: 25_000,
-        rooms: vec![room("chat"), room("news")],
-    };
-    assert_eq!(bench.frame(socket, ServerFrame::Connected(frame)), [Effect::State(State::Connected)]);
+    let frame = connected(Some("s1"), &["chat", "news"]);
+    assert_eq!(bench.frame(socket, frame), [Effect::State(State::Connected)]);
     bench.core.attach(bench.now, &room("chat")).unwrap();
     assert_eq!(bench.effects(), [], "the session holds it no longer");
     bench.core.attach(bench.now, &room("news")).unwrap();
@@ -241,28 +235,152 @@ fn rooms_are_asked_for_without_waiting_for_connected_and_once() {
     let mut bench = Bench::new();
     bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
     bench.core.connect(bench.now);
-    let socket = bench.get_online_with(&["chat"]);
+    let socket = opened_socket(&bench.effects());
+    bench.core.opened(bench.now, socket);
     let ask = asked(&bench.effects());
-    assert_eq!(bench.effects(), [], "not again where the session holds it");
+    let effects = bench.frame(socket, connected(Some("s1"), &["chat"]));
+    assert_eq!(effects, [Effect::State(State::Connected)], "not again where the session holds it");
     bench.core.attach(bench.now, &room("chat")).unwrap();
     bench.frame(socket, subscribed(ask.id, "e1", 0, ("e1", 0), None));
     assert_eq!(delivered(&bench.frame(socket, message(1))), [(at("e1", 1), false)]);
 }
 
 #[test]
-fn a_room_left_before_connected_is_left_at_once() {
+fn a_room_left_before_connected_is_left_then() {
+    let mut bench = Bench::new();
+    bench.core.attach(bench.now, &room("chat")).unwrap();
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    bench.core.connect(bench.now);
+    let socket = opened_socket(&bench.effects());
+    bench.core.opened(bench.now, socket);
+    assert_eq!(asked(&bench.effects()).room, room("chat"));
+    bench.core.unsubscribe(bench.now, &room("chat"));
+    assert!(bench.effects().iter().all(|effect| matches!(effect, Effect::Done(..))));
+    // What was asked for may have got through on an earlier connection, or on this one.
+    let effects = bench.frame(socket, connected(Some("s1"), &["chat"]));
+    let [Effect::State(State::Connected), Effect::Send(_, ClientFrame::Unsubscribe(left))] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(left.room, room("chat"));
+    assert_eq!(bench.frame(socket, subscribed(1, "e1", 0, ("e1", 1), None)), []);
+    assert_eq!(bench.frame(socket, message(1)), []);
+}
+
+#[test]
+fn a_room_in_force_that_is_left_and_wanted_again_before_connected_is_left_first() {
+    let (mut bench, socket) = Bench::subscribed(0);
+    bench.core.closed(bench.now, socket, 1006, "");
+    bench.wait_for_retry();
+    let socket = opened_socket(&bench.effects());
+    bench.core.opened(bench.now, socket);
+    assert!(asked(&bench.effects()).after.is_some());
+    bench.core.unsubscribe(bench.now, &room("chat"));
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    let effects = bench.effects();
+    let [Effect::Send(_, ClientFrame::Unsubscribe(_)), Effect::Send(_, ClientFrame::Subscribe(ask))] =
+        &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    let connected = bench.frame(socket, connected(Some("s1"), &["chat"]));
+    assert_eq!(connected, [Effect::State(State::Connected)]);
+    bench.frame(socket, subscribed(ask.id, "e1", 3, ("e1", 3), None));
+    assert_eq!(delivered(&bench.frame(socket, message(4))), [(at("e1", 4), false)]);
+}
+
+#[test]
+fn a_room_that_is_left_and_wanted_again_before_connected_is_asked_for_once() {
+    let mut bench = Bench::new();
+    bench.core.attach(bench.now, &room("chat")).unwrap();
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    bench.core.connect(bench.now);
+    let socket = opened_socket(&bench.effects());
+    bench.core.opened(bench.now, socket);
+    let ask = asked(&bench.effects());
+    bench.core.unsubscribe(bench.now, &room("chat"));
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    assert!(bench.effects().iter().all(|effect| matches!(effect, Effect::Done(..))));
+    // A second request would be answered by where the first has come to.
+    assert_eq!(bench.frame(socket, connected(Some("s1"), &["chat"])), [Effect::State(State::Connected)]);
+    bench.frame(socket, subscribed(ask.id, "e1", 0, ("e1", 1), Some(true)));
+    assert_eq!(delivered(&bench.frame(socket, message(1))), [(at("e1", 1), true)]);
+}
+
+#[test]
+fn a_room_that_was_asked_for_on_a_connection_that_is_gone_does_not_come_back() {
+    let mut bench = Bench::new();
+    bench.core.attach(bench.now, &room("chat")).unwrap();
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    bench.core.connect(bench.now);
+    let socket = opened_socket(&bench.effects());
+    bench.core.opened(bench.now, socket);
+    bench.core.closed(bench.now, socket, 1006, "");
+    bench.wait_for_retry();
+    bench.core.unsubscribe(bench.now, &room("chat"));
+    let socket = opened_socket(&bench.effects());
+    bench.core.opened(bench.now, socket);
+    assert!(matches!(bench.effects()[..], [Effect::Send(_, ClientFrame::Connect(_))]));
+    let effects = bench.frame(socket, connected(Some("s1"), &["chat"]));
+    assert!(matches!(effects[..], [Effect::State(_), Effect::Send(_, ClientFrame::Unsubscribe(_))]));
+}
+
+#[test]
+fn what_only_the_session_can_hold_is_left_once_that_is_known() {
+    let mut bench = Bench::new();
+    bench.core.connect(bench.now);
+    let call = bench.core.unsubscribe(bench.now, &room("chat"));
+    let effects = bench.effects();
+    assert_eq!(effects.last(), Some(&Effect::Done(call, Ok(Outcome::Unsubscribed))));
+    let socket = opened_socket(&effects);
+    bench.core.opened(bench.now, socket);
+    bench.effects();
+    let effects = bench.frame(socket, connected(Some("s1"), &["chat"]));
+    assert!(matches!(effects[..], [Effect::State(_), Effect::Send(_, ClientFrame::Unsubscribe(_))]));
+}
+
+#[test]
+fn a_component_that_is_mounted_twice_leaves_its_room_in_the_session() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        bench.core.unsubscribe(bench.now, &room("chat"));
+        bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    }
+    bench.core.connect(bench.now);
+    bench.get_online_with(&["chat"]);
+    let effects = bench.effects();
+    assert!(matches!(effects[..], [Effect::Send(_, ClientFrame::Subscribe(_))]), "{effects:?}");
+}
+
+#[test]
+fn a_room_left_several_times_while_offline_is_left_once() {
+    let (mut bench, socket) = Bench::subscribed(0);
+    bench.core.closed(bench.now, socket, 1006, "");
+    bench.wait_for_retry();
+    for _ in 0..3 {
+        bench.core.unsubscribe(bench.now, &room("chat"));
+        bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    }
+    bench.core.unsubscribe(bench.now, &room("chat"));
+    let socket = opened_socket(&bench.effects());
+    bench.core.opened(bench.now, socket);
+    let effects = bench.effects();
+    assert!(matches!(effects[1..], [Effect::Send(_, ClientFrame::Unsubscribe(_))]), "{effects:?}");
+}
+
+#[test]
+fn what_was_asked_for_early_is_waited_for_from_connected_on() {
     let mut bench = Bench::new();
     bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
     bench.core.connect(bench.now);
     let socket = opened_socket(&bench.effects());
     bench.core.opened(bench.now, socket);
     bench.effects();
-    bench.core.unsubscribe(bench.now, &room("chat"));
-    let effects = bench.effects();
-    assert!(
-        matches!(&effects[..], [Effect::Done(_, Err(Error::Withdrawn { .. })), Effect::Send(to, ClientFrame::Unsubscribe(_))] if *to == socket),
-        "{effects:?}"
-    );
+    bench.now += limits::CONNECT_WAIT - 1;
+    bench.frame(socket, connected(None, &[]));
+    bench.core.heard(bench.now + limits::REQUEST_WAIT - 1, socket);
+    assert_eq!(bench.tick(limits::REQUEST_WAIT - 1), []);
+    assert_eq!(bench.tick(1)[0], Effect::Close(socket, CloseCode::Normal));
 }
 
 #[test]
