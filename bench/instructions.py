@@ -67,8 +67,8 @@ def subscribe(port, n):
     )
     peer.until(b"\r\n\r\n")
     peer.socket.sendall(frame(json.dumps({"type": "connect", "instance": f"i{n}"})))
-    peer.until(b'"connected"')
     peer.socket.sendall(frame(json.dumps({"type": "subscribe", "id": 1, "room": "r"})))
+    peer.until(b'"connected"')
     peer.until(b'"subscribed"')
     return peer
 

@@ -16,6 +16,7 @@ POLICY=$([ "${BENCH_REALTIME:-1}" = 1 ] && echo "chrt -r 1" || echo "nice -n 5")
 start_part table taskset -c "0-$(($(nproc --all) - 1))" $POLICY java -Xmx512m "-Djava.library.path=$LIB" -jar "$TABLE" \
     -inMemory -sharedDb -disableTelemetry -port 7079
 
+export MIMALLOC_PURGE_DELAY=0 MIMALLOC_ALLOW_THP=0 # as the image sets them
 export AWS_ACCESS_KEY_ID=bench AWS_SECRET_ACCESS_KEY=bench AWS_EC2_METADATA_DISABLED=true
 export TWINE_BROKER=redis://127.0.0.1:7078 TWINE_API_KEY=bench-key-0123456789abcdef
 export TWINE_STORE='dynamodb:bench?region=eu-central-1&endpoint=http://127.0.0.1:7079'

@@ -104,7 +104,7 @@ impl<P> Core<P> {
             self.phase = Phase::Greeting { socket, until: now.saturating_add(limits::CONNECT_WAIT) };
             self.effects.push_back(Effect::Send(socket, ClientFrame::Connect(self.config.connect.clone())));
             // All this needs no answer first: the hub reads on once it has found the session.
-            self.tell_left(now, socket, |left| left.was_in_force);
+            self.tell_left(now, socket, false);
             self.ask_all(now);
         }
     }
@@ -201,9 +201,7 @@ impl<P> Core<P> {
         // The hub knows this object from now on; what was there before a reload is taken over.
         self.config.connect.prev = None;
         self.report(State::Connected);
-        // A hub that thousands return to has begun late with what was asked of it.
-        self.wait_anew(now);
-        self.tell_left(now, socket, |_| true);
+        self.tell_left(now, socket, true);
         for name in frame.rooms {
             let is_left = self.leaving.iter().any(|leaving| leaving.left.room == name);
             if !is_left && let Some(room) = self.rooms.insert(&name) {

@@ -56,7 +56,6 @@ impl<P> Core<P> {
             after = None;
         }
         room.wanted = true;
-        self.left.retain(|left| left.was_in_force || left.room != *name);
         let as_it_is = after.is_none() && history.is_none();
         if token.is_some() {
             room.token = token;
@@ -70,7 +69,11 @@ impl<P> Core<P> {
         }
         room.calls.push(Waiting { call, after, history });
         // A request that is under way, or will be made by itself, answers this call too.
-        if !as_it_is || room.link == Link::Idle {
+        let is_asked = as_it_is && room.link != Link::Idle;
+        if let Some(index) = self.left_at(name, false) {
+            self.left.swap_remove(index);
+        }
+        if !is_asked {
             self.ask(now, name);
         }
         call
@@ -346,8 +349,8 @@ impl<P> Core<P> {
     fn ask(&mut self, now: u64, name: &RoomName) {
         let Some(socket) = self.talking() else { return };
         let id = self.next_request();
+        let until = self.patience(now);
         let Some(room) = self.rooms.get_mut(name).filter(|room| room.is_due()) else { return };
-        let until = now.saturating_add(limits::REQUEST_WAIT);
         room.link = Link::Asked { id, until };
         let frame = Subscribe {
             id,
@@ -405,25 +408,17 @@ impl<P> Core<P> {
         }
     }
 
-    /// The answers to what was asked before `connected` are waited for from now on.
-    pub(super) fn wait_anew(&mut self, now: u64) {
-        let later = now.saturating_add(limits::REQUEST_WAIT);
-        self.rooms_due = self.rooms_due.max(later);
-        for leaving in &mut self.leaving {
-            leaving.until = later;
-        }
-        for room in self.rooms.iter_mut() {
-            if let Link::Asked { until, .. } = &mut room.link {
-                *until = later;
-            }
-        }
+    /// Until when the hub has to answer what is asked of it now: where it has not said `connected` yet, it has the time
+    /// for that as well.
+    fn patience(&self, now: u64) -> u64 {
+        let from = if let Phase::Greeting { until, .. } = self.phase { until } else { now };
+        from.saturating_add(limits::REQUEST_WAIT)
     }
 
-    /// Tells the hub of rooms that were left while it could not be told.
-    pub(super) fn tell_left(&mut self, now: u64, socket: SocketId, which: impl Fn(&Left) -> bool) {
-        let (told, kept) = std::mem::take(&mut self.left).into_iter().partition(which);
-        self.left = kept;
-        for left in told {
+    /// Tells the hub of rooms that were left while it could not be told, `all` or those that were in force.
+    pub(super) fn tell_left(&mut self, now: u64, socket: SocketId, all: bool) {
+        while let Some(index) = self.left.iter().position(|left| all || left.was_in_force) {
+            let left = self.left.swap_remove(index);
             if let Some(room) = self.rooms.get_mut(&left.room).filter(|room| !room.wanted) {
                 room.link = Link::Idle;
                 self.rooms.tidy(&left.room);
@@ -434,7 +429,7 @@ impl<P> Core<P> {
 
     fn leave(&mut self, now: u64, socket: SocketId, left: Left, call: Option<CallId>) {
         let id = self.next_request();
-        let until = now.saturating_add(limits::REQUEST_WAIT);
+        let until = self.patience(now);
         self.rooms_due = self.rooms_due.min(until);
         let room = left.room.clone();
         self.leaving.push(Leaving { request: id, left, call, until });
@@ -452,11 +447,13 @@ impl<P> Core<P> {
         if is_useless {
             return;
         }
-        if let Some(known) = self.left.iter_mut().find(|known| known.room == left.room) {
-            known.was_in_force |= left.was_in_force;
-        } else if self.left.len() < limits::ROOMS_MAX {
+        if self.left_at(&left.room, left.was_in_force).is_none() && self.left.len() < limits::ROOMS_MAX {
             self.left.push(left);
         }
+    }
+
+    fn left_at(&self, room: &RoomName, was_in_force: bool) -> Option<usize> {
+        self.left.iter().position(|left| left.was_in_force == was_in_force && left.room == *room)
     }
 
     /// Takes the room's queued deliveries back, and the losses that were told after them: whoever

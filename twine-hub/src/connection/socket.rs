@@ -101,17 +101,24 @@ impl Run {
     fn bytes(&self, is_compressed: bool, deflater: &mut Deflater) -> &Bytes {
         let is_compressed = is_compressed && self.frames.iter().any(Frame::may_be_compressed);
         let place = if is_compressed { &self.compressed } else { &self.plain };
-        place.get_or_init(|| match &self.frames[..] {
-            [one] => one.bytes(is_compressed, deflater).clone(),
-            several => {
-                let len = several.iter().map(|frame| frame.bytes(is_compressed, deflater).len()).sum();
-                let mut all = BytesMut::with_capacity(len);
-                for frame in several {
-                    all.extend_from_slice(frame.bytes(is_compressed, deflater));
-                }
-                all.freeze()
+        match place.get() {
+            Some(bytes) => bytes,
+            None => place.get_or_init(|| self.join(is_compressed, deflater)),
+        }
+    }
+
+    // Once a run, where the rest is for each socket.
+    #[cold]
+    fn join(&self, is_compressed: bool, deflater: &mut Deflater) -> Bytes {
+        let [one] = &self.frames[..] else {
+            let len = self.frames.iter().map(|frame| frame.bytes(is_compressed, deflater).len()).sum();
+            let mut all = BytesMut::with_capacity(len);
+            for frame in &self.frames {
+                all.extend_from_slice(frame.bytes(is_compressed, deflater));
             }
-        })
+            return all.freeze();
+        };
+        one.bytes(is_compressed, deflater).clone()
     }
 
     /// Whether it was compressed for anyone, which takes longer than all else that is done with it.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Lines, Read as _};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -88,17 +89,22 @@ impl Drop for Run {
     }
 }
 
+/// How long a hub may take to deliver what a test waits for.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 pub(crate) fn signal(id: u32, name: &str) {
     assert!(Command::new("kill").args([name, &id.to_string()]).status().unwrap().success());
 }
 
 /// Waits until a hub has delivered so many messages, and says how many it has.
 pub(crate) async fn delivered(hub: &Hub, least: u64) -> u64 {
+    let begun = Instant::now();
     loop {
         let delivered = hub.metric("twine_messages_delivered_total ").await;
         if delivered >= least {
             return delivered;
         }
+        assert!(begun.elapsed() < PATIENCE, "{delivered} of {least} messages were delivered");
     }
 }
 

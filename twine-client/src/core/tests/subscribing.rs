@@ -378,8 +378,8 @@ fn what_was_asked_for_early_is_waited_for_from_connected_on() {
     bench.effects();
     bench.now += limits::CONNECT_WAIT - 1;
     bench.frame(socket, connected(None, &[]));
-    bench.core.heard(bench.now + limits::REQUEST_WAIT - 1, socket);
-    assert_eq!(bench.tick(limits::REQUEST_WAIT - 1), []);
+    bench.core.heard(bench.now + limits::REQUEST_WAIT, socket);
+    assert_eq!(bench.tick(limits::REQUEST_WAIT), []);
     assert_eq!(bench.tick(1)[0], Effect::Close(socket, CloseCode::Normal));
 }
 

@@ -45,6 +45,23 @@ async fn what_is_asked_at_once_is_answered_in_one_piece_and_in_order() {
 }
 
 #[tokio::test]
+async fn more_than_is_gathered_is_answered_in_order_also_before_the_connection_ends() {
+    let bench = Bench::in_memory(&Options::default());
+    let mut client = bench.client().await;
+    client.connect().await;
+    for id in 0..200 {
+        client.say(&format!(r#"{{"type":"unsubscribe","id":{id},"room":"none"}}"#)).await;
+    }
+    client.say("{").await;
+    for id in 0..200 {
+        assert_eq!(client.error().await, (Some(id), "not_subscribed"));
+    }
+    assert_eq!(client.error().await, (None, "bad_frame"));
+    assert_eq!(client.closed().await, 4400);
+    bench.end().await;
+}
+
+#[tokio::test]
 async fn what_breaks_the_protocol_is_answered_by_its_code_and_nobody_else_notices() {
     let bench = Bench::in_memory(&Options { max_frame: 1000, ..Options::default() });
     let mut witness = bench.subscriber("chat").await;
