@@ -98,6 +98,7 @@ impl Run {
     }
 
     /// The bytes for a socket that takes them compressed, or does not.
+    #[inline]
     fn bytes(&self, is_compressed: bool, deflater: &mut Deflater) -> &Bytes {
         let is_compressed = is_compressed && self.frames.iter().any(Frame::may_be_compressed);
         let place = if is_compressed { &self.compressed } else { &self.plain };
