@@ -52,14 +52,31 @@ impl Bench {
 
     /// The same, in this session or in none.
     fn get_online_as(&mut self, session: Option<&str>, rooms: &[&str]) -> SocketId {
-        let socket = opened_socket(&self.effects());
-        self.core.opened(self.now, socket);
+        let socket = self.open();
         let mut sent = self.effects();
         assert!(matches!(sent.remove(0), Effect::Send(_, ClientFrame::Connect(_))));
         self.early = sent;
         self.core.frame(self.now, socket, connected(session, rooms));
         assert_eq!(self.core.poll_effect(), Some(Effect::State(State::Connected)));
         socket
+    }
+
+    /// From the request for a socket to its opening; what is sent on it stays queued.
+    fn open(&mut self) -> SocketId {
+        let socket = opened_socket(&self.effects());
+        self.core.opened(self.now, socket);
+        socket
+    }
+
+    /// With one listener on `chat`, which was asked for, and not `connected` yet.
+    fn asking() -> (Self, SocketId, Subscribe) {
+        let mut bench = Self::new();
+        bench.core.attach(bench.now, &room("chat")).unwrap();
+        bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+        bench.core.connect(bench.now);
+        let socket = bench.open();
+        let ask = asked(&bench.effects());
+        (bench, socket, ask)
     }
 
     /// A message arrives, and its listeners return.

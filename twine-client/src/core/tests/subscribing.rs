@@ -221,8 +221,7 @@ fn what_is_left_and_wanted_again_while_offline_is_left_first() {
     bench.wait_for_retry();
     bench.core.unsubscribe(bench.now, &room("chat"));
     bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
-    let socket = opened_socket(&bench.effects());
-    bench.core.opened(bench.now, socket);
+    bench.open();
     let effects = bench.effects();
     assert!(matches!(
         &effects[1..],
@@ -235,8 +234,7 @@ fn rooms_are_asked_for_without_waiting_for_connected_and_once() {
     let mut bench = Bench::new();
     bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
     bench.core.connect(bench.now);
-    let socket = opened_socket(&bench.effects());
-    bench.core.opened(bench.now, socket);
+    let socket = bench.open();
     let ask = asked(&bench.effects());
     let effects = bench.frame(socket, connected(Some("s1"), &["chat"]));
     assert_eq!(effects, [Effect::State(State::Connected)], "not again where the session holds it");
@@ -247,13 +245,7 @@ fn rooms_are_asked_for_without_waiting_for_connected_and_once() {
 
 #[test]
 fn a_room_left_before_connected_is_left_then() {
-    let mut bench = Bench::new();
-    bench.core.attach(bench.now, &room("chat")).unwrap();
-    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
-    bench.core.connect(bench.now);
-    let socket = opened_socket(&bench.effects());
-    bench.core.opened(bench.now, socket);
-    assert_eq!(asked(&bench.effects()).room, room("chat"));
+    let (mut bench, socket, ask) = Bench::asking();
     bench.core.unsubscribe(bench.now, &room("chat"));
     assert!(bench.effects().iter().all(|effect| matches!(effect, Effect::Done(..))));
     // What was asked for may have got through on an earlier connection, or on this one.
@@ -263,7 +255,7 @@ fn a_room_left_before_connected_is_left_then() {
         panic!("{effects:?}");
     };
     assert_eq!(left.room, room("chat"));
-    assert_eq!(bench.frame(socket, subscribed(1, "e1", 0, ("e1", 1), None)), []);
+    assert_eq!(bench.frame(socket, subscribed(ask.id, "e1", 0, ("e1", 1), None)), []);
     assert_eq!(bench.frame(socket, message(1)), []);
 }
 
@@ -272,8 +264,7 @@ fn a_room_in_force_that_is_left_and_wanted_again_before_connected_is_left_first(
     let (mut bench, socket) = Bench::subscribed(0);
     bench.core.closed(bench.now, socket, 1006, "");
     bench.wait_for_retry();
-    let socket = opened_socket(&bench.effects());
-    bench.core.opened(bench.now, socket);
+    let socket = bench.open();
     assert!(asked(&bench.effects()).after.is_some());
     bench.core.unsubscribe(bench.now, &room("chat"));
     bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
@@ -291,13 +282,7 @@ fn a_room_in_force_that_is_left_and_wanted_again_before_connected_is_left_first(
 
 #[test]
 fn a_room_that_is_left_and_wanted_again_before_connected_is_asked_for_once() {
-    let mut bench = Bench::new();
-    bench.core.attach(bench.now, &room("chat")).unwrap();
-    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
-    bench.core.connect(bench.now);
-    let socket = opened_socket(&bench.effects());
-    bench.core.opened(bench.now, socket);
-    let ask = asked(&bench.effects());
+    let (mut bench, socket, ask) = Bench::asking();
     bench.core.unsubscribe(bench.now, &room("chat"));
     bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
     assert!(bench.effects().iter().all(|effect| matches!(effect, Effect::Done(..))));
@@ -309,17 +294,11 @@ fn a_room_that_is_left_and_wanted_again_before_connected_is_asked_for_once() {
 
 #[test]
 fn a_room_that_was_asked_for_on_a_connection_that_is_gone_does_not_come_back() {
-    let mut bench = Bench::new();
-    bench.core.attach(bench.now, &room("chat")).unwrap();
-    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
-    bench.core.connect(bench.now);
-    let socket = opened_socket(&bench.effects());
-    bench.core.opened(bench.now, socket);
+    let (mut bench, socket, _) = Bench::asking();
     bench.core.closed(bench.now, socket, 1006, "");
     bench.wait_for_retry();
     bench.core.unsubscribe(bench.now, &room("chat"));
-    let socket = opened_socket(&bench.effects());
-    bench.core.opened(bench.now, socket);
+    let socket = bench.open();
     assert!(matches!(bench.effects()[..], [Effect::Send(_, ClientFrame::Connect(_))]));
     let effects = bench.frame(socket, connected(Some("s1"), &["chat"]));
     assert!(matches!(effects[..], [Effect::State(_), Effect::Send(_, ClientFrame::Unsubscribe(_))]));
@@ -362,8 +341,7 @@ fn a_room_left_several_times_while_offline_is_left_once() {
         bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
     }
     bench.core.unsubscribe(bench.now, &room("chat"));
-    let socket = opened_socket(&bench.effects());
-    bench.core.opened(bench.now, socket);
+    bench.open();
     let effects = bench.effects();
     assert!(matches!(effects[1..], [Effect::Send(_, ClientFrame::Unsubscribe(_))]), "{effects:?}");
 }
@@ -373,8 +351,7 @@ fn what_was_asked_for_early_is_waited_for_from_connected_on() {
     let mut bench = Bench::new();
     bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
     bench.core.connect(bench.now);
-    let socket = opened_socket(&bench.effects());
-    bench.core.opened(bench.now, socket);
+    let socket = bench.open();
     bench.effects();
     bench.now += limits::CONNECT_WAIT - 1;
     bench.frame(socket, connected(None, &[]));
