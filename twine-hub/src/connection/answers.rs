@@ -50,3 +50,50 @@ impl Shard {
         self.answers = answers;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read as _};
+    use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+    use std::sync::Arc;
+
+    use super::super::shard::Surroundings;
+    use super::super::{Caller, Event, Handover, Options, Place};
+    use super::*;
+    use crate::rooms::{self, Rooms};
+    use crate::session::Sessions;
+    use crate::store::{self, Kind, Retention};
+    use crate::telemetry::Telemetry;
+
+    #[tokio::test]
+    async fn answers_wait_for_the_end_of_the_turn_and_no_more_than_so_many() {
+        let (kind, telemetry) = (Kind::Memory { max_bytes: usize::MAX }, Arc::new(Telemetry::default()));
+        let store = store::Options { kind: kind.clone(), retention: Retention::Forever };
+        let rooms = Rooms::open(&store, &rooms::Options::default(), telemetry.clone()).unwrap();
+        let sessions = Sessions::open(&kind, crate::Config::default().sessions(), telemetry.clone()).unwrap();
+        let surroundings = Surroundings { rooms, sessions, permissions: None, telemetry };
+        let mut shard = Shard::new(surroundings, Options::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let caller = Caller { cookie: None, origin: "".into(), address: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let handover = Handover { socket, read: Bytes::new(), is_compressed: false, caller };
+        shard.inbox().push(Event::Adopt(Place(Arc::default()), handover));
+        shard.turn(&mut mio::Events::with_capacity(8));
+        let key = shard.keys().next().unwrap();
+
+        let mut read = [0; 2 * MAX];
+        shard.answer(key, Bytes::from_static(b"one "));
+        shard.answer(key, Bytes::from_static(b"two"));
+        assert_eq!(client.read(&mut read).unwrap_err().kind(), ErrorKind::WouldBlock);
+        shard.turn(&mut mio::Events::with_capacity(8));
+        let n = client.read(&mut read).unwrap();
+        assert_eq!(&read[..n], b"one two");
+
+        (0..MAX).for_each(|_| shard.answer(key, Bytes::from_static(b".")));
+        assert_eq!(client.read(&mut read).unwrap(), MAX);
+        assert!(shard.answers.is_empty());
+    }
+}

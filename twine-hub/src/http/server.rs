@@ -255,10 +255,17 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let mut acceptor = acceptor(listener, 1).unwrap();
-        let _client = TcpStream::connect(address).await.unwrap();
-        let (_place, socket, _) = acceptor.next().await;
-        assert!(socket.nodelay().unwrap());
-        let read = std::io::Read::read(&mut &socket, &mut [0]);
-        assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        let _clients =
+            [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        let (place, first, _) = acceptor.next().await;
+        assert!(acceptor.try_next().is_none(), "there is one place");
+        drop(place);
+        let (_, second, _) = acceptor.try_next().unwrap();
+        for socket in [first, second] {
+            assert!(socket.nodelay().unwrap());
+            let read = std::io::Read::read(&mut &socket, &mut [0]);
+            assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        }
+        assert!(acceptor.try_next().is_none(), "nobody waits");
     }
 }
