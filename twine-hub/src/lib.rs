@@ -34,6 +34,7 @@ mod http;
 mod hub;
 mod load;
 mod rooms;
+mod rounds;
 mod seldom;
 mod session;
 #[cfg(test)]

@@ -1,12 +1,11 @@
-//! The order of one process: a single thread numbers messages, commits them, and delivers them.
+//! The order of one process: one committer numbers messages, commits them, and delivers them.
 //!
-//! Whatever waits when the thread comes round is committed as one transaction (group commit), so
+//! Whatever waits when it comes [round](crate::rounds) is committed as one transaction (group commit), so
 //! that the cost of a sync is shared by all who wait for it. Only after the commit do the messages
 //! reach the rooms, and after that their publishers are answered: an offset that anyone has seen is
 //! never given to another message.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use super::backlog::Pending;
 use super::publishing::Outcome;
 use crate::clock;
 use crate::rooms::{Delivery, NewMessage, Opened, Options, Room, Watcher, locked};
+use crate::rounds::{Queue, Rounds};
 use crate::store::{Record, Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
 
@@ -36,7 +36,7 @@ const EXPIRE_BATCH: usize = 500;
 /// How often a store that failed is tried, where no publish does.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// What the thread is asked.
+/// What the committer is asked.
 pub(super) enum Command {
     Publish(Publish),
     Open { name: RoomName, watcher: Watcher, opened: Opened },
@@ -61,9 +61,9 @@ impl Publish {
     }
 }
 
-/// What the thread owns, and does in rounds.
+/// What it owns, and does in rounds.
 pub(crate) struct Committer {
-    waiting: Receiver<Command>,
+    waiting: Arc<Queue<Command>>,
     writer: Box<dyn Writer>,
     delivery: Delivery,
     retention: Retention,
@@ -116,7 +116,7 @@ struct Addition {
 impl Committer {
     /// Takes what comes in `waiting`.
     pub(super) fn new(
-        waiting: Receiver<Command>,
+        waiting: Arc<Queue<Command>>,
         writer: Box<dyn Writer>,
         delivery: Delivery,
         retention: Retention,
@@ -137,38 +137,6 @@ impl Committer {
             last_group: 0,
             next_probe: None,
         }
-    }
-
-    /// Waits until there is something to do, and does it; false where nobody can ask any more.
-    pub(crate) fn round(&mut self) -> bool {
-        let mut first = match self.waiting.recv_timeout(clock::until(self.next_chore())) {
-            Ok(command) => Some(command),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return false,
-        };
-        let mut group = Vec::new();
-        let (mut messages, mut bytes) = (0, 0);
-        for _ in 0..MAX_COMMANDS {
-            let Some(command) = first.take().or_else(|| self.waiting.try_recv().ok()) else { break };
-            match command {
-                Command::Open { name, watcher, opened } => opened(self.open(&name, watcher)),
-                Command::Release { name } => self.delivery.drop_if_idle(&name),
-                Command::Publish(publish) => {
-                    messages += publish.messages.len();
-                    bytes += publish.pending.bytes;
-                    group.push(publish);
-                    if messages >= MAX_MESSAGES || bytes >= MAX_BYTES {
-                        break;
-                    }
-                }
-            }
-        }
-        if !group.is_empty() {
-            self.last_group = messages;
-            self.commit(group);
-        }
-        self.chores();
-        true
     }
 
     /// The room in memory; taken there from the store if need be.
@@ -273,11 +241,6 @@ impl Committer {
         self.last_time
     }
 
-    fn next_chore(&self) -> Instant {
-        let others = [self.next_probe, self.delivery.next_trim()];
-        others.into_iter().flatten().fold(self.next_expiry, Instant::min)
-    }
-
     /// What is due besides publishing: memory's and retention's bounds, and a look at a store that
     /// failed.
     fn chores(&mut self) {
@@ -310,6 +273,38 @@ impl Committer {
     fn note_health(&mut self, report: Result<(), Arc<StoreError>>) {
         self.next_probe = report.is_err().then(|| clock::now() + PROBE_EVERY);
         self.health.set(report);
+    }
+}
+
+impl Rounds for Committer {
+    fn due(&self) -> Instant {
+        let others = [self.next_probe, self.delivery.next_trim()];
+        others.into_iter().flatten().fold(self.next_expiry, Instant::min)
+    }
+
+    fn round(&mut self) {
+        let mut group = Vec::new();
+        let (mut messages, mut bytes) = (0, 0);
+        for _ in 0..MAX_COMMANDS {
+            let Some(command) = self.waiting.pop() else { break };
+            match command {
+                Command::Open { name, watcher, opened } => opened(self.open(&name, watcher)),
+                Command::Release { name } => self.delivery.drop_if_idle(&name),
+                Command::Publish(publish) => {
+                    messages += publish.messages.len();
+                    bytes += publish.pending.bytes;
+                    group.push(publish);
+                    if messages >= MAX_MESSAGES || bytes >= MAX_BYTES {
+                        break;
+                    }
+                }
+            }
+        }
+        if !group.is_empty() {
+            self.last_group = messages;
+            self.commit(group);
+        }
+        self.chores();
     }
 }
 

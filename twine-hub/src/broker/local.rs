@@ -1,8 +1,6 @@
-//! The broker of one process: what the hub asks of its committer's thread.
+//! The broker of one process: what the hub asks of its committer.
 
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use twine_protocol::{Epoch, Position, RoomName};
@@ -11,23 +9,22 @@ use super::backlog::Pending;
 use super::committer::{Command, Committer, Health, Publish};
 use super::{PublishError, Publishing};
 use crate::clock;
-use crate::rooms::{Delivery, NewMessage, Opened, Options, Reading, Watcher, locked};
+use crate::rooms::{Delivery, NewMessage, Opened, Options, Reading, Watcher};
+use crate::rounds::{Closed, Orders};
 use crate::store::{Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
-use crate::threads;
 
-/// A handle to the committer's thread.
+/// A handle to the committer.
 pub(crate) struct LocalBroker {
-    commands: Mutex<Option<Sender<Command>>>,
+    commands: Orders<Command>,
     health: Health,
-    thread: Mutex<Option<JoinHandle<()>>>,
     /// For the heads of rooms that are not in memory: the thread that writes has better to do.
     reading: Arc<Reading>,
     epoch: Epoch,
 }
 
 impl LocalBroker {
-    /// Starts the committer's thread.
+    /// Starts the committer, on a thread of its own where the store waits for a disk.
     ///
     /// # Errors
     /// Where the system gives none.
@@ -39,10 +36,10 @@ impl LocalBroker {
         options: &Options,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, StoreError> {
-        let (broker, mut committer) = Self::new(writer, delivery, reading, retention, options, telemetry);
-        let thread = threads::spawn("twine-committer", move || while committer.round() {})
-            .map_err(|source| StoreError::Thread { source })?;
-        *locked(&broker.thread) = Some(thread);
+        let waits = writer.waits();
+        let (mut broker, committer) = Self::new(writer, delivery, reading, retention, options, telemetry);
+        let started = broker.commands.start("twine-committer", waits, committer);
+        started.map_err(|source| StoreError::Thread { source })?;
         Ok(broker)
     }
 
@@ -55,12 +52,11 @@ impl LocalBroker {
         options: &Options,
         telemetry: Arc<Telemetry>,
     ) -> (Self, Committer) {
-        let (commands, waiting) = channel();
+        let commands = Orders::new();
         let (health, epoch) = (Health::default(), writer.epoch().clone());
         let committer =
-            Committer::new(waiting, writer, delivery, retention, options, telemetry, health.clone());
-        let broker =
-            Self { commands: Mutex::new(Some(commands)), health, thread: Mutex::default(), reading, epoch };
+            Committer::new(commands.queue(), writer, delivery, retention, options, telemetry, health.clone());
+        let broker = Self { commands, health, reading, epoch };
         (broker, committer)
     }
 
@@ -68,15 +64,17 @@ impl LocalBroker {
     pub(super) fn publish(&self, messages: Vec<NewMessage>, pending: Pending) -> Publishing {
         let (answer, answered) = oneshot::channel();
         let publish = Publish { messages, arrived: clock::now(), pending, answer };
-        if self.send(Command::Publish(publish)).is_some() {
-            return Publishing::refused(self.ended());
+        match self.commands.leave(Command::Publish(publish)) {
+            Ok(()) => Publishing::answered_by(answered),
+            Err(_) => Publishing::refused(self.ended()),
         }
-        Publishing::answered_by(answered)
     }
 
     /// Takes the room into memory and watches it there.
     pub(crate) fn open_and_watch(&self, name: RoomName, watcher: Watcher, opened: Opened) {
-        if let Some(Command::Open { opened, .. }) = self.send(Command::Open { name, watcher, opened }) {
+        if let Err(Command::Open { opened, .. }) =
+            self.commands.leave(Command::Open { name, watcher, opened })
+        {
             opened(Err(Arc::new(StoreError::Closed)));
         }
     }
@@ -84,7 +82,7 @@ impl LocalBroker {
     /// Lets the room leave memory, if nothing holds it there.
     pub(crate) fn release(&self, name: RoomName) {
         // A broker that is closed has no rooms to release.
-        drop(self.send(Command::Release { name }));
+        drop(self.commands.leave(Command::Release { name }));
     }
 
     /// The head of a room that is not in memory.
@@ -94,35 +92,25 @@ impl LocalBroker {
         Ok(Position { epoch, offset })
     }
 
-    /// Hands a command over, or back when the broker is closed.
-    fn send(&self, command: Command) -> Option<Command> {
-        match &*locked(&self.commands) {
-            Some(commands) => commands.send(command).err().map(|refused| refused.0),
-            None => Some(command),
-        }
-    }
-
-    /// Why nothing is taken any more: by intention, or because the thread panicked.
+    /// Why nothing is taken any more: by intention, or because the committer panicked.
     fn ended(&self) -> PublishError {
-        match &*locked(&self.commands) {
-            Some(_) => PublishError::Store(Arc::new(StoreError::Ended)),
-            None => PublishError::Draining,
+        match self.commands.closed() {
+            Some(Closed::Ended) => PublishError::Store(Arc::new(StoreError::Ended)),
+            _ => PublishError::Draining,
         }
     }
 
     /// Whether the last attempt to write succeeded.
     pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
-        if locked(&self.thread).as_ref().is_some_and(JoinHandle::is_finished) {
+        if self.commands.closed() == Some(Closed::Ended) {
             return Err(Arc::new(StoreError::Ended));
         }
         self.health.get()
     }
 
-    /// Commits what waits, refuses what comes, ends the thread.
+    /// Commits what waits, refuses what comes, ends the committer. Blocks.
     pub(crate) fn close(&self) {
-        drop(locked(&self.commands).take());
-        let thread = locked(&self.thread).take();
-        // One that panicked has said so.
-        let _ = thread.map(JoinHandle::join);
+        self.commands.close();
+        self.commands.join();
     }
 }

@@ -52,6 +52,11 @@ impl Broker {
         Self { kind: Kind::Fleet(broker), backlog }
     }
 
+    /// Whether it is that of a hub that is alone.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.kind, Kind::Local(_))
+    }
+
     /// Commits the messages and delivers them: all or none; of a fleet's, where it fails, perhaps some.
     pub(crate) fn publish(&self, messages: Vec<NewMessage>) -> Publishing {
         let bytes = messages.iter().map(|message| weight(&message.data)).sum();

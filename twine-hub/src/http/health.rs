@@ -122,6 +122,7 @@ mod tests {
     use crate::config::Config;
     use crate::http::router;
     use crate::rooms::Rooms;
+    use crate::session::Sessions;
     use crate::store::{self, Opened, Reader, Record, Retention, Segment};
     use crate::telemetry::Telemetry;
 
@@ -215,7 +216,11 @@ mod tests {
         let opened = store::memory::open(usize::MAX);
         let rooms = Rooms::start(opened, Retention::Forever, &config.rooms(), telemetry.clone()).unwrap();
         let key = ApiKey::random().unwrap();
-        let app = App::of(rooms, config, telemetry, &key);
+        let mut app = App::of(rooms, config, telemetry, &key);
+        let folder = tempfile::tempdir().unwrap();
+        let kind = store::Kind::Sqlite { data_dir: folder.path().to_owned() };
+        let sessions = Sessions::open(&kind, app.config.sessions(), app.telemetry.clone()).unwrap();
+        Arc::get_mut(&mut app).unwrap().sessions = sessions;
         assert_eq!(get(&app, "/readyz", &key).await.0, StatusCode::OK);
         assert!(matches!(word(&app), Word::Up(1..)));
         crate::session::tests::end_by_panic(&app.sessions);

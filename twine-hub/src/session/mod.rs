@@ -242,8 +242,8 @@ impl Sessions {
         (Self::Local(local), keeping)
     }
 
-    /// Claims a session for connection `key` of `holder`. `done` is called once, on another thread and
-    /// perhaps seconds later, with `None` where the connection has to do without one. Where the
+    /// Claims a session for connection `key` of `holder`. `done` is called once, on any thread, before
+    /// this returns or perhaps seconds later, with `None` where the connection has to do without one. Where the
     /// connection has ended by then, [`Sessions::detach`] must be called all the same.
     pub(crate) fn attach(&self, claim: Claim, holder: Arc<dyn Holder>, key: Key, done: OnAttached) {
         let request = Request { claim, holder, key, done: Done::new(done) };

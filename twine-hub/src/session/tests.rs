@@ -5,6 +5,7 @@ use twine_protocol::Position;
 
 use super::*;
 use crate::rooms::locked;
+use crate::rounds::Rounds as _;
 
 fn options() -> Options {
     Options {
@@ -60,7 +61,7 @@ fn local(sessions: &Sessions) -> &LocalSessions {
     }
 }
 
-/// Has the keeper's thread panic.
+/// Has the keeper panic.
 pub(crate) fn end_by_panic(sessions: &Sessions) {
     let done = Box::new(|_| panic!("a test wants the keeper to panic"));
     sessions.attach(claim(None), Arc::new(Nobody), Key::of_slot(1), done);
@@ -94,7 +95,7 @@ fn of_the_saves_of_an_attachment_the_latest_waits() {
     let store = store::open(&Kind::Memory { max_bytes: 0 }, 0).unwrap();
     let (sessions, mut keeping) = Sessions::new(store, options(), Arc::default());
     let mut answer = attach(&sessions, None);
-    assert!(keeping.round());
+    keeping.round();
     let attached = answer.try_recv().unwrap().unwrap();
     for offset in 1..=3 {
         sessions.save(vec![save(&attached, offset)]);
@@ -102,7 +103,7 @@ fn of_the_saves_of_an_attachment_the_latest_waits() {
     assert_eq!(locked(local(&sessions).saves()).len(), 1);
     // Made before what was asked for after it, though the other way leads there.
     let mut answer = attach(&sessions, Some(attached.session.clone()));
-    assert!(keeping.round());
+    keeping.round();
     let copy = answer.try_recv().unwrap().unwrap();
     assert_eq!((copy.how, copy.rooms), (How::Copied, rooms(3)));
     assert!(locked(local(&sessions).saves()).is_empty());
@@ -110,10 +111,12 @@ fn of_the_saves_of_an_attachment_the_latest_waits() {
 
 #[tokio::test]
 async fn a_keeper_that_panicked_answers_whoever_asks() {
-    let sessions = Sessions::open(&Kind::Memory { max_bytes: 0 }, options(), Arc::default()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let kind = Kind::Sqlite { data_dir: folder.path().to_owned() };
+    let sessions = Sessions::open(&kind, options(), Arc::default()).unwrap();
     assert!(sessions.health().is_ok());
     end_by_panic(&sessions);
-    // It waits in the thread's queue, or finds that there is none any more.
+    // It waits in the queue, or finds that nobody takes from it any more.
     assert!(attach(&sessions, None).await.is_ok_and(|attached| attached.is_none()));
     let refused = sessions.forget(CookieHash([1; 16])).await.unwrap_err();
     assert!(matches!(*refused, StoreError::Ended), "{refused}");

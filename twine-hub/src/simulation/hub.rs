@@ -12,6 +12,7 @@ use crate::clock;
 use crate::connection::by_hand::ShardByHand;
 use crate::connection::{self, Handover};
 use crate::rooms::{self, NewMessage, Rooms, Serving, locked};
+use crate::rounds::Rounds as _;
 use crate::session::{self, Keeping, Sessions};
 use crate::store::{self, Kind, Opened, Retention};
 use crate::telemetry::Telemetry;

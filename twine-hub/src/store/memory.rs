@@ -102,6 +102,10 @@ impl Writer for Shared {
         0
     }
 
+    fn waits(&self) -> bool {
+        false
+    }
+
     fn head(&mut self, room: &RoomName) -> Result<Offset, StoreError> {
         Ok(self.log().rooms.get(room).map_or(Offset::ZERO, |room| room.last))
     }

@@ -91,8 +91,13 @@ pub(crate) struct Segment {
     pub(crate) last: Offset,
 }
 
-/// The writing side; one thread owns it.
+/// The writing side; the committer owns it.
 pub(crate) trait Writer: Send {
+    /// Whether writing may wait for a disk, so that it needs a thread of its own.
+    fn waits(&self) -> bool {
+        true
+    }
+
     /// The epoch that this opening of the store began; all that is appended belongs to it.
     fn epoch(&self) -> &Epoch;
 

@@ -14,6 +14,7 @@ use crate::broker::Committer;
 use crate::clock::{self, manual};
 use crate::connection::by_hand::ShardByHand;
 use crate::rooms::Serving;
+use crate::rounds::Rounds as _;
 use crate::session::{CookieHash, Keeping};
 
 /// A hub without threads.

@@ -9,6 +9,7 @@ use twine_protocol::RoomName;
 use super::*;
 use crate::clock::manual;
 use crate::connection::by_hand::ShardByHand;
+use crate::rounds::Rounds as _;
 use crate::session::{self, CookieHash, Keeping, Sessions};
 
 const START: u64 = 1_700_000_000_000;

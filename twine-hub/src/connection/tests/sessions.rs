@@ -1,10 +1,13 @@
 //! Sessions over real sockets: what comes back to whom.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use twine_protocol::{Connected, Subscribed};
 
 use super::*;
 use crate::auth::Permissions;
 use crate::connection::Caller;
+use crate::rounds::Rounds as _;
 use crate::session::CookieHash;
 use crate::store::page::Recovery;
 
@@ -449,12 +452,22 @@ async fn claims_that_a_stalled_keeper_has_are_bounded_also_where_their_connectio
     assert!(matches!(late.next().await, Frame::Disconnect(told) if told.code == ErrorCode::Full));
     assert_eq!(late.closed().await, 1013);
     // When it goes on, so do they who come then.
-    let keeper = std::thread::spawn(move || while keeping.round() {});
+    let (is_over, over) = (Arc::new(AtomicBool::new(false)), Ordering::SeqCst);
+    let keeper = std::thread::spawn({
+        let is_over = is_over.clone();
+        move || {
+            while !is_over.load(over) {
+                keeping.round();
+                std::thread::yield_now();
+            }
+        }
+    });
     while bench.telemetry.waiting.get() > 0 {
         tokio::task::yield_now().await;
     }
     assert!(bench.visit(3, ORIGIN, "").await.1.session.is_some());
     drop(clients);
     bench.end().await;
+    is_over.store(true, over);
     keeper.join().unwrap();
 }

@@ -71,6 +71,10 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
+    fn waits(&self) -> bool {
+        false
+    }
+
     fn begin(&mut self) -> Result<(), StoreError> {
         Ok(())
     }

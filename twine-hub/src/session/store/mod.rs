@@ -40,8 +40,13 @@ impl Session {
     }
 }
 
-/// Rows of sessions; the keeper's thread owns it.
+/// Rows of sessions; the keeper owns it.
 pub(crate) trait Store: Send {
+    /// Whether it may wait for a disk, so that its keeper needs a thread of its own.
+    fn waits(&self) -> bool {
+        true
+    }
+
     /// Opens a transaction. Everything below happens inside one.
     fn begin(&mut self) -> Result<(), StoreError>;
 
