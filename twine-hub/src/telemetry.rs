@@ -22,6 +22,8 @@ pub(crate) struct Telemetry {
     pub(crate) connections: Gauge,
     /// Connections that wait for their sessions or for the store.
     pub(crate) waiting: Gauge,
+    /// Publishers whose connections shards look after.
+    pub(crate) publishers: Gauge,
     /// Rooms in memory.
     pub(crate) rooms: Gauge,
     /// Subscriptions of all connections.
@@ -78,6 +80,7 @@ impl Default for Telemetry {
         let mut telemetry = Self {
             connections: Gauge::default(),
             waiting: Gauge::default(),
+            publishers: Gauge::default(),
             rooms: Gauge::default(),
             subscriptions: Gauge::default(),
             published: Counter::default(),
@@ -106,6 +109,11 @@ impl Telemetry {
             "connections_waiting",
             "Connections that wait for their sessions or for the store",
             self.waiting.clone(),
+        );
+        registry.register(
+            "publishers",
+            "Connections of publishers that go on publishing, HTTP/1.1 and in whole requests",
+            self.publishers.clone(),
         );
         registry.register("rooms", "Rooms in memory", self.rooms.clone());
         registry.register("subscriptions", "Subscriptions of all connections", self.subscriptions.clone());

@@ -58,6 +58,7 @@ impl Drain {
 impl Shard {
     /// Begins to tell clients to go, over `window`; at `until` the shard ends.
     pub(super) fn drain(&mut self, window: Duration, until: Instant) {
+        self.see_guests_off();
         let all = self.keys().collect();
         self.draining = Some(Drain::begin(clock::now(), window, until, all));
     }

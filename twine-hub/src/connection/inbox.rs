@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 use twine_protocol::Position;
 
+use super::guest::Visit;
 use super::knock::Knock;
 use super::state::Key;
 use super::{Handover, Place};
@@ -19,6 +20,10 @@ use crate::store::StoreError;
 pub(super) enum Event {
     /// A new connection.
     Adopt(Place, Handover),
+    /// A new guest.
+    Visit(Visit),
+    /// A guest has an answer.
+    Rings(Key),
     /// The room in this slot has moved its head.
     Moved(u32),
     /// The room for this slot is in memory and watched, its head at that moment; or it can't be.
@@ -42,7 +47,7 @@ pub(super) enum Event {
 }
 
 /// A shard's mailbox. What can send to it bounds it: a room in memory has told at most once that it
-/// moved ([`crate::rooms::Watcher`]), a connection has one read, a few rooms and one session under way,
+/// moved ([`crate::rooms::Watcher`]), a connection has one read, a few rooms and one session under way, a guest rings once an answer,
 /// and there is one knock at a time.
 pub(super) struct Inbox {
     /// `None` once the shard has ended.

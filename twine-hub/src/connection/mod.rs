@@ -18,6 +18,7 @@ mod deadline;
 mod drain;
 mod ending;
 mod fanout;
+mod guest;
 mod inbox;
 mod input;
 mod knock;
@@ -46,6 +47,8 @@ use crate::session::{CookieHash, Sessions};
 use crate::store::page::Recovery;
 use crate::telemetry::Telemetry;
 use crate::threads;
+pub(crate) use guest::Guest;
+use guest::Visit;
 use inbox::{Event, Inbox};
 use knock::Knock;
 pub(crate) use knock::Knocks;
@@ -215,9 +218,18 @@ impl Connections {
 
     /// Gives the socket to a shard, each in turn.
     pub(crate) fn adopt(&self, place: Place, handover: Handover) {
+        self.push(Event::Adopt(place, handover));
+    }
+
+    /// Has a shard, each in turn, look after a guest's socket, which must not block.
+    pub(crate) fn host(&self, guest: Box<dyn Guest>, socket: TcpStream) {
+        self.push(Event::Visit(Visit::new(guest, socket)));
+    }
+
+    fn push(&self, event: Event) {
         let turn = self.0.next.fetch_add(1, Ordering::Relaxed);
         if let Some(inbox) = self.0.inboxes.get(turn % self.0.inboxes.len().max(1)) {
-            inbox.push(Event::Adopt(place, handover));
+            inbox.push(event);
         }
     }
 

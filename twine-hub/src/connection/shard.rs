@@ -14,6 +14,7 @@ use twine_protocol::{ErrorCode, RoomName, ServerFrame};
 
 use super::drain::Drain;
 use super::fanout::LocalRoom;
+use super::guest::{GUESTS, Hosted};
 use super::inbox::{Event, Inbox};
 use super::session::Unsaved;
 use super::socket::{Socket, Sockets};
@@ -57,6 +58,7 @@ pub(super) struct Shard {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) connections: Slab<Connection>,
     pub(super) sockets: Sockets,
+    pub(super) guests: Slab<Hosted>,
     pub(super) deflater: Deflater,
     pub(super) inflater: Inflater,
     pub(super) local_rooms: Slab<LocalRoom>,
@@ -106,6 +108,7 @@ impl Shard {
             telemetry,
             connections: Slab::new(),
             sockets: Sockets::default(),
+            guests: Slab::new(),
             deflater: Deflater::default(),
             inflater: Inflater::default(),
             local_rooms: Slab::new(),
@@ -171,6 +174,7 @@ impl Shard {
             for alarm in due {
                 self.goes_off(alarm, now);
             }
+            self.see_late_guests_off(now);
         }
         self.send_away_due(now);
         self.settle();
@@ -212,6 +216,8 @@ impl Shard {
     fn hear(&mut self, event: Event) {
         match event {
             Event::Adopt(place, handover) => self.adopt(place, handover),
+            Event::Visit(visit) => self.welcome(visit),
+            Event::Rings(guest) => self.guest_rings(guest),
             Event::Moved(room) => self.moved(room),
             Event::Opened { room, result } => self.opened(room, result),
             Event::Steps { connection, room, ticket, result } => self.steps(connection, room, ticket, result),
@@ -229,6 +235,9 @@ impl Shard {
 
     fn socket_event(&mut self, event: &mio::event::Event) {
         let slot = event.token().0;
+        if slot >= GUESTS && event.token() != NEWS {
+            return self.guest_speaks(slot - GUESTS);
+        }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let key = connection.key(u32::try_from(slot).unwrap_or(u32::MAX));
         connection.is_ending |= event.is_read_closed() || event.is_error();
@@ -247,9 +256,15 @@ impl Shard {
         (connection.key(key.slot) == key).then_some(connection)
     }
 
-    fn adopt(&mut self, place: Place, handover: Handover) {
+    /// What tells one that has a slot from those who had it before.
+    pub(super) fn new_generation(&mut self) -> u32 {
         let generation = self.next_generation;
-        self.next_generation = self.next_generation.wrapping_add(1);
+        self.next_generation = generation.wrapping_add(1);
+        generation
+    }
+
+    fn adopt(&mut self, place: Place, handover: Handover) {
+        let generation = self.new_generation();
         let mut socket = Socket::new(mio::net::TcpStream::from_std(handover.socket), handover.is_compressed);
         let entry = self.connections.vacant_entry();
         let token = Token(entry.key());
@@ -330,5 +345,6 @@ impl Drop for Shard {
         self.inbox.close();
         let open = i64::try_from(self.connections.len()).unwrap_or_default();
         self.telemetry.connections.dec_by(open);
+        self.see_guests_off();
     }
 }

@@ -22,7 +22,7 @@ use bytes::{Buf as _, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -39,6 +39,9 @@ use crate::connection::Handover;
 use crate::telemetry::Code;
 
 mod answer;
+mod publisher;
+
+pub(super) use publisher::Publisher;
 
 /// The head of a request that is answered here: its bytes, and its headers.
 const MAX_HEAD: usize = 8 << 10;
@@ -58,6 +61,8 @@ const READ: usize = 4 << 10;
 const MAX_OUTPUT: usize = 64 << 10;
 /// Publishes of one connection that are under way together.
 const MAX_UNDER_WAY: usize = 64;
+/// Writes of answers after which a connection is one that goes on, and worth the move to a shard.
+const MOVES_AFTER: u32 = 4;
 
 /// What the bytes of a connection begin with.
 #[derive(Debug)]
@@ -71,6 +76,8 @@ enum Request {
     /// A publish that may be made: where its body is; ends with it. Nothing comes after it if it is
     /// the `last`.
     Publish { kind: Kind, body: Range<usize>, last: bool },
+    /// Nothing: the publish before was the last.
+    Last,
     /// A handshake, and where it ends.
     Handshake(HeaderMap, usize),
     /// Something for hyper.
@@ -79,6 +86,42 @@ enum Request {
 
 /// Publishes that are not answered yet, oldest first.
 type Publishes = VecDeque<(Shape, Publishing)>;
+
+/// How far the talk with a client has come.
+pub(super) struct Talk {
+    /// What was read and not looked at.
+    input: BytesMut,
+    /// Answers that are not written.
+    output: Vec<u8>,
+    publishes: Publishes,
+    /// Nothing comes after its publishes.
+    is_last: bool,
+    /// Until when the next request's head has to have come.
+    until: Instant,
+    /// Writes of answers until a shard takes the connection; `None` where that is not to be.
+    moves_in: Option<u32>,
+}
+
+impl Talk {
+    /// One that begins now; `read` is what was read already.
+    pub(super) fn begin(read: BytesMut, app: &App, limits: Limits) -> Self {
+        // A fleet's publishes need the runtime.
+        let moves_in = app.rooms.are_this_hubs_own().then_some(MOVES_AFTER);
+        let until = Instant::now() + limits.header_timeout;
+        let (output, publishes) = (Vec::new(), Publishes::new());
+        Self { input: read, output, publishes, is_last: false, until, moves_in }
+    }
+}
+
+/// What becomes of a connection.
+pub(super) enum Then {
+    /// It has ended.
+    Nothing,
+    /// A shard is to take it.
+    Moves(net::TcpStream, Talk),
+    /// Hyper has to go on.
+    Hyper(Rest),
+}
 
 /// What is left to hyper.
 pub(super) struct Rest {
@@ -120,31 +163,31 @@ fn admit(headers: HeaderMap, peer: Peer, app: &App) -> Option<Admission> {
     may_ask.then(|| ws::admit(app, &page, accept).ok()).flatten()
 }
 
-/// Answers what is answered here. Gives the socket back, and what of it was read, where hyper has to go on.
-///
-/// `input` is what was read already.
+/// Answers what is answered here, and says who goes on.
 pub(super) async fn serve(
     mut socket: TcpStream,
-    mut input: BytesMut,
+    talk: Talk,
     peer: Peer,
     app: &Arc<App>,
     limits: Limits,
     stop: &CancellationToken,
-) -> Option<Rest> {
-    let mut output = Vec::new();
-    let mut publishes = Publishes::new();
+) -> Then {
+    let Talk { mut input, mut output, mut publishes, is_last, mut until, mut moves_in } = talk;
+    if !send_answers(&socket, &mut output, limits).await {
+        return Then::Nothing;
+    }
     let mut stopped = pin!(stop.cancelled());
-    let mut patience = pin!(sleep(limits.header_timeout));
-    let mut until = Instant::now() + limits.header_timeout;
+    let mut patience = pin!(sleep_until(until));
     // `is_through` where nothing more is read here.
-    let (mut reads, mut is_fresh, mut is_through) = (0, true, false);
+    let (mut reads, mut is_fresh, mut is_through) = (0, publishes.is_empty(), is_last);
     loop {
         let mut missing = 0;
         // Who is about to be told that the connection ends makes no more publishes.
         let may_begin = publishes.is_empty() || !stop.is_cancelled();
         if !is_through && may_begin {
             let n_before = publishes.len();
-            let next = begin(&mut input, &mut publishes, app);
+            let (used, next) = begin(&input, &mut publishes, app);
+            input.advance(used);
             if publishes.len() > n_before {
                 reads = 0;
             }
@@ -166,21 +209,25 @@ pub(super) async fn serve(
                         continue;
                     };
                     input.advance(end);
-                    match socket.into_std() {
-                        Ok(socket) => upgrade(socket, input, admission, app),
-                        Err(error) => debug!(%error, "a client went away during its upgrade"),
+                    if let Some(socket) = unwatched(socket) {
+                        upgrade(socket, input, admission, app);
                     }
-                    return None;
+                    return Then::Nothing;
+                }
+                Request::Last => {
+                    input.clear();
+                    is_through = true;
                 }
                 // Those before it are answered first.
                 Request::Handshake(..) | Request::Publish { .. } | Request::Other => is_through = true,
             }
         }
         if is_through && publishes.is_empty() {
-            let is_over = input.is_empty();
-            let rest =
-                || Rest { socket: Impatient::new(socket, input.freeze(), limits.write_timeout), until };
-            return (!is_over).then(rest);
+            if input.is_empty() {
+                return Then::Nothing;
+            }
+            let socket = Impatient::new(socket, input.freeze(), limits.write_timeout);
+            return Then::Hyper(Rest { socket, until });
         }
         is_fresh &= publishes.is_empty();
         if input.is_empty() {
@@ -194,24 +241,27 @@ pub(super) async fn serve(
             closes = std::future::poll_fn(|cx| {
                 finish(&mut publishes, &mut output, app, is_last || stop.is_cancelled(), cx)
             }), if !publishes.is_empty() => {
-                if let Err(error) = write(&socket, &output, limits.write_timeout).await {
-                    debug!(%error, "a publisher did not take its answer");
-                    return None;
+                if !send_answers(&socket, &mut output, limits).await {
+                    return Then::Nothing;
                 }
                 if closes {
                     leave(socket).await;
-                    return None;
+                    return Then::Nothing;
                 }
-                output.clear();
-                output.shrink_to(READ);
                 until = Instant::now() + limits.header_timeout;
+                moves_in = moves_in.map(|n| n.saturating_sub(1));
+                let is_quiet = publishes.is_empty() && input.is_empty() && !is_through;
+                if moves_in == Some(0) && is_quiet && !app.draining.is_cancelled() {
+                    let talk = Talk { input, output, publishes, is_last: false, until, moves_in: None };
+                    return unwatched(socket).map_or(Then::Nothing, |socket| Then::Moves(socket, talk));
+                }
             }
             read = read(&mut socket, &mut input, missing), if may_read => {
                 match read {
                     Ok(1..) => reads += 1,
                     // Its publishes are answered all the same: it may only have closed its side.
                     Ok(0) => is_through = true,
-                    Err(_) => return None,
+                    Err(_) => return Then::Nothing,
                 }
             }
             () = stopped.as_mut(), if publishes.is_empty() => is_through = true,
@@ -222,34 +272,36 @@ pub(super) async fn serve(
                     patience.as_mut().reset(until);
                 } else {
                     debug!("a connection sent no request in time");
-                    return None;
+                    return Then::Nothing;
                 }
             }
         }
     }
 }
 
-/// Sets all publishes on their way that have come whole; says what comes after them.
-fn begin(input: &mut BytesMut, publishes: &mut Publishes, app: &Arc<App>) -> Request {
+/// Sets all publishes on their way that have come whole. Says how much of the input that was, and what comes after
+/// them.
+fn begin(input: &[u8], publishes: &mut Publishes, app: &App) -> (usize, Request) {
+    let mut used = 0;
     loop {
-        if input.is_empty() || publishes.len() == MAX_UNDER_WAY {
-            return Request::Nothing;
+        let rest = input.get(used..).unwrap_or_default();
+        if rest.is_empty() || publishes.len() == MAX_UNDER_WAY {
+            return (used, Request::Nothing);
         }
-        match parse(input, app) {
+        match parse(rest, app) {
             Request::Publish { kind, body, last } => {
                 let end = body.end;
-                let Some(Ok(order)) = input.get(body).map(|body| publish::read(kind, body, &app.config))
+                let Some(Ok(order)) = rest.get(body).map(|body| publish::read(kind, body, &app.config))
                 else {
-                    return Request::Other;
+                    return (used, Request::Other);
                 };
                 publishes.push_back((order.shape(), order.place(&app.rooms)));
-                input.advance(end);
+                used += end;
                 if last {
-                    input.clear();
-                    return Request::Other;
+                    return (used, Request::Last);
                 }
             }
-            other => return other,
+            other => return (used, other),
         }
     }
 }
@@ -383,6 +435,23 @@ async fn read(socket: &mut TcpStream, input: &mut BytesMut, missing: usize) -> i
     socket.readable().await?;
     input.reserve(READ.max(missing));
     socket.read_buf(input).await
+}
+
+/// Writes answers; false where they are not taken.
+async fn send_answers(socket: &TcpStream, output: &mut Vec<u8>, limits: Limits) -> bool {
+    if let Err(error) = write(socket, output, limits.write_timeout).await {
+        debug!(%error, "a publisher did not take its answer");
+        return false;
+    }
+    output.clear();
+    output.shrink_to(READ);
+    true
+}
+
+/// The socket, for whoever watches it from now on.
+fn unwatched(socket: TcpStream) -> Option<net::TcpStream> {
+    let unwatched = socket.into_std();
+    unwatched.inspect_err(|error| debug!(%error, "a connection can't be handed on and is dropped")).ok()
 }
 
 /// Writes all, to a socket that may take no byte for as long as `patience`.

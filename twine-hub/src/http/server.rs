@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use bytes::BytesMut;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,9 +23,9 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::debug;
 
-use super::express::Rest;
+use super::express::{Publisher, Rest, Talk, Then};
 use super::{App, express, router};
-use crate::accept::Acceptor;
+use crate::accept::{Acceptor, Place};
 
 /// The head of a request, and what is read ahead, in bytes at most.
 const MAX_READ_BUFFER: usize = 64 << 10;
@@ -55,6 +55,12 @@ impl Tasks {
         self.tracker.spawn(async move {
             end.run_until_cancelled(task).await;
         });
+    }
+
+    /// The same, for whoever is on no thread of the runtime.
+    pub(crate) fn spawn_on(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        let _within = runtime.enter();
+        self.spawn(task);
     }
 
     /// Drops all tasks where they wait; those spawned later end before they start.
@@ -120,34 +126,42 @@ pub(crate) async fn serve(mut acceptor: Acceptor, app: Arc<App>, limits: Limits,
         for (place, socket, peer) in accepted.drain(..) {
             let peer = Peer(peer.ip());
             let Some((socket, read)) = express::admit_at_once(socket, peer, &server.app) else { continue };
-            let server = server.clone();
-            tasks.spawn(async move {
-                server.connection(socket, read, peer).await;
-                drop(place);
-            });
+            let talk = Talk::begin(read, &server.app, limits);
+            tasks.spawn(server.clone().connection(socket, talk, peer, place));
         }
     }
 }
 
 /// What all connections share.
-struct Server {
+pub(super) struct Server {
     builder: auto::Builder<Tasks>,
     router: Router,
-    app: Arc<App>,
-    limits: Limits,
+    pub(super) app: Arc<App>,
+    pub(super) limits: Limits,
     stop: CancellationToken,
 }
 
 impl Server {
-    async fn connection(&self, socket: net::TcpStream, read: BytesMut, peer: Peer) {
+    /// Serves a connection, which has its place for as long as it lasts.
+    pub(super) async fn connection(
+        self: Arc<Self>,
+        socket: net::TcpStream,
+        talk: Talk,
+        peer: Peer,
+        place: Place,
+    ) {
         let socket = match TcpStream::from_std(socket) {
             Ok(socket) => socket,
             Err(error) => return debug!(%error, "a connection can't be watched and is dropped"),
         };
-        let Self { builder, router, app, limits, stop } = self;
-        if let Some(rest) = express::serve(socket, read, peer, app, *limits, stop).await {
-            // Apart, so that those who don't need it have no room for it in their tasks.
-            Box::pin(by_hyper(rest, peer, router.clone(), builder, *limits, stop.clone())).await;
+        let Self { builder, router, app, limits, stop } = &*self;
+        match express::serve(socket, talk, peer, app, *limits, stop).await {
+            Then::Nothing => {}
+            Then::Moves(socket, talk) => Publisher::move_out(socket, talk, &self, peer, place),
+            Then::Hyper(rest) => {
+                // Apart, so that those who don't need it have no room for it in their tasks.
+                Box::pin(by_hyper(rest, peer, router.clone(), builder, *limits, stop.clone())).await;
+            }
         }
     }
 }

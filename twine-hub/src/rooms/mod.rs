@@ -257,6 +257,11 @@ impl Rooms {
         Self(Arc::new(Shared { registry, broker, reading }))
     }
 
+    /// Whether their store is this hub's own: publishing needs no runtime then.
+    pub(crate) fn are_this_hubs_own(&self) -> bool {
+        self.0.broker.is_local()
+    }
+
     /// Stores messages, all or none, and delivers them. Ready when they are durable.
     pub(crate) fn publish(&self, messages: Vec<NewMessage>) -> Publishing {
         self.0.broker.publish(messages)

@@ -31,6 +31,31 @@ impl Client {
         Self { socket: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
     }
 
+    /// One that has published already, so often that a shard looks after its connection, as after those of so many
+    /// `others`.
+    async fn settled(hub: &Running, others: u32) -> Self {
+        let wait_for = async |n| {
+            let line = format!("twine_publishers {n}");
+            while !Request::get("/metrics").send(hub).await.body.lines().any(|found| found == line) {
+                tokio::task::yield_now().await;
+            }
+        };
+        // Those who were here before have gone.
+        wait_for(others).await;
+        let mut client = Self::connect(hub.address()).await;
+        for _ in 0..4 {
+            client.send(&publish("/api/publish", r#"{"room":"settling","data":1}"#, "")).await;
+            assert!(client.answer().await.is_some());
+        }
+        wait_for(others + 1).await;
+        client
+    }
+
+    /// One that has just come, and one that is settled.
+    async fn both(hub: &Running) -> [Self; 2] {
+        [Self::connect(hub.address()).await, Self::settled(hub, 0).await]
+    }
+
     async fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).await.unwrap();
     }
@@ -93,7 +118,7 @@ async fn it_does_not_show_who_answers_a_publish() {
         config.max_data = 100;
         config.max_body = 2_000;
     };
-    let (express, general) = (hub_with(small).await, hub_with(small).await);
+    let (express, general, shard) = (hub_with(small).await, hub_with(small).await, hub_with(small).await);
     let long = format!(r#"{{"room":"a","data":"{}"}}"#, "x".repeat(200));
     let longer = format!(r#"{{"room":"a","data":"{}"}}"#, "x".repeat(3_000));
     let one = "/api/publish";
@@ -133,50 +158,60 @@ async fn it_does_not_show_who_answers_a_publish() {
     }
     for (here, there) in cases {
         let mut answers = Vec::new();
-        for (hub, bytes) in [(&express, &here), (&general, &there)] {
-            let mut client = Client::connect(hub.address()).await;
+        for (client, bytes) in [
+            (Client::connect(general.address()).await, &there),
+            (Client::connect(express.address()).await, &here),
+            (Client::settled(&shard, 0).await, &here),
+        ] {
+            let mut client = client;
             client.send(bytes).await;
             answers.push(client.answer().await.map(|answer| told(&answer)));
         }
-        let there = answers.pop().unwrap();
-        assert!(there.is_some());
-        assert_eq!(answers.pop().unwrap(), there, "{}", String::from_utf8_lossy(&here));
+        assert!(answers[0].is_some());
+        for answer in &answers[1..] {
+            assert_eq!(*answer, answers[0], "{}", String::from_utf8_lossy(&here));
+        }
     }
 }
 
 #[tokio::test]
 async fn publishes_in_a_row_are_answered_in_their_order_whatever_stands_between_them() {
     let hub = hub().await;
-    let mut client = Client::connect(hub.address()).await;
-    let mut bytes = Vec::new();
-    for n in 0..100 {
-        bytes.extend(publish("/api/publish", &format!(r#"{{"room":"a","data":{n}}}"#), ""));
+    for (room, mut client) in ["a", "b"].into_iter().zip(Client::both(&hub).await) {
+        let mut bytes = Vec::new();
+        let body = |n| format!(r#"{{"room":"{room}","data":{n}}}"#);
+        for n in 0..100 {
+            bytes.extend(publish("/api/publish", &body(n), ""));
+        }
+        bytes.extend(publish("/api/publish", "nonsense", ""));
+        bytes.extend(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+        bytes.extend(publish("/api/publish", &body(100), "Connection: close\r\n"));
+        client.send(&bytes).await;
+        for n in 1..=100 {
+            assert_eq!(client.answer().await.unwrap().json()["offset"], n);
+        }
+        assert_eq!(client.answer().await.unwrap().problem(), (400, "bad_json".into()));
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        assert_eq!(client.answer().await.unwrap().json()["offset"], 101);
+        assert!(client.answer().await.is_none());
     }
-    bytes.extend(publish("/api/publish", "nonsense", ""));
-    bytes.extend(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
-    bytes.extend(publish("/api/publish", r#"{"room":"a","data":100}"#, "Connection: close\r\n"));
-    client.send(&bytes).await;
-    for n in 1..=100 {
-        assert_eq!(client.answer().await.unwrap().json()["offset"], n);
-    }
-    assert_eq!(client.answer().await.unwrap().problem(), (400, "bad_json".into()));
-    assert_eq!(client.answer().await.unwrap().status, 200);
-    assert_eq!(client.answer().await.unwrap().json()["offset"], 101);
-    assert!(client.answer().await.is_none());
 }
 
 #[tokio::test]
 async fn a_request_is_the_same_however_it_is_cut() {
     let hub = hub().await;
     let bytes = publish("/api/publish", r#"{"room":"a","data":"0123456789"}"#, "");
+    let mut offset = 0;
     for cut in 1..bytes.len() {
-        let mut client = Client::connect(hub.address()).await;
-        client.socket.set_nodelay(true).unwrap();
-        client.send(&bytes[..cut]).await;
-        // The hub may or may not have read this much by now: both must do.
-        tokio::task::yield_now().await;
-        client.send(&bytes[cut..]).await;
-        assert_eq!(client.answer().await.unwrap().json()["offset"], cut);
+        for mut client in Client::both(&hub).await {
+            client.socket.set_nodelay(true).unwrap();
+            client.send(&bytes[..cut]).await;
+            // The hub may or may not have read this much by now: both must do.
+            tokio::task::yield_now().await;
+            client.send(&bytes[cut..]).await;
+            offset += 1;
+            assert_eq!(client.answer().await.unwrap().json()["offset"], offset);
+        }
     }
 }
 
@@ -197,20 +232,27 @@ async fn bytes_that_come_one_by_one_make_a_request_too() {
 #[tokio::test]
 async fn who_closes_its_side_after_a_publish_is_answered() {
     let hub = hub().await;
-    let mut client = Client::connect(hub.address()).await;
-    client.send(&publish("/api/publish", r#"{"room":"a","data":1}"#, "")).await;
-    client.socket.shutdown().await.unwrap();
-    assert_eq!(client.answer().await.unwrap().json()["offset"], 1);
-    assert!(client.answer().await.is_none());
+    for (n, mut client) in (1..).zip(Client::both(&hub).await) {
+        client.send(&publish("/api/publish", r#"{"room":"a","data":1}"#, "")).await;
+        client.socket.shutdown().await.unwrap();
+        assert_eq!(client.answer().await.unwrap().json()["offset"], n);
+        assert!(client.answer().await.is_none());
+    }
 }
 
 #[tokio::test]
 async fn what_a_hub_that_stops_has_taken_it_answers_and_no_more() {
+    for is_settled in [false, true] {
+        a_hub_stops_while_many_publishes_come(is_settled).await;
+    }
+}
+
+async fn a_hub_stops_while_many_publishes_come(is_settled: bool) {
     const SENT: usize = 400;
     let folder = tempfile::tempdir().unwrap();
     let hub = hub_in(folder.path()).await;
-    let idle = Client::connect(hub.address()).await;
-    let mut client = Client::connect(hub.address()).await;
+    let [idle, client] = Client::both(&hub).await;
+    let (idle, mut client) = if is_settled { (idle, client) } else { (client, idle) };
     let one = publish("/api/publish", r#"{"room":"a","data":1}"#, "");
     client.send(&one.repeat(SENT)).await;
     let mut answers = vec![client.answer().await.unwrap()];
@@ -237,13 +279,14 @@ async fn what_a_hub_that_stops_has_taken_it_answers_and_no_more() {
 #[tokio::test]
 async fn nothing_is_done_that_comes_after_the_last_request() {
     let hub = hub().await;
-    let mut client = Client::connect(hub.address()).await;
-    let last = publish("/api/publish", r#"{"room":"a","data":1}"#, "Connection: close\r\n");
-    client.send(&[&last[..], &publish("/api/publish", r#"{"room":"a","data":2}"#, "")].concat()).await;
-    let answer = client.answer().await.unwrap();
-    assert_eq!((answer.json()["offset"].as_u64(), answer.header("connection")), (Some(1), Some("close")));
-    assert!(client.answer().await.is_none());
-    assert_eq!(Request::publish(r#"{"room":"a","data":3}"#).send(&hub).await.json()["offset"], 2);
+    for (n, mut client) in (1..).zip(Client::both(&hub).await) {
+        let last = publish("/api/publish", r#"{"room":"a","data":1}"#, "Connection: close\r\n");
+        client.send(&[&last[..], &publish("/api/publish", r#"{"room":"a","data":2}"#, "")].concat()).await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!((answer.json()["offset"].as_u64(), answer.header("connection")), (Some(n), Some("close")));
+        assert!(client.answer().await.is_none());
+    }
+    assert_eq!(Request::publish(r#"{"room":"a","data":3}"#).send(&hub).await.json()["offset"], 3);
 }
 
 #[tokio::test]
@@ -269,9 +312,10 @@ async fn half_a_publish_is_refused_by_who_knows_how_long_a_body_may_take() {
     })
     .await;
     let bytes = publish("/api/publish", r#"{"room":"a","data":1}"#, "");
-    let mut client = Client::connect(hub.address()).await;
-    client.send(&bytes[..bytes.len() - 3]).await;
-    assert_eq!(client.answer().await.unwrap().problem(), (408, "request_timeout".into()));
+    for mut client in Client::both(&hub).await {
+        client.send(&bytes[..bytes.len() - 3]).await;
+        assert_eq!(client.answer().await.unwrap().problem(), (408, "request_timeout".into()));
+    }
 }
 
 #[tokio::test]
@@ -300,14 +344,46 @@ async fn a_publisher_that_does_not_read_its_answers_is_left_and_costs_nobody_els
     .await;
     let rooms: Vec<_> = (0..100).map(|n| format!("{n}-{}", "x".repeat(200))).collect();
     let body = serde_json::json!({ "rooms": rooms, "data": 1 }).to_string();
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let mut client = socket.connect(hub.address()).await.unwrap();
     let one = publish("/api/publish", &body, "");
-    // Each answer is as long as its request: sooner or later the system takes no more of them, and the hub
-    // no more of those.
-    while client.write_all(&one).await.is_ok() {}
+    for mut client in Client::both(&hub).await {
+        socket2::SockRef::from(&client.socket).set_recv_buffer_size(4096).unwrap();
+        // Each answer is as long as its request: sooner or later the system takes no more of them, and the hub
+        // no more of those.
+        while client.socket.write_all(&one).await.is_ok() {}
+    }
     assert_works(&hub).await;
+}
+
+#[tokio::test]
+async fn who_has_settled_and_says_nothing_more_is_left_after_the_time_of_anyone() {
+    let hub = hub_with(|config| config.header_timeout = Duration::from_secs(2)).await;
+    let mut client = Client::settled(&hub, 0).await;
+    assert!(client.answer().await.is_none());
+    assert_works(&hub).await;
+}
+
+#[tokio::test]
+async fn each_of_many_who_have_settled_is_answered_while_a_disk_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = hub_in(folder.path()).await;
+    let mut clients = Vec::new();
+    for n in 0..8 {
+        clients.push(Client::settled(&hub, n).await);
+    }
+    let (mut offsets, rounds) = (Vec::new(), 20);
+    for _ in 0..rounds {
+        for client in &mut clients {
+            client.send(&publish("/api/publish", r#"{"room":"a","data":1}"#, "").repeat(3)).await;
+        }
+        for client in &mut clients {
+            for _ in 0..3 {
+                offsets.push(client.answer().await.unwrap().json()["offset"].as_u64().unwrap());
+            }
+        }
+    }
+    offsets.sort_unstable();
+    assert!(offsets.into_iter().eq(1..=8 * 3 * rounds));
+    hub.shutdown().await;
 }
 
 /// The handshake of RFC 6455, section 1.2, and what of frames comes right behind it.
