@@ -8,43 +8,31 @@ use super::Options;
 use super::shard::Shard;
 use super::socket::Socket;
 use super::state::{Key, Phase};
-use super::wheel::Alarm;
-use crate::clock;
 
 impl Shard {
-    /// Sets the alarm of a connection, in place of any that is set.
+    /// Has a connection looked at then at the latest.
     pub(super) fn look_in(&mut self, key: Key, delay: Duration) {
-        let Some(connection) = self.connection(key) else { return };
-        connection.look_at = clock::now() + delay;
-        connection.alarm = connection.alarm.wrapping_add(1);
-        let alarm = Alarm { key, number: connection.alarm };
-        self.wheel.put(alarm, delay);
+        // Not by `connection`, which would have the wheel as well.
+        let connection = self.connections.get_mut(key.slot as usize);
+        if let Some(connection) = connection.filter(|connection| connection.key(key.slot) == key) {
+            self.wheel.put(key, &mut connection.alarm, delay);
+        }
     }
 
     /// Makes sure that a socket that takes no more is looked at when that has lasted too long.
     pub(super) fn look_when_stuck(&mut self, key: Key) {
-        let timeout = self.options.write_timeout;
-        if let Some(connection) = self.connection(key)
-            && connection.look_at > clock::now() + timeout
-        {
-            self.look_in(key, timeout);
+        self.look_in(key, self.options.write_timeout);
+    }
+
+    /// A connection's alarm has gone off, or one that it once had.
+    pub(super) fn goes_off(&mut self, key: Key, now: Instant) {
+        let tick = self.wheel.at();
+        if self.connection(key).is_some_and(|connection| connection.alarm == tick) {
+            self.look(key, now);
         }
     }
 
-    pub(super) fn goes_off(&mut self, alarm: Alarm, now: Instant) {
-        let Some(connection) = self.connection(alarm.key) else { return };
-        if connection.alarm != alarm.number {
-            return;
-        }
-        let early = connection.look_at.saturating_duration_since(now);
-        if early.is_zero() {
-            self.look(alarm.key, now);
-        } else {
-            self.wheel.put(alarm, early);
-        }
-    }
-
-    /// What time it is for a connection.
+    /// Does what it is time for, if anything.
     fn look(&mut self, key: Key, now: Instant) {
         let Options { heartbeat, write_timeout, .. } = self.options;
         let ping = self.ping.clone();

@@ -171,8 +171,8 @@ impl Shard {
         self.news = news;
         let now = clock::now();
         while let Some(due) = self.wheel.turn(now) {
-            for alarm in due {
-                self.goes_off(alarm, now);
+            for key in due {
+                self.goes_off(key, now);
             }
             self.see_late_guests_off(now);
         }
@@ -284,7 +284,7 @@ impl Shard {
         } else {
             self.origin = caller.origin.clone();
         }
-        entry.insert(Connection::new(place, caller, generation, &self.options));
+        entry.insert(Connection::new(place, caller, generation, self.wheel.at(), &self.options));
         self.sockets.insert(token.0, socket);
         self.telemetry.connections.inc();
         self.look_in(key, self.options.connect_timeout);

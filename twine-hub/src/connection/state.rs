@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::session::Session;
 use super::subscription::Subscription;
 use super::websocket::Fragments;
+use super::wheel::Tick;
 use super::{Caller, Options, Place};
 use crate::clock;
 use crate::telemetry::Telemetry;
@@ -36,9 +37,8 @@ pub(super) struct Connection {
     generation: u32,
     /// When the client was last heard of.
     pub(super) heard: Instant,
-    /// When it is looked at next, and the number of the alarm that is set for it.
-    pub(super) look_at: Instant,
-    pub(super) alarm: u32,
+    /// When it is looked at next, needed or not.
+    pub(super) alarm: Tick,
     /// Held while it waits for the one read of the store, or other question about a room, that it has
     /// under way.
     pub(super) waits: Option<Waits>,
@@ -91,7 +91,13 @@ pub(super) enum Phase {
 }
 
 impl Connection {
-    pub(super) fn new(place: Place, caller: Caller, generation: u32, options: &Options) -> Self {
+    pub(super) fn new(
+        place: Place,
+        caller: Caller,
+        generation: u32,
+        present: Tick,
+        options: &Options,
+    ) -> Self {
         let now = clock::now();
         Self {
             phase: Phase::New,
@@ -99,8 +105,7 @@ impl Connection {
             subscriptions: Vec::new(),
             generation,
             heard: now,
-            look_at: now,
-            alarm: 0,
+            alarm: present,
             waits: None,
             n_opening: 0,
             turn: 0,
