@@ -346,6 +346,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.app.draining.cancel();
         self.app.stop.cancel();
+        // Not with its last handle: a publisher whom a shard looks after has one.
+        self.app.connections.end();
         self.app.tasks.end();
     }
 }

@@ -230,6 +230,18 @@ impl<T: Send + 'static> Orders<T> {
     }
 }
 
+/// Nobody can leave an order any more.
+impl<T> Drop for Orders<T> {
+    fn drop(&mut self) {
+        let mut state = locked(&self.queue.state);
+        if state.phase == Phase::Open {
+            state.phase = Phase::Closing;
+        }
+        drop(state);
+        self.queue.arrived.notify_one();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -403,6 +415,19 @@ mod tests {
                 locked(&bench.orders.queue.state).orders.is_empty()
                     && !bench.has_ended.load(Ordering::SeqCst)
             );
+        }
+    }
+
+    #[test]
+    fn without_whoever_could_leave_one_it_ends_after_the_last() {
+        for waits in [true, false] {
+            let bench = bench(waits, SELDOM).open();
+            bench.orders.leave(20).unwrap();
+            let Bench { orders, rounds, has_ended, .. } = bench;
+            drop(orders);
+            // The thread is the last that has the sender.
+            assert_eq!(rounds.iter().map(|(_, orders)| orders).collect::<Vec<_>>(), [[20]]);
+            assert!(has_ended.load(Ordering::SeqCst));
         }
     }
 

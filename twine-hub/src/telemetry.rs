@@ -112,7 +112,7 @@ impl Telemetry {
         );
         registry.register(
             "publishers",
-            "Connections of publishers that go on publishing, HTTP/1.1 and in whole requests",
+            "Connections of publishers that shards look after, for they go on with whole requests",
             self.publishers.clone(),
         );
         registry.register("rooms", "Rooms in memory", self.rooms.clone());

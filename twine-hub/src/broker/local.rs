@@ -24,7 +24,7 @@ pub(crate) struct LocalBroker {
 }
 
 impl LocalBroker {
-    /// Starts the committer, on a thread of its own where the store waits for a disk.
+    /// Starts the committer and its thread.
     ///
     /// # Errors
     /// Where the system gives none.

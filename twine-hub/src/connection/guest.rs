@@ -21,6 +21,16 @@ use super::state::Key;
 /// The first of the guests' tokens.
 pub(super) const GUESTS: usize = usize::MAX / 2;
 
+/// Guests that are read in a turn: others wait for the next, so that what those have published is delivered first.
+const MAX_SPEAKING: usize = 64;
+
+/// A guest that the poll has told of.
+pub(super) struct Speaking {
+    pub(super) slot: usize,
+    /// Nothing comes after what there is to read.
+    pub(super) is_ending: bool,
+}
+
 /// What a guest's socket is for. It is called by the shard, and must not wait.
 pub(crate) trait Guest: Send {
     /// Does what was `read` asks for, which may be nothing, goes on with what was asked before, and puts the answers that
@@ -101,8 +111,20 @@ impl Shard {
         self.telemetry.publishers.inc();
     }
 
-    /// Something came from a guest, or it has gone.
-    pub(super) fn guest_speaks(&mut self, slot: usize) {
+    /// Something has come from guests, or they go: each of them once, as far as a turn goes.
+    pub(super) fn guests_speak(&mut self) {
+        let now = self.speaking.len().min(MAX_SPEAKING);
+        let later = self.speaking.split_off(now);
+        for Speaking { slot, is_ending } in std::mem::replace(&mut self.speaking, later) {
+            self.guest_speaks(slot);
+            // What follows the last that it says is told of once only: its end.
+            if is_ending {
+                self.see_off(slot);
+            }
+        }
+    }
+
+    fn guest_speaks(&mut self, slot: usize) {
         let Some(Hosted { visit: Visit(Some((_, socket))), .. }) = self.guests.get_mut(slot) else { return };
         let read = loop {
             match socket.read(&mut self.buffer) {
@@ -169,7 +191,11 @@ impl Shard {
         let late: Vec<_> =
             self.guests.iter().filter(|(_, hosted)| is_late(hosted)).map(|(slot, _)| slot).collect();
         for slot in late {
-            self.see_off(slot);
+            // It may have said something that nobody has come to read.
+            self.guest_speaks(slot);
+            if self.guests.get(slot).is_some_and(is_late) {
+                self.see_off(slot);
+            }
         }
     }
 

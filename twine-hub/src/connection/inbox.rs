@@ -97,7 +97,9 @@ impl Inbox {
 
     /// Takes no more: the shard has ended.
     pub(super) fn close(&self) {
-        drop(locked(&self.events).take());
+        // Not under the lock: what becomes of them may be more news.
+        let left = locked(&self.events).take();
+        drop(left);
     }
 
     /// Says that the shard looks into its mailbox again.

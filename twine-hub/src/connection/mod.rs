@@ -244,6 +244,11 @@ impl Connections {
         let _ = tokio::task::spawn_blocking(join).await;
     }
 
+    /// Closes all at once and ends the threads, without waiting for that.
+    pub(crate) fn end(&self) {
+        self.0.end(Duration::ZERO, clock::now());
+    }
+
     /// Whether every shard's thread is there. The connections of one that is not are closed, and so is
     /// what is given to it.
     pub(crate) fn health(&self) -> Result<(), ShardEnded> {

@@ -14,7 +14,7 @@ use twine_protocol::{ErrorCode, RoomName, ServerFrame};
 
 use super::drain::Drain;
 use super::fanout::LocalRoom;
-use super::guest::{GUESTS, Hosted};
+use super::guest::{GUESTS, Hosted, Speaking};
 use super::inbox::{Event, Inbox};
 use super::session::Unsaved;
 use super::socket::{Socket, Sockets};
@@ -59,6 +59,8 @@ pub(super) struct Shard {
     pub(super) connections: Slab<Connection>,
     pub(super) sockets: Sockets,
     pub(super) guests: Slab<Hosted>,
+    /// Guests that are to be read.
+    pub(super) speaking: Vec<Speaking>,
     pub(super) deflater: Deflater,
     pub(super) inflater: Inflater,
     pub(super) local_rooms: Slab<LocalRoom>,
@@ -109,6 +111,7 @@ impl Shard {
             connections: Slab::new(),
             sockets: Sockets::default(),
             guests: Slab::new(),
+            speaking: Vec::new(),
             deflater: Deflater::default(),
             inflater: Inflater::default(),
             local_rooms: Slab::new(),
@@ -147,7 +150,8 @@ impl Shard {
         for key in std::mem::take(&mut self.later) {
             self.lag(key);
         }
-        let may_wait = self.unread.is_empty() && self.lagging.is_empty() && self.inbox.fall_asleep();
+        let is_idle = self.unread.is_empty() && self.lagging.is_empty() && self.speaking.is_empty();
+        let may_wait = is_idle && self.inbox.fall_asleep();
         let wait = if may_wait { clock::until(self.next_due()) } else { Duration::ZERO };
         if let Err(error) = self.poll.poll(events, Some(wait))
             && error.kind() != ErrorKind::Interrupted
@@ -163,6 +167,7 @@ impl Shard {
         for event in &*events {
             self.socket_event(event);
         }
+        self.guests_speak();
         let mut news = std::mem::take(&mut self.news);
         self.inbox.take(&mut news);
         for event in news.drain(..) {
@@ -170,11 +175,13 @@ impl Shard {
         }
         self.news = news;
         let now = clock::now();
+        if self.wheel.due() <= now {
+            self.see_late_guests_off(now);
+        }
         while let Some(due) = self.wheel.turn(now) {
             for key in due {
                 self.goes_off(key, now);
             }
-            self.see_late_guests_off(now);
         }
         self.send_away_due(now);
         self.settle();
@@ -236,7 +243,8 @@ impl Shard {
     fn socket_event(&mut self, event: &mio::event::Event) {
         let slot = event.token().0;
         if slot >= GUESTS && event.token() != NEWS {
-            return self.guest_speaks(slot - GUESTS);
+            let is_ending = event.is_read_closed() || event.is_error();
+            return self.speaking.push(Speaking { slot: slot - GUESTS, is_ending });
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let key = connection.key(u32::try_from(slot).unwrap_or(u32::MAX));

@@ -96,6 +96,8 @@ pub(super) struct Talk {
     publishes: Publishes,
     /// Nothing comes after its publishes.
     is_last: bool,
+    /// Nothing has been asked on it yet.
+    is_fresh: bool,
     /// Until when the next request's head has to have come.
     until: Instant,
     /// Writes of answers until a shard takes the connection; `None` where that is not to be.
@@ -109,7 +111,12 @@ impl Talk {
         let moves_in = app.rooms.are_this_hubs_own().then_some(MOVES_AFTER);
         let until = Instant::now() + limits.header_timeout;
         let (output, publishes) = (Vec::new(), Publishes::new());
-        Self { input: read, output, publishes, is_last: false, until, moves_in }
+        Self { input: read, output, publishes, is_last: false, is_fresh: true, until, moves_in }
+    }
+
+    /// One that a shard goes on with, and whoever it goes back to.
+    fn moved(input: BytesMut, output: Vec<u8>, publishes: Publishes, until: Instant) -> Self {
+        Self { input, output, publishes, is_last: false, is_fresh: false, until, moves_in: None }
     }
 }
 
@@ -172,14 +179,14 @@ pub(super) async fn serve(
     limits: Limits,
     stop: &CancellationToken,
 ) -> Then {
-    let Talk { mut input, mut output, mut publishes, is_last, mut until, mut moves_in } = talk;
+    let Talk { mut input, mut output, mut publishes, is_last, mut is_fresh, mut until, mut moves_in } = talk;
     if !send_answers(&socket, &mut output, limits).await {
         return Then::Nothing;
     }
     let mut stopped = pin!(stop.cancelled());
     let mut patience = pin!(sleep_until(until));
     // `is_through` where nothing more is read here.
-    let (mut reads, mut is_fresh, mut is_through) = (0, publishes.is_empty(), is_last);
+    let (mut reads, mut is_through) = (0, is_last);
     loop {
         let mut missing = 0;
         // Who is about to be told that the connection ends makes no more publishes.
@@ -252,7 +259,7 @@ pub(super) async fn serve(
                 moves_in = moves_in.map(|n| n.saturating_sub(1));
                 let is_quiet = publishes.is_empty() && input.is_empty() && !is_through;
                 if moves_in == Some(0) && is_quiet && !app.draining.is_cancelled() {
-                    let talk = Talk { input, output, publishes, is_last: false, until, moves_in: None };
+                    let talk = Talk::moved(input, output, publishes, until);
                     return unwatched(socket).map_or(Then::Nothing, |socket| Then::Moves(socket, talk));
                 }
             }

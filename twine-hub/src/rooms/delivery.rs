@@ -1,6 +1,6 @@
 //! What the owner of the rooms does to them: takes them into memory, adds to them, and lets them go.
 //!
-//! Order has one owner in a hub, the [broker](crate::broker)'s thread that knows what is committed, and
+//! Order has one owner in a hub, the one of its [broker](crate::broker) that knows what is committed, and
 //! it has the only [`Delivery`]. So a room's head never moves behind its back.
 
 use std::sync::Arc;

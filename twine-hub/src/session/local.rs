@@ -51,7 +51,7 @@ impl LocalSessions {
         Self::start(store::open(kind, Now::read().time)?, options, telemetry)
     }
 
-    /// Starts the keeper, on a thread of its own where the store waits for a disk.
+    /// Starts the keeper and its thread.
     ///
     /// # Errors
     /// Where the system gives no thread.

@@ -231,7 +231,8 @@ async fn bytes_that_come_one_by_one_make_a_request_too() {
 
 #[tokio::test]
 async fn who_closes_its_side_after_a_publish_is_answered() {
-    let hub = hub().await;
+    // That it closes is seen, and not only that it is silent.
+    let hub = hub_with(|config| config.header_timeout = Duration::from_hours(1)).await;
     for (n, mut client) in (1..).zip(Client::both(&hub).await) {
         client.send(&publish("/api/publish", r#"{"room":"a","data":1}"#, "")).await;
         client.socket.shutdown().await.unwrap();
@@ -242,17 +243,11 @@ async fn who_closes_its_side_after_a_publish_is_answered() {
 
 #[tokio::test]
 async fn what_a_hub_that_stops_has_taken_it_answers_and_no_more() {
-    for is_settled in [false, true] {
-        a_hub_stops_while_many_publishes_come(is_settled).await;
-    }
-}
-
-async fn a_hub_stops_while_many_publishes_come(is_settled: bool) {
     const SENT: usize = 400;
     let folder = tempfile::tempdir().unwrap();
     let hub = hub_in(folder.path()).await;
-    let [idle, client] = Client::both(&hub).await;
-    let (idle, mut client) = if is_settled { (idle, client) } else { (client, idle) };
+    // One of the two is silent: it must not hold the hub up.
+    let [mut client, idle] = Client::both(&hub).await;
     let one = publish("/api/publish", r#"{"room":"a","data":1}"#, "");
     client.send(&one.repeat(SENT)).await;
     let mut answers = vec![client.answer().await.unwrap()];
@@ -260,7 +255,6 @@ async fn a_hub_stops_while_many_publishes_come(is_settled: bool) {
     while let Some(answer) = client.answer().await {
         answers.push(answer);
     }
-    // It waits for the connections: one that is silent must not hold it up.
     stopped.await.unwrap();
     drop(idle);
     let (last, others) = answers.split_last().unwrap();
@@ -268,12 +262,64 @@ async fn a_hub_stops_while_many_publishes_come(is_settled: bool) {
     if answers.len() < SENT {
         assert_eq!((last.status, last.header("connection")), (200, Some("close")));
     }
+    assert_eq!(n_stored(folder.path()).await, answers.len(), "a publish that nobody was told of was made");
+}
+
+#[tokio::test]
+async fn one_who_has_settled_and_goes_on_while_the_hub_stops_knows_of_each_publish_that_was_made() {
+    let folder = tempfile::tempdir().unwrap();
     let hub = hub_in(folder.path()).await;
-    let room = Request::get("/api/rooms/a").with_key().send(&hub).await;
-    assert_eq!(room.status, 200);
-    let history = Request::get("/api/rooms/a/messages?limit=1000").with_key().send(&hub).await.json();
-    let stored = history["messages"].as_array().unwrap().len();
-    assert_eq!(stored, answers.len(), "a publish that nobody was told of was made");
+    let mut client = Client::settled(&hub, 0).await;
+    let one = publish("/api/publish", r#"{"room":"a","data":1}"#, "");
+    let (mut told, mut stopped, mut hub) = (0, None, Some(hub));
+    // Until the hub closes, which may be while a request is on its way to it.
+    while client.socket.write_all(&one).await.is_ok() {
+        let mut buffer = [0; 4096];
+        let Ok(n @ 1..) = client.socket.read(&mut buffer).await else { break };
+        told += 1;
+        let answer = String::from_utf8_lossy(&buffer[..n]);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        if told == 50 {
+            stopped = hub.take().map(|hub| tokio::spawn(hub.shutdown()));
+        }
+        if answer.contains("connection: close") {
+            break;
+        }
+    }
+    stopped.unwrap().await.unwrap();
+    assert_eq!(n_stored(folder.path()).await, told);
+}
+
+#[tokio::test]
+async fn a_dropped_hub_leaves_who_has_settled_and_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = hub_in(folder.path()).await;
+    let mut client = Client::settled(&hub, 0).await;
+    drop(hub);
+    while !matches!(client.socket.read(&mut [0]).await, Ok(0) | Err(_)) {}
+    let start = || {
+        let builder = Hub::builder().configure(|config| {
+            config.listen = ([127, 0, 0, 1], 0).into();
+            config.data_dir = folder.path().to_owned();
+        });
+        builder.start()
+    };
+    while start().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// How many messages room `a` of a hub has that is started in this folder.
+async fn n_stored(folder: &std::path::Path) -> usize {
+    let hub = hub_in(folder).await;
+    let (mut n, mut next) = (0, String::new());
+    loop {
+        let path = format!("/api/rooms/a/messages?direction=forwards&limit=1000{next}");
+        let history = Request::get(&path).with_key().send(&hub).await.json();
+        n += history["messages"].as_array().unwrap().len();
+        let Some(position) = history.get("next") else { return n };
+        next = format!("&epoch={}&after={}", position["epoch"].as_str().unwrap(), position["offset"]);
+    }
 }
 
 #[tokio::test]
@@ -352,6 +398,19 @@ async fn a_publisher_that_does_not_read_its_answers_is_left_and_costs_nobody_els
         while client.socket.write_all(&one).await.is_ok() {}
     }
     assert_works(&hub).await;
+}
+
+#[tokio::test]
+async fn each_of_several_publishes_is_answered_however_long_the_answers_are() {
+    let hub = hub().await;
+    let messages = vec![serde_json::json!({ "room": "a", "data": 1 }); 600];
+    let body = serde_json::json!({ "messages": messages }).to_string();
+    for mut client in Client::both(&hub).await {
+        client.send(&publish("/api/publish/batch", &body, "").repeat(3)).await;
+        for _ in 0..3 {
+            assert_eq!(client.answer().await.unwrap().json()["results"].as_array().unwrap().len(), 600);
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use tokio::runtime::Handle;
 
-use super::{Request, Talk, begin, finish};
+use super::{MAX_OUTPUT, Request, Talk, begin, finish};
 use crate::accept::Place;
 use crate::connection::Guest;
 use crate::http::server::{Peer, Server};
@@ -41,19 +41,21 @@ impl Guest for Publisher {
     fn turn(&mut self, read: &[u8], cx: &mut Context<'_>) -> bool {
         let Self { talk, server, .. } = self;
         let app = &server.app;
-        if !read.is_empty() {
-            talk.until = (Instant::now() + server.limits.header_timeout).into();
-        }
         let (used, next) = begin(read, &mut talk.publishes, app);
         let rest = read.get(used..).unwrap_or_default();
         talk.is_last = matches!(next, Request::Last);
         if !talk.is_last && !rest.is_empty() {
             talk.input = BytesMut::from(rest);
         }
-        let stays = matches!(next, Request::Nothing) && rest.is_empty();
+        let mut stays = matches!(next, Request::Nothing) && rest.is_empty();
         if stays {
             // Whether any is ready is seen from the output.
             let _ = finish(&mut talk.publishes, &mut talk.output, app, false, cx);
+            // Those beyond have not been asked for, and would wake nobody.
+            stays = talk.output.len() < MAX_OUTPUT;
+        }
+        if !(read.is_empty() && talk.output.is_empty()) {
+            talk.until = (Instant::now() + server.limits.header_timeout).into();
         }
         stays
     }
