@@ -191,7 +191,13 @@ impl Fragments {
 }
 
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
-    for (byte, key) in payload.iter_mut().zip(mask.into_iter().cycle()) {
+    let [a, b, c, d] = mask;
+    let twice = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (chunks, rest) = payload.as_chunks_mut();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ twice).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(mask.into_iter().cycle()) {
         *byte ^= key;
     }
 }
@@ -243,6 +249,18 @@ mod tests {
         bytes.extend_from_slice(payload);
         unmask(&mut bytes[start..], mask);
         bytes
+    }
+
+    #[test]
+    fn each_byte_is_unmasked_by_its_own_of_the_mask() {
+        for len in 0..40 {
+            let mask = [0x37, 0xfa, 0x21, 0x3d];
+            let masked: Vec<u8> = (0..len).collect();
+            let mut payload = masked.clone();
+            unmask(&mut payload, mask);
+            let expected = masked.iter().enumerate().map(|(n, byte)| byte ^ mask[n % 4]);
+            assert!(payload.into_iter().eq(expected), "{len} bytes");
+        }
     }
 
     fn all(bytes: Vec<u8>, max: usize) -> Result<Vec<Incoming>, Violation> {

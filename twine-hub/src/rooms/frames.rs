@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use serde::Serialize;
 use twine_protocol::{Data, Message, RoomName, ServerFrame};
 
@@ -95,14 +95,15 @@ pub(crate) fn frame(frame: &ServerFrame<Data>) -> Bytes {
 }
 
 fn encode(size: usize, frame: &impl Serialize) -> Bytes {
-    let mut buffer = BytesMut::with_capacity(MAX_HEADER + size);
-    buffer.put_bytes(0, MAX_HEADER);
+    // What serde_json writes in many small pieces a vector takes with the least ado.
+    let mut buffer = Vec::with_capacity(MAX_HEADER + size);
+    buffer.resize(MAX_HEADER, 0);
     // serde_json fails only where a writer does, a `Serialize` does or a map's key is no string:
     // the writer is memory, the frames derive theirs, and `cursors` has names of rooms as keys.
     #[allow(clippy::expect_used)]
-    serde_json::to_writer((&mut buffer).writer(), frame).expect("frames always serialize");
+    serde_json::to_writer(&mut buffer, frame).expect("frames always serialize");
     let start = put_header(&mut buffer, TEXT);
-    buffer.freeze().slice(start..)
+    Bytes::from(buffer).slice(start..)
 }
 
 /// A frame that compressed sockets get in place of a plain one, where it is worth it.
