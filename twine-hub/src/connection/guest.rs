@@ -24,12 +24,8 @@ pub(super) const GUESTS: usize = usize::MAX / 2;
 /// Guests that are read in a turn: others wait for the next, so that what those have published is delivered first.
 const MAX_SPEAKING: usize = 64;
 
-/// A guest that the poll has told of.
-pub(super) struct Speaking {
-    pub(super) slot: usize,
-    /// Nothing comes after what there is to read.
-    pub(super) is_ending: bool,
-}
+/// What a guest keeps of the room for its answers.
+const KEPT_OUTPUT: usize = 4 << 10;
 
 /// What a guest's socket is for. It is called by the shard, and must not wait.
 pub(crate) trait Guest: Send {
@@ -69,6 +65,10 @@ pub(super) struct Hosted {
     visit: Visit,
     generation: u32,
     waker: Waker,
+    /// Whether it is among those that are to be read.
+    is_speaking: bool,
+    /// Nothing comes after what there is to read.
+    is_ending: bool,
 }
 
 /// Tells a guest's shard to go on with it.
@@ -107,17 +107,32 @@ impl Shard {
             return;
         }
         let key = Key { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation };
-        entry.insert(Hosted { visit, generation, waker: Arc::new(Bell { inbox, key }).into() });
+        let waker = Arc::new(Bell { inbox, key }).into();
+        entry.insert(Hosted { visit, generation, waker, is_speaking: false, is_ending: false });
         self.telemetry.publishers.inc();
     }
 
-    /// Something has come from guests, or they go: each of them once, as far as a turn goes.
+    /// The poll has told that there is something to read of a guest, perhaps its end.
+    pub(super) fn note_guest(&mut self, slot: usize, is_ending: bool) {
+        let Some(hosted) = self.guests.get_mut(slot) else { return };
+        // It is told of once only.
+        hosted.is_ending |= is_ending;
+        if !std::mem::replace(&mut hosted.is_speaking, true) {
+            let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+            self.speaking.push_back(Key { slot, generation: hosted.generation });
+        }
+    }
+
+    /// Reads guests that have something to say, as many as a turn may.
     pub(super) fn guests_speak(&mut self) {
-        let now = self.speaking.len().min(MAX_SPEAKING);
-        let later = self.speaking.split_off(now);
-        for Speaking { slot, is_ending } in std::mem::replace(&mut self.speaking, later) {
+        for _ in 0..MAX_SPEAKING {
+            let Some(key) = self.speaking.pop_front() else { break };
+            let slot = key.slot as usize;
+            let hosted = self.guests.get_mut(slot).filter(|hosted| hosted.generation == key.generation);
+            let Some(hosted) = hosted else { continue };
+            hosted.is_speaking = false;
+            let is_ending = hosted.is_ending;
             self.guest_speaks(slot);
-            // What follows the last that it says is told of once only: its end.
             if is_ending {
                 self.see_off(slot);
             }
@@ -171,6 +186,7 @@ impl Shard {
         // A socket that does not take all at once is none for here.
         let written = socket.write(output).unwrap_or_default();
         output.drain(..written);
+        output.shrink_to(KEPT_OUTPUT);
         stays && output.is_empty()
     }
 

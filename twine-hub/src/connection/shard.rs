@@ -1,6 +1,6 @@
 //! The event loop of one shard: sockets, news from other threads, time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use twine_protocol::{ErrorCode, RoomName, ServerFrame};
 
 use super::drain::Drain;
 use super::fanout::LocalRoom;
-use super::guest::{GUESTS, Hosted, Speaking};
+use super::guest::{GUESTS, Hosted};
 use super::inbox::{Event, Inbox};
 use super::session::Unsaved;
 use super::socket::{Socket, Sockets};
@@ -60,7 +60,7 @@ pub(super) struct Shard {
     pub(super) sockets: Sockets,
     pub(super) guests: Slab<Hosted>,
     /// Guests that are to be read.
-    pub(super) speaking: Vec<Speaking>,
+    pub(super) speaking: VecDeque<Key>,
     pub(super) deflater: Deflater,
     pub(super) inflater: Inflater,
     pub(super) local_rooms: Slab<LocalRoom>,
@@ -111,7 +111,7 @@ impl Shard {
             connections: Slab::new(),
             sockets: Sockets::default(),
             guests: Slab::new(),
-            speaking: Vec::new(),
+            speaking: VecDeque::new(),
             deflater: Deflater::default(),
             inflater: Inflater::default(),
             local_rooms: Slab::new(),
@@ -244,7 +244,7 @@ impl Shard {
         let slot = event.token().0;
         if slot >= GUESTS && event.token() != NEWS {
             let is_ending = event.is_read_closed() || event.is_error();
-            return self.speaking.push(Speaking { slot: slot - GUESTS, is_ending });
+            return self.note_guest(slot - GUESTS, is_ending);
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let key = connection.key(u32::try_from(slot).unwrap_or(u32::MAX));

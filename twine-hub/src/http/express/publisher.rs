@@ -52,7 +52,7 @@ impl Guest for Publisher {
             // Whether any is ready is seen from the output.
             let _ = finish(&mut talk.publishes, &mut talk.output, app, false, cx);
             // Those beyond have not been asked for, and would wake nobody.
-            stays = talk.output.len() < MAX_OUTPUT;
+            stays = talk.publishes.is_empty() || talk.output.len() < MAX_OUTPUT;
         }
         if !(read.is_empty() && talk.output.is_empty()) {
             talk.until = (Instant::now() + server.limits.header_timeout).into();
