@@ -44,17 +44,8 @@ enum Phase {
     Open,
     /// What waits is done, and no more is taken.
     Closing,
-    /// There is nobody any more who does it.
-    Ended,
-}
-
-/// Why no order is taken any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Closed {
-    /// By [`Orders::close`].
-    Intended,
-    /// A round has panicked.
-    Ended,
+    /// A round has panicked, and nobody does any more.
+    Failed,
 }
 
 impl<T> Queue<T> {
@@ -105,10 +96,10 @@ impl<T> Queue<T> {
     }
 
     /// Nobody does the rounds any more: nobody is to wait for what is never done.
-    fn end(&self) {
+    fn fail(&self) {
         let mut state = locked(&self.state);
         if state.phase == Phase::Open {
-            state.phase = Phase::Ended;
+            state.phase = Phase::Failed;
         }
         let left = std::mem::take(&mut state.orders);
         // What becomes of those is not for this lock.
@@ -118,13 +109,13 @@ impl<T> Queue<T> {
     }
 }
 
-/// Ends the queue if a round panics.
+/// Fails the queue if a round panics.
 struct Round<'a, T>(&'a Queue<T>);
 
 impl<T> Drop for Round<'_, T> {
     fn drop(&mut self) {
         if panicking() {
-            self.0.end();
+            self.0.fail();
         }
     }
 }
@@ -201,8 +192,8 @@ impl<T: Send + 'static> Orders<T> {
             }
             // Whoever does a round sees to what has come meanwhile, as here.
             Err(TryLockError::WouldBlock) => {}
-            // It has ended.
-            Err(TryLockError::Poisoned(_)) => self.queue.end(),
+            // Somebody else's round has panicked.
+            Err(TryLockError::Poisoned(_)) => self.queue.fail(),
         }
         Ok(())
     }
@@ -213,13 +204,9 @@ impl<T: Send + 'static> Orders<T> {
         self.queue.arrived.notify_one();
     }
 
-    /// Why no order is taken any more, if that is so.
-    pub(crate) fn closed(&self) -> Option<Closed> {
-        match locked(&self.queue.state).phase {
-            Phase::Open => None,
-            Phase::Closing => Some(Closed::Intended),
-            Phase::Ended => Some(Closed::Ended),
-        }
+    /// Whether a round has panicked, so that no order is taken any more though nobody meant that.
+    pub(crate) fn has_failed(&self) -> bool {
+        locked(&self.queue.state).phase == Phase::Failed
     }
 
     /// Waits until all is done that was left before [`Orders::close`]. Blocks.
@@ -328,7 +315,7 @@ mod tests {
             (20..30).for_each(|order| bench.orders.leave(order).unwrap());
             bench.orders.close();
             assert_eq!(bench.orders.leave(30), Err(30));
-            assert_eq!(bench.orders.closed(), Some(Closed::Intended));
+            assert!(!bench.orders.has_failed());
             bench.orders.join();
             assert!(bench.has_ended.load(Ordering::SeqCst));
             let rounds: Vec<_> = bench.rounds.try_iter().collect();
@@ -410,7 +397,7 @@ mod tests {
             assert!(asking.join().is_ok() || !waits);
             bench.orders.join();
             assert_eq!(bench.orders.leave(20), Err(20));
-            assert_eq!(bench.orders.closed(), Some(Closed::Ended));
+            assert!(bench.orders.has_failed());
             assert!(
                 locked(&bench.orders.queue.state).orders.is_empty()
                     && !bench.has_ended.load(Ordering::SeqCst)

@@ -10,7 +10,7 @@ use super::committer::{Command, Committer, Health, Publish};
 use super::{PublishError, Publishing};
 use crate::clock;
 use crate::rooms::{Delivery, NewMessage, Opened, Options, Reading, Watcher};
-use crate::rounds::{Closed, Orders};
+use crate::rounds::Orders;
 use crate::store::{Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
 
@@ -94,15 +94,15 @@ impl LocalBroker {
 
     /// Why nothing is taken any more: by intention, or because the committer panicked.
     fn ended(&self) -> PublishError {
-        match self.commands.closed() {
-            Some(Closed::Ended) => PublishError::Store(Arc::new(StoreError::Ended)),
-            _ => PublishError::Draining,
+        if self.commands.has_failed() {
+            return PublishError::Store(Arc::new(StoreError::Ended));
         }
+        PublishError::Draining
     }
 
     /// Whether the last attempt to write succeeded.
     pub(crate) fn health(&self) -> Result<(), Arc<StoreError>> {
-        if self.commands.closed() == Some(Closed::Ended) {
+        if self.commands.has_failed() {
             return Err(Arc::new(StoreError::Ended));
         }
         self.health.get()

@@ -47,8 +47,8 @@ pub(super) enum Event {
 }
 
 /// A shard's mailbox. What can send to it bounds it: a room in memory has told at most once that it
-/// moved ([`crate::rooms::Watcher`]), a connection has one read, a few rooms and one session under way, a guest rings once an answer,
-/// and there is one knock at a time.
+/// moved ([`crate::rooms::Watcher`]), a connection has one read, a few rooms and one session under way, a
+/// guest rings once an answer, and there is one knock at a time.
 pub(super) struct Inbox {
     /// `None` once the shard has ended.
     events: Mutex<Option<Vec<Event>>>,

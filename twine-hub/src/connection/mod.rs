@@ -5,7 +5,8 @@
 //! ([`input`], [`conversation`]), keeps a cursor for each subscription ([`subscription`]) and, when a room has
 //! more, writes the same bytes to every socket that is up to date ([`fanout`]). A socket that takes
 //! no more keeps its cursor and is brought up to date from the log once it takes more: nothing is
-//! queued for it but the rest of the frame it was taking.
+//! queued for it but the rest of the frame it was taking. It also reads and writes the sockets of publishers, as
+//! its guests ([`guest`]).
 //!
 //! What one connection can hold in memory: the rest of one message, [`socket::MAX_QUEUED`] bytes of
 //! answers, a frame of its own that has not arrived whole, and its session's cursors ([`session`]).

@@ -6,7 +6,8 @@
 //! here has to understand what it does not answer.
 //!
 //! Publishes that a client sends without waiting (HTTP pipelining) are handed on together, and answered, in
-//! their order. A store of this hub's own commits them together; a fleet's are made one after the other.
+//! their order. SQLite commits them together; a fleet's are made one after the other. A client that goes on
+//! publishing moves to a shard ([`publisher`]).
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};

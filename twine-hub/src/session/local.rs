@@ -11,7 +11,7 @@ use super::keeper::{Command, Keeper, Now};
 use super::store::{self, Store};
 use super::{CookieHash, Options, Request, Save, Ticket};
 use crate::rooms::locked;
-use crate::rounds::{Closed, Orders, Queue, Rounds};
+use crate::rounds::{Orders, Queue, Rounds};
 use crate::store::{Kind, StoreError};
 use crate::telemetry::Telemetry;
 
@@ -102,10 +102,7 @@ impl LocalSessions {
 
     /// Whether the keeper is there.
     pub(super) fn health(&self) -> Result<(), Arc<StoreError>> {
-        match self.0.commands.closed() {
-            Some(Closed::Ended) => Err(Arc::new(StoreError::Ended)),
-            _ => Ok(()),
-        }
+        if self.0.commands.has_failed() { Err(Arc::new(StoreError::Ended)) } else { Ok(()) }
     }
 
     /// Saves what waits, refuses what comes, and closes the store.
@@ -127,10 +124,7 @@ impl LocalSessions {
     }
 
     fn ended(&self) -> StoreError {
-        match self.0.commands.closed() {
-            Some(Closed::Ended) => StoreError::Ended,
-            _ => StoreError::Closed,
-        }
+        if self.0.commands.has_failed() { StoreError::Ended } else { StoreError::Closed }
     }
 }
 

@@ -441,3 +441,13 @@ fn a_statement_is_compiled_once_whatever_is_bound_to_it() {
     }
     assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
 }
+
+/// That it waits for `fdatasync` can't be asked, but comes with this from `.cargo/config.toml`.
+#[test]
+fn sqlite_is_built_as_the_project_wants_it() {
+    let connection = rusqlite::Connection::open_in_memory().unwrap();
+    let mut statement = connection.prepare("PRAGMA compile_options").unwrap();
+    let options = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    let options: Vec<_> = options.map(Result::unwrap).collect();
+    assert!(options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"), "{options:?}");
+}
