@@ -245,9 +245,38 @@ fn a_file_of_another_program_or_of_a_later_version_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sessions.db");
     drop(sqlite(folder.path()));
-    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
     let refused = SqliteStore::open(folder.path(), 0).err().unwrap();
-    assert!(matches!(refused, StoreError::Newer { found: 2, known: 1, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Newer { found: 3, known: 2, .. }), "{refused}");
+}
+
+#[test]
+fn a_file_of_the_first_version_keeps_its_sessions() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = sqlite(folder.path());
+    store.begin().unwrap();
+    store.insert(&session("away", 1, Some(5)), &rooms(7)).unwrap();
+    store.insert(&session("here", 1, None), &rooms(8)).unwrap();
+    store.commit().unwrap();
+    drop(store);
+    let before = "DROP INDEX sessions_by_detached;
+        CREATE INDEX sessions_by_detached ON sessions (detached);
+        PRAGMA user_version = 1;";
+    Connection::open(folder.path().join("sessions.db")).unwrap().execute_batch(before).unwrap();
+
+    for _ in 0..2 {
+        let mut store = SqliteStore::open(folder.path(), 6).unwrap();
+        assert_eq!(store.len(), 2);
+        store.begin().unwrap();
+        let found: Vec<_> = store.of_cookie(CookieHash([1; 16])).unwrap();
+        let found: Vec<_> = found.iter().map(|session| (session.id.as_str(), session.detached)).collect();
+        assert_eq!(found, [("away", Some(5)), ("here", Some(6))]);
+        store.commit().unwrap();
+    }
+    let connection = Connection::open(folder.path().join("sessions.db")).unwrap();
+    let sql = "SELECT sql FROM sqlite_schema WHERE name = 'sessions_by_detached'";
+    let index: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert!(index.ends_with("WHERE detached IS NOT NULL"), "{index}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 use crate::store::sqlite::{connect, damaged, private, unreadable};
 
 /// The schema that this version writes, in `PRAGMA user_version`.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 /// Marks the file as Twine's sessions, in `PRAGMA application_id`: "Twis".
 const APPLICATION_ID: i64 = 0x5477_6973;
 
@@ -37,8 +37,10 @@ const TABLES: &str = "
         rooms TEXT NOT NULL
     );
     CREATE INDEX sessions_by_cookie ON sessions (cookie);
-    CREATE INDEX sessions_by_detached ON sessions (detached);
 ";
+
+/// Of those alone that are detached: most are not, and come and go without it.
+const INDEX: &str = "CREATE INDEX sessions_by_detached ON sessions (detached) WHERE detached IS NOT NULL;";
 
 const COLUMNS: &str = "id, cookie, origin, subject, scope, instance, detached";
 
@@ -94,6 +96,26 @@ impl SqliteStore {
         Ok(())
     }
 
+    /// Adds a row; says whether there was none of that id.
+    fn add(&self, session: &Session, rooms: &str) -> Result<bool, StoreError> {
+        let added = self.execute(
+            "storing a session",
+            "INSERT INTO sessions (id, cookie, origin, subject, scope, instance, detached, rooms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO NOTHING",
+            params![
+                session.id.as_str(),
+                session.cookie.0,
+                session.origin,
+                session.subject,
+                session.scope,
+                session.instance.as_ref().map(InstanceId::as_str),
+                session.detached,
+                rooms,
+            ],
+        )?;
+        Ok(added > 0)
+    }
+
     fn removed(&mut self, n: usize) {
         // There are more than were counted where somebody else has written into the file.
         self.len = self.len.saturating_sub(n);
@@ -142,9 +164,15 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         .map_err(database("setting it up"))?;
     if tables == 0 {
         let create = format!(
-            "BEGIN; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+            "BEGIN; {TABLES} {INDEX} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;"
         );
         connection.execute_batch(&create).map_err(database("creating its tables"))?;
+    } else if found < SCHEMA {
+        // Of the first version its index had all sessions in it.
+        let update = format!(
+            "BEGIN; DROP INDEX sessions_by_detached; {INDEX} PRAGMA user_version = {SCHEMA}; COMMIT;"
+        );
+        connection.execute_batch(&update).map_err(database("updating its schema"))?;
     }
     Ok(())
 }
@@ -210,22 +238,12 @@ impl Store for SqliteStore {
     }
 
     fn insert(&mut self, session: &Session, rooms: &Cursors) -> Result<(), StoreError> {
-        self.remove(&session.id)?;
-        self.execute(
-            "storing a session",
-            "INSERT INTO sessions (id, cookie, origin, subject, scope, instance, detached, rooms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![
-                session.id.as_str(),
-                session.cookie.0,
-                session.origin,
-                session.subject,
-                session.scope,
-                session.instance.as_ref().map(InstanceId::as_str),
-                session.detached,
-                cursors::write(rooms),
-            ],
-        )?;
+        let rooms = cursors::write(rooms);
+        // As a rule there is none of that id.
+        if !self.add(session, &rooms)? {
+            self.remove(&session.id)?;
+            self.add(session, &rooms)?;
+        }
         self.len += 1;
         Ok(())
     }
