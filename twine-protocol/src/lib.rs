@@ -32,6 +32,9 @@ pub use room::{InvalidRoomName, RoomName};
 /// (PROTOCOL.md, "Opening"). Its last part names the encoding.
 pub const SUBPROTOCOL: &str = "twine.v1.json";
 
+/// The parameter of `/ws` that carries the frames a client says with its handshake (PROTOCOL.md, "Early frames").
+pub const EARLY_PARAMETER: &str = "early";
+
 /// Runs the README's example.
 #[cfg(all(doctest, feature = "json"))]
 #[doc = include_str!("../README.md")]

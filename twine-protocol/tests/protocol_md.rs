@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use twine_protocol::api::{History, Problem, Publish, Published, PublishedList, RoomInfo, RoomList};
 use twine_protocol::json::{decode_client, decode_publish, decode_publish_batch, decode_server};
 use twine_protocol::{
-    CloseCode, Connect, Data, Epoch, ErrorCode, GapReason, InstanceId, MessageId, Position, RoomName,
-    SUBPROTOCOL, SessionId,
+    CloseCode, Connect, Data, EARLY_PARAMETER, Epoch, ErrorCode, GapReason, InstanceId, MessageId, Position,
+    RoomName, SUBPROTOCOL, SessionId,
 };
 
 fn page() -> String {
@@ -83,6 +83,7 @@ fn the_table_of_texts_has_the_lengths_of_the_code() {
 #[test]
 fn the_page_names_the_subprotocol() {
     assert!(page().contains(&format!("`{SUBPROTOCOL}`")));
+    assert!(page().contains(&format!("query parameter `{EARLY_PARAMETER}`")));
 }
 
 /// Fenced blocks: the words after the fence, and the text.

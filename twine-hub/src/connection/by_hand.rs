@@ -36,6 +36,11 @@ impl ShardByHand {
         self.shard.inbox().push(Event::Adopt(Place(self.open.clone()), handover));
     }
 
+    /// Hears what is in the mailbox, and nothing that comes of it.
+    pub(crate) fn hear(&mut self) {
+        self.shard.hear_news();
+    }
+
     pub(crate) fn turn(&mut self) {
         self.shard.turn(&mut self.events);
     }

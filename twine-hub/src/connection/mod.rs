@@ -55,6 +55,7 @@ use knock::Knock;
 pub(crate) use knock::Knocks;
 use shard::{Shard, Surroundings};
 pub(crate) use state::Key;
+pub(crate) use websocket::put_frame;
 
 /// What a connection may do and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,12 +103,14 @@ impl Default for Options {
     }
 }
 
-/// A socket whose HTTP upgrade was answered with 101.
+/// A socket whose HTTP upgrade is answered with 101.
 pub(crate) struct Handover {
     /// The socket, in non-blocking mode.
     pub(crate) socket: TcpStream,
-    /// What was read past the HTTP request.
-    pub(crate) read: Bytes,
+    /// The answer to the upgrade, where it is not written yet: goes out with the first frames.
+    pub(crate) answer: Bytes,
+    /// What was read past the HTTP request, or said in it: frames.
+    pub(crate) read: Vec<u8>,
     /// Whether messages may be compressed, in both directions.
     pub(crate) is_compressed: bool,
     /// Who opened it.

@@ -33,6 +33,9 @@ use crate::telemetry::Telemetry;
 const NEWS: Token = Token(usize::MAX);
 /// One read takes this much.
 pub(super) const READ_BUFFER: usize = 64 << 10;
+/// How often a turn looks for news. Where no disk is waited for, what one round asks for is there in the next: a
+/// connection, its session and its room come in one turn, and leave in one write.
+const ROUNDS_OF_NEWS: usize = 4;
 /// The wait after a poll that failed.
 const POLL_BACKOFF: Duration = Duration::from_millis(10);
 
@@ -168,12 +171,11 @@ impl Shard {
             self.socket_event(event);
         }
         self.guests_speak();
-        let mut news = std::mem::take(&mut self.news);
-        self.inbox.take(&mut news);
-        for event in news.drain(..) {
-            self.hear(event);
+        for _ in 0..ROUNDS_OF_NEWS {
+            if !self.hear_news() {
+                break;
+            }
         }
-        self.news = news;
         let now = clock::now();
         if self.wheel.due() <= now {
             self.see_late_guests_off(now);
@@ -218,6 +220,18 @@ impl Shard {
         {
             self.lagging.push(key);
         }
+    }
+
+    /// Hears all that is in the mailbox; false where that is nothing.
+    pub(super) fn hear_news(&mut self) -> bool {
+        let mut news = std::mem::take(&mut self.news);
+        self.inbox.take(&mut news);
+        let is_any = !news.is_empty();
+        for event in news.drain(..) {
+            self.hear(event);
+        }
+        self.news = news;
+        is_any
     }
 
     fn hear(&mut self, event: Event) {
@@ -286,7 +300,7 @@ impl Shard {
             return;
         }
         let key = Key { slot: u32::try_from(entry.key()).unwrap_or(u32::MAX), generation };
-        let mut caller = handover.caller;
+        let Handover { answer, mut read, mut caller, .. } = handover;
         if caller.origin == self.origin {
             caller.origin = self.origin.clone();
         } else {
@@ -296,10 +310,14 @@ impl Shard {
         self.sockets.insert(token.0, socket);
         self.telemetry.connections.inc();
         self.look_in(key, self.options.connect_timeout);
+        if !answer.is_empty() {
+            self.answer(key, answer);
+        }
         if self.draining.is_some() {
             self.send_away(key, ErrorCode::Draining);
-        } else if !handover.read.is_empty() {
-            self.feed(key, &mut handover.read.to_vec());
+        } else if !read.is_empty() {
+            self.feed(key, &mut read);
+            self.hold_upgrade(key);
         }
     }
 

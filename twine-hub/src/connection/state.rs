@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::session::Session;
 use super::subscription::Subscription;
 use super::websocket::Fragments;
@@ -136,6 +138,12 @@ impl Connection {
         self.n_opening >= MAX_OPENING || self.phase == Phase::Attaching
     }
 
+    /// What goes before the first answer, where that has waited for it.
+    pub(super) fn take_upgrade(&mut self) -> Option<Bytes> {
+        let upgrade = std::mem::take(&mut self.input.as_mut()?.upgrade);
+        (!upgrade.is_empty()).then_some(upgrade)
+    }
+
     /// This connection's key, given the slot it lies in.
     pub(super) fn key(&self, slot: u32) -> Key {
         Key { slot, generation: self.generation }
@@ -145,6 +153,8 @@ impl Connection {
 /// What of the client's bytes is not a whole message yet, or has to wait.
 #[derive(Default)]
 pub(super) struct Input {
+    /// The answer to its upgrade, where that goes out together with what its session brings.
+    pub(super) upgrade: Bytes,
     pub(super) rest: Vec<u8>,
     pub(super) fragments: Fragments,
 }

@@ -94,7 +94,10 @@ impl Bench {
         socket.set_nonblocking(true).unwrap();
         client.set_nonblocking(true).unwrap();
         let place = self.connections.reserve().unwrap();
-        self.connections.adopt(place, Handover { socket, read: Bytes::new(), is_compressed: false, caller });
+        self.connections.adopt(
+            place,
+            Handover { socket, answer: Bytes::new(), read: Vec::new(), is_compressed: false, caller },
+        );
         tokio::net::TcpStream::from_std(client).unwrap()
     }
 

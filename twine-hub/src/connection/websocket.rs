@@ -202,6 +202,15 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
+/// Adds a text as the frame that a client would send, masked with zeros.
+pub(crate) fn put_frame(into: &mut Vec<u8>, text: &str) {
+    let header =
+        FrameHeader { opcode: OpCode::Data(Data::Text), mask: Some([0; 4]), ..FrameHeader::default() };
+    // Memory takes all that is written.
+    let _ = header.format(text.len() as u64, into);
+    into.extend_from_slice(text.as_bytes());
+}
+
 /// The answer to a ping.
 pub(super) fn pong(payload: &[u8]) -> Bytes {
     control(PONG, payload)

@@ -10,7 +10,7 @@
 //! publishing moves to a shard ([`publisher`]).
 
 use std::collections::VecDeque;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::net;
 use std::ops::Range;
@@ -27,13 +27,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::App;
 use super::page::Page;
 use super::problem::Refusal;
 use super::publish::{self, Kind, Shape};
 use super::server::{Limits, Peer};
 use super::stall::Impatient;
 use super::ws::{self, Admission};
+use super::{App, early};
 use crate::broker::Publishing;
 use crate::config::Role;
 use crate::connection::Handover;
@@ -76,13 +76,26 @@ enum Request {
     Body(usize),
     /// A publish that may be made: where its body is; ends with it. Nothing comes after it if it is
     /// the `last`.
-    Publish { kind: Kind, body: Range<usize>, last: bool },
+    Publish {
+        kind: Kind,
+        body: Range<usize>,
+        last: bool,
+    },
     /// Nothing: the publish before was the last.
     Last,
-    /// A handshake, and where it ends.
-    Handshake(HeaderMap, usize),
+    Handshake(Handshake),
     /// Something for hyper.
     Other,
+}
+
+/// A request for a WebSocket.
+#[derive(Debug)]
+struct Handshake {
+    headers: HeaderMap,
+    /// Frames that it brings.
+    early: Vec<u8>,
+    /// Where it ends.
+    end: usize,
 }
 
 /// Publishes that are not answered yet, oldest first.
@@ -154,10 +167,10 @@ pub(super) fn admit_at_once(
     };
     // Whoever accepts connections looks at nothing else.
     if read.starts_with(b"GET /ws")
-        && let Request::Handshake(headers, end) = parse(read, app)
+        && let Request::Handshake(Handshake { headers, early, end }) = parse(read, app)
         && let Some(admission) = admit(headers, peer, app)
     {
-        upgrade(socket, BytesMut::from(read.get(end..).unwrap_or_default()), admission, app);
+        upgrade(socket, early, read.get(end..).unwrap_or_default(), admission, app);
         return None;
     }
     Some((socket, BytesMut::from(read)))
@@ -211,14 +224,13 @@ pub(super) async fn serve(
                     }
                 }
                 // On a socket that is used already the answer may have to wait.
-                Request::Handshake(headers, end) if is_fresh => {
+                Request::Handshake(Handshake { headers, early, end }) if is_fresh => {
                     let Some(admission) = admit(headers, peer, app) else {
                         is_through = true;
                         continue;
                     };
-                    input.advance(end);
                     if let Some(socket) = unwatched(socket) {
-                        upgrade(socket, input, admission, app);
+                        upgrade(socket, early, input.get(end..).unwrap_or_default(), admission, app);
                     }
                     return Then::Nothing;
                 }
@@ -327,7 +339,8 @@ fn parse(input: &[u8], app: &App) -> Request {
         (Some("POST"), Some("/api/publish"), Some(1)) => Kind::One,
         (Some("POST"), Some("/api/publish/batch"), Some(1)) => Kind::Batch,
         (Some("GET"), Some(path), Some(1)) if path == "/ws" || path.starts_with("/ws?") => {
-            return handshake(request.headers, head, app);
+            let query = path.split_once('?').map(|(_, query)| query);
+            return handshake(request.headers, query, head, app);
         }
         _ => return Request::Other,
     };
@@ -376,10 +389,11 @@ fn length(value: &[u8]) -> Option<usize> {
 }
 
 /// A request for a WebSocket that has no body.
-fn handshake(headers: &[httparse::Header<'_>], end: usize, app: &App) -> Request {
+fn handshake(headers: &[httparse::Header<'_>], query: Option<&str>, end: usize, app: &App) -> Request {
     if app.config.role == Role::Publish {
         return Request::Other;
     }
+    let Ok(early) = early::frames(query) else { return Request::Other };
     let mut map = HeaderMap::with_capacity(headers.len());
     for header in headers {
         let (Ok(name), Ok(value)) =
@@ -391,7 +405,7 @@ fn handshake(headers: &[httparse::Header<'_>], end: usize, app: &App) -> Request
     }
     let has_body =
         map.contains_key(http::header::CONTENT_LENGTH) || map.contains_key(http::header::TRANSFER_ENCODING);
-    if has_body { Request::Other } else { Request::Handshake(map, end) }
+    if has_body { Request::Other } else { Request::Handshake(Handshake { headers: map, early, end }) }
 }
 
 /// Answers the publishes that are done, as long as those before them are; ready once any is. The last one
@@ -477,16 +491,14 @@ async fn write(socket: &TcpStream, mut output: &[u8], patience: Duration) -> io:
     Ok(())
 }
 
-/// Answers a handshake and hands the socket over. `read` is what came after it.
-fn upgrade(mut socket: net::TcpStream, read: BytesMut, admission: Admission, app: &App) {
-    let Admission { place, caller, is_compressed, answer } = admission;
-    let mut output = Vec::with_capacity(256);
-    answer::put_head(&mut output, StatusCode::SWITCHING_PROTOCOLS, &answer);
-    output.extend_from_slice(b"\r\n");
-    // A socket that has just been opened takes that much; where it does not, it is broken.
-    if socket.write(&output).is_ok_and(|written| written == output.len()) {
-        app.connections.adopt(place, Handover { socket, read: read.freeze(), is_compressed, caller });
-    } else {
-        debug!("a client went away during its upgrade");
-    }
+/// Hands the socket over, whose first bytes are the answer to its handshake. `read` is what came after it.
+fn upgrade(socket: net::TcpStream, early: Vec<u8>, read: &[u8], admission: Admission, app: &App) {
+    let Admission { place, caller, is_compressed, answer: headers } = admission;
+    let mut answer = Vec::with_capacity(256);
+    answer::put_head(&mut answer, StatusCode::SWITCHING_PROTOCOLS, &headers);
+    answer.extend_from_slice(b"\r\n");
+    let mut frames = early;
+    frames.extend_from_slice(read);
+    let handover = Handover { socket, answer: answer.into(), read: frames, is_compressed, caller };
+    app.connections.adopt(place, handover);
 }

@@ -7,6 +7,7 @@
 mod body;
 mod client;
 mod cookie;
+mod early;
 mod express;
 mod extensions;
 mod health;

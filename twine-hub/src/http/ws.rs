@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -20,7 +21,7 @@ use twine_protocol::{ErrorCode, SUBPROTOCOL};
 use super::page::Page;
 use super::problem::Refusal;
 use super::stall::Impatient;
-use super::{App, cookie, extensions};
+use super::{App, cookie, early, extensions};
 use crate::connection::{Caller, Handover, Place};
 
 /// How long a socket may take to accept the 101.
@@ -80,12 +81,13 @@ pub(super) async fn open(
     }
     let accept = accept_key(request.version(), request.headers())?;
     page.check(&app)?;
+    let early = early::frames(request.uri().query())?;
     let Admission { place, caller, is_compressed, answer } = admit(&app, &page, accept)?;
     // Absent where a proxy or a test drives the router without hyper below it.
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(Refusal::new(ErrorCode::UpgradeRequired, "this connection can't be upgraded"));
     };
-    app.tasks.spawn(hand_over(app.clone(), place, caller, is_compressed, upgrade));
+    app.tasks.spawn(hand_over(app.clone(), place, caller, early, is_compressed, upgrade));
     Ok((StatusCode::SWITCHING_PROTOCOLS, answer).into_response())
 }
 
@@ -133,25 +135,37 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-async fn hand_over(app: Arc<App>, place: Place, caller: Caller, is_compressed: bool, upgrade: OnUpgrade) {
+async fn hand_over(
+    app: Arc<App>,
+    place: Place,
+    caller: Caller,
+    early: Vec<u8>,
+    is_compressed: bool,
+    upgrade: OnUpgrade,
+) {
     let upgraded = match tokio::time::timeout(UPGRADE_TIMEOUT, upgrade).await {
         Ok(Ok(upgraded)) => upgraded,
         Ok(Err(error)) => return debug!(error = %error, "a client went away during its upgrade"),
         Err(_) => return debug!("a client did not take its upgrade in time"),
     };
-    match take_socket(upgraded, caller, is_compressed) {
+    match take_socket(upgraded, caller, &early, is_compressed) {
         Ok(handover) => app.connections.adopt(place, handover),
         Err(error) => debug!(error = %error, "a socket could not be handed over"),
     }
 }
 
-/// The socket itself, out of the runtime's hands, and what was read past the request.
-fn take_socket(upgraded: Upgraded, caller: Caller, is_compressed: bool) -> std::io::Result<Handover> {
+/// The socket itself, out of the runtime's hands, and what was read past the request, after what was said with it.
+fn take_socket(
+    upgraded: Upgraded,
+    caller: Caller,
+    early: &[u8],
+    is_compressed: bool,
+) -> std::io::Result<Handover> {
     let parts = downcast::<TokioIo<Impatient>>(upgraded)
         .map_err(|_| std::io::Error::other("the connection is no TCP socket"))?;
     let (socket, unread) = parts.io.into_inner().into_inner();
-    let read = [parts.read_buf, unread].concat().into();
-    Ok(Handover { socket: socket.into_std()?, read, is_compressed, caller })
+    let read = [early, &parts.read_buf, &unread].concat();
+    Ok(Handover { socket: socket.into_std()?, answer: Bytes::new(), read, is_compressed, caller })
 }
 
 #[cfg(test)]

@@ -60,8 +60,8 @@ impl Link {
         }
     }
 
-    /// Opens it; gives the hub's end.
-    pub(super) fn open(&mut self, boot: usize, caller: Caller) -> Handover {
+    /// Opens it; gives the hub's end. What the page has said may be `early`, in the handshake.
+    pub(super) fn open(&mut self, boot: usize, caller: Caller, is_early: bool) -> Handover {
         let (ours, theirs) = UnixStream::pair().unwrap();
         socket2::SockRef::from(&theirs).set_send_buffer_size(SEND_BUFFER).unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -70,7 +70,8 @@ impl Link {
         self.hub = Some(ours);
         Handover {
             socket: TcpStream::from(OwnedFd::from(theirs)),
-            read: Bytes::new(),
+            answer: Bytes::new(),
+            read: if is_early { std::mem::take(&mut self.client.get_mut().goes).into() } else { Vec::new() },
             is_compressed: false,
             caller,
         }

@@ -271,7 +271,8 @@ impl World {
             address: [127, 0, 0, 1].into(),
         };
         let boot = locked(&self.machine).boot();
-        hub.adopt(shard, self.links[at].open(boot, caller));
+        let is_early = self.random.bool();
+        hub.adopt(shard, self.links[at].open(boot, caller, is_early));
         self.note(format!("link {at} of tab {tab} is open"));
         self.tabs[tab].core.opened(self.now, socket);
         self.drain(tab, Some(boot));

@@ -40,7 +40,7 @@ async fn pass(client: TcpStream, hub: SocketAddr, swaps: Swaps) -> std::io::Resu
     let (mut client, mut hub) = (BufReader::new(client), BufReader::new(TcpStream::connect(hub).await?));
     let asked = head(&mut client).await?;
     hub.write_all(asked.as_bytes()).await?;
-    if !asked.starts_with("GET /ws ") {
+    if !asked.starts_with("GET /ws") {
         tokio::io::copy_bidirectional(&mut client, &mut hub).await?;
         return Ok(());
     }

@@ -478,10 +478,61 @@ async fn it_does_not_show_who_answers_a_handshake() {
     assert_works(&hub).await;
 }
 
-/// `{"type":"connect"}` as a client frame with a mask of zeros.
+/// A short text as a client's frame with a mask of zeros.
+fn client_frame(text: &str) -> Vec<u8> {
+    [&[0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
 fn connect_frame() -> Vec<u8> {
-    let text = br#"{"type":"connect"}"#;
-    [&[0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0], &text[..]].concat()
+    client_frame(r#"{"type":"connect"}"#)
+}
+
+/// A query with these frames.
+fn early(frames: &[&str]) -> String {
+    let frames: Vec<_> = frames.iter().map(|frame| frame.replace('"', "%22").replace('{', "%7B")).collect();
+    format!("/ws?early={}", frames.join("%0A"))
+}
+
+#[tokio::test]
+async fn frames_that_come_with_a_handshake_are_heard_before_those_behind_it() {
+    let hub = hub().await;
+    // The general server gets the one with a body.
+    for more in ["", "Content-Length: 0\r\n"] {
+        let mut client = Client::connect(hub.address()).await;
+        let path = early(&[r#"{"type":"connect"}"#, r#"{"type":"subscribe","id":1,"room":"a"}"#]);
+        let behind = client_frame(r#"{"type":"subscribe","id":2,"room":"b"}"#);
+        client.send(&handshake(&path, more, &behind)).await;
+        assert_eq!(client.answer().await.unwrap().status, 101);
+        client.until(b"\"connected\"").await;
+        client.until(b"\"subscribed\",\"id\":1").await;
+        client.until(b"\"subscribed\",\"id\":2").await;
+    }
+    assert_works(&hub).await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_early_frames_is_said_as_everywhere() {
+    let hub = hub().await;
+    for path in ["/ws?early=%ff", "/ws?early={}&early={}"] {
+        let mut client = Client::connect(hub.address()).await;
+        client.send(&handshake(path, "", b"")).await;
+        assert_eq!(client.answer().await.unwrap().problem(), (400, "bad_request".into()), "{path}");
+    }
+    for (frames, code) in
+        [(&["{"][..], "bad_frame"), (&[r#"{"type":"subscribe","id":1,"room":"a"}"#], "bad_frame")]
+    {
+        let mut client = Client::connect(hub.address()).await;
+        client.send(&handshake(&early(frames), "", b"")).await;
+        assert_eq!(client.answer().await.unwrap().status, 101);
+        client.until(code.as_bytes()).await;
+    }
+    // One that is longer than a frame may be, and still fits into a head.
+    let small = hub_with(|config| config.max_frame = 1024).await;
+    let mut client = Client::connect(small.address()).await;
+    client.send(&handshake(&early(&[&"x".repeat(1025)]), "", b"")).await;
+    assert_eq!(client.answer().await.unwrap().status, 101);
+    client.until(b"frame_too_big").await;
+    assert_works(&hub).await;
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ impl ByHand {
         let cookie = browser.map(|n| CookieHash::of(uuid::Uuid::from_u128(n)));
         let caller = Caller { cookie, origin: "https://app".into(), address: LOCAL };
         let read: Vec<u8> = says.iter().flat_map(|text| masked(text)).collect();
-        self.shard.adopt(Handover { socket, read: read.into(), is_compressed: false, caller });
+        self.shard.adopt(Handover { socket, answer: Bytes::new(), read, is_compressed: false, caller });
         Visitor(WebSocket::from_raw_socket(client, Role::Client, None))
     }
 
@@ -326,9 +326,9 @@ fn a_cursor_later_than_the_head_is_unknown_only_once_the_room_was_refreshed() {
     let second = Position { offset: first.offset.next(), ..first.clone() };
     for comes in [true, false] {
         let mut client = hub.subscriber(Some(&second));
-        // It asks for the room, and for its refresh; that this is done it hears in its next turn.
-        hub.shard.turn();
-        hub.shard.turn();
+        // It asks for the room, and for its refresh; that this is done it has not heard.
+        hub.shard.hear();
+        hub.shard.hear();
         if comes {
             assert_eq!(hub.publish("2"), second);
         }

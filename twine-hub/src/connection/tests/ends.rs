@@ -61,7 +61,10 @@ async fn an_end_behind_more_input_than_a_turn_reads_is_noticed() {
     // Handed over with everything in the socket already: the poll tells of it once.
     let place = bench.connections.reserve().unwrap();
     let caller = Caller { cookie: None, origin: "".into(), address: LOCAL };
-    bench.connections.adopt(place, Handover { socket, read: Bytes::new(), is_compressed: false, caller });
+    bench.connections.adopt(
+        place,
+        Handover { socket, answer: Bytes::new(), read: Vec::new(), is_compressed: false, caller },
+    );
     let mut again = bench.client().await;
     again.connect().await;
     while bench.telemetry.connections.get() > 1 {

@@ -276,7 +276,10 @@ async fn who_is_ahead_of_a_busy_shard_is_told_no_loss_and_gets_nothing_twice() {
         let read: Vec<u8> = frames.iter().flat_map(|frame| masked(frame)).collect();
         let caller = Caller { cookie: None, origin: "".into(), address: LOCAL };
         let place = Place(Arc::new(AtomicUsize::new(1)));
-        inbox.push(Event::Adopt(place, Handover { socket, read: read.into(), is_compressed: false, caller }));
+        inbox.push(Event::Adopt(
+            place,
+            Handover { socket, answer: Bytes::new(), read, is_compressed: false, caller },
+        ));
         client
     };
     let mut events = mio::Events::with_capacity(64);

@@ -93,7 +93,7 @@ async fn acknowledgements_are_saved_every_five_seconds_and_not_each() {
     client.set_nonblocking(true).unwrap();
     let cookie = CookieHash::of(uuid::Uuid::from_u128(1));
     let caller = Caller { cookie: Some(cookie), origin: "".into(), address: LOCAL };
-    shard.adopt(Handover { socket, read: Bytes::new(), is_compressed: false, caller });
+    shard.adopt(Handover { socket, answer: Bytes::new(), read: Vec::new(), is_compressed: false, caller });
     let mut hub = ByHand { now, shard, keeping, client, heard: String::new() };
     hub.say(r#"{"type":"connect"}"#);
     hub.until("connected");
