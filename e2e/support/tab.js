@@ -54,6 +54,9 @@ export class Tab {
     page.setDefaultTimeout(120_000);
     this.complaints = new Complaints(page);
     page.on("websocket", (socket) => {
+      // What a page says with its handshake comes before all else.
+      const early = new URL(socket.url()).searchParams.get("early")?.split("\n") ?? [];
+      for (const text of early) this.#sent(JSON.parse(text));
       socket.on("framereceived", ({ payload }) => this.#received(JSON.parse(payload)));
       socket.on("framesent", ({ payload }) => this.#sent(JSON.parse(payload)));
     });

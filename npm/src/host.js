@@ -6,6 +6,12 @@ import { Tab, checkStorage } from "./tab.js";
 /** The subprotocol of this version of the wire. */
 const PROTOCOL = "twine.v1.json";
 
+/** The parameter of the socket's address for what is said with its handshake (PROTOCOL.md, "Early frames"). */
+const EARLY = "?early=";
+
+/** Bytes of it at most: with it, and a proxy's headers, a request's head stays below what servers take. */
+const EARLY_BYTES = 2048;
+
 /** The longest scope that a hub takes. */
 export const SCOPE_BYTES = 1024;
 
@@ -38,6 +44,9 @@ export class Host {
   #raise;
   #driver;
   #socket;
+  #isOpen = false;
+  /** Texts for a socket that is not open. */
+  #unsent = [];
   #timer;
   /** That of the last message. */
   #epoch;
@@ -85,13 +94,21 @@ export class Host {
   open() {
     const WebSocket = this.#options.WebSocket ?? globalThis.WebSocket;
     try {
-      const socket = (this.#socket = new WebSocket(this.#addresses.socket, PROTOCOL));
-      socket.onopen = () => this.#driver.opened();
+      const socket = (this.#socket = new WebSocket(this.#addresses.socket + this.#early(), PROTOCOL));
+      socket.onopen = () => {
+        this.#isOpen = true;
+        for (const text of this.#unsent.splice(0)) socket.send(text);
+        this.#driver.opened();
+      };
       socket.onmessage = ({ data }) => this.#received(data);
-      socket.onclose = ({ code, reason }) => this.#driver.closed(code, reason);
+      socket.onclose = ({ code, reason }) => {
+        this.#dropSocket();
+        this.#driver.closed(code, reason);
+      };
       socket.onerror = ignore;
       return true;
     } catch (cause) {
+      this.#dropSocket();
       const message = WebSocket
         ? `the page may not connect to ${this.#addresses.socket}: ${words(cause)}`
         : "there is no WebSocket here: pass one as option `WebSocket`";
@@ -101,11 +118,13 @@ export class Host {
   }
 
   send(text) {
-    this.#socket.send(text);
+    if (this.#isOpen) this.#socket.send(text);
+    else this.#unsent.push(text);
   }
 
   close(code) {
-    const socket = this.#socket;
+    const socket = this.#dropSocket();
+    if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close(code);
   }
@@ -163,6 +182,29 @@ export class Host {
     const error = new TwineError(code, message, { retryable, room });
     if (call) call.reject(error);
     else this.#raise("error", error);
+  }
+
+  /**
+   * As much of what is unsent as the socket's address has room for: each a line of its parameter. Servers write
+   * addresses into their logs, where no token belongs.
+   */
+  #early() {
+    let query = "";
+    for (const text of this.#unsent.splice(0)) {
+      const longer = query + (query ? "%0A" : EARLY) + encodeURIComponent(text);
+      if (this.#unsent.length || longer.length > EARLY_BYTES || text.includes('"token":')) this.#unsent.push(text);
+      else query = longer;
+    }
+    return query;
+  }
+
+  /** Lets go of the socket, and of what was meant for it. */
+  #dropSocket() {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    this.#isOpen = false;
+    this.#unsent = [];
+    return socket;
   }
 
   #received(data) {

@@ -10,17 +10,34 @@ export class Line {
   /** What the client said first. */
   greeting;
   sent = [];
+  /** The types of the frames that came with its handshake. */
+  early;
   closed;
 
-  constructor() {
+  /** @param {string} address */
+  constructor(address) {
     Line.last = this;
-    queueMicrotask(() => this.onopen());
+    this.address = address;
+    // What comes with the handshake is heard first, and answered once the socket is open.
+    const early = new URL(address).searchParams.get("early")?.split("\n") ?? [];
+    this.early = early.map((text) => this.#hear(JSON.parse(text)).type);
+    queueMicrotask(() => {
+      this.onopen();
+      if (this.early.includes("connect")) this.#welcome();
+    });
   }
 
   send(text) {
-    const frame = JSON.parse(text);
-    if (frame.type !== "connect") return void this.sent.push(frame);
-    this.greeting = frame;
+    if (this.#hear(JSON.parse(text)).type === "connect") this.#welcome();
+  }
+
+  #hear(frame) {
+    if (frame.type === "connect") this.greeting = frame;
+    else this.sent.push(frame);
+    return frame;
+  }
+
+  #welcome() {
     this.receive(JSON.stringify({ ...CONNECTED, session: Line.session }));
   }
 

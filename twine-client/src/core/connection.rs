@@ -10,11 +10,18 @@ use super::{ClosedReason, Core, Effect, Error, Outcome, SocketId, State, limits}
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Phase {
     Idle,
-    Cookie { until: u64 },
-    Opening { socket: SocketId, until: u64 },
-    Greeting { socket: SocketId, until: u64 },
+    Cookie {
+        until: u64,
+    },
+    /// The socket is being opened, or the hub has not answered yet. What is said is on its way all the same.
+    Opening {
+        socket: SocketId,
+        until: u64,
+    },
     Online(Online),
-    Waiting { until: u64 },
+    Waiting {
+        until: u64,
+    },
     Closed,
 }
 
@@ -35,10 +42,7 @@ impl Phase {
     pub(super) fn deadline(&self) -> Option<u64> {
         match self {
             Self::Idle | Self::Closed => None,
-            Self::Cookie { until }
-            | Self::Opening { until, .. }
-            | Self::Greeting { until, .. }
-            | Self::Waiting { until } => Some(*until),
+            Self::Cookie { until } | Self::Opening { until, .. } | Self::Waiting { until } => Some(*until),
             Self::Online(online) => Some(online.deadline()),
         }
     }
@@ -98,14 +102,12 @@ impl<P> Core<P> {
         }
     }
 
-    /// The socket is open.
+    /// The socket is open: the hub has as much time again for its answer.
     pub fn opened(&mut self, now: u64, socket: SocketId) {
-        if matches!(self.phase, Phase::Opening { socket: ours, .. } if ours == socket) {
-            self.phase = Phase::Greeting { socket, until: now.saturating_add(limits::CONNECT_WAIT) };
-            self.effects.push_back(Effect::Send(socket, ClientFrame::Connect(self.config.connect.clone())));
-            // All this needs no answer first: the hub reads on once it has found the session.
-            self.tell_left(now, socket, false);
-            self.ask_all(now);
+        if let Phase::Opening { socket: ours, until } = &mut self.phase
+            && *ours == socket
+        {
+            *until = now.saturating_add(limits::CONNECT_WAIT);
         }
     }
 
@@ -146,7 +148,7 @@ impl<P> Core<P> {
     /// [`limits::WAKE_PATIENCE`] is made anew.
     pub fn wake(&mut self, now: u64) {
         self.timer(now);
-        if let Phase::Opening { until, .. } | Phase::Greeting { until, .. } = self.phase
+        if let Phase::Opening { until, .. } = self.phase
             && until.saturating_sub(now) < limits::CONNECT_WAIT - limits::WAKE_PATIENCE
         {
             self.replace(now, CloseCode::Normal, None);
@@ -160,7 +162,7 @@ impl<P> Core<P> {
     pub fn timer(&mut self, now: u64) {
         match self.phase {
             Phase::Cookie { until } if until <= now => self.open(now),
-            Phase::Opening { until, .. } | Phase::Greeting { until, .. } if until <= now => {
+            Phase::Opening { until, .. } if until <= now => {
                 self.replace(now, CloseCode::Normal, None);
             }
             Phase::Waiting { until } if until <= now => self.start(now),
@@ -185,7 +187,7 @@ impl<P> Core<P> {
     }
 
     pub(super) fn on_connected(&mut self, now: u64, socket: SocketId, frame: Connected) {
-        if !matches!(self.phase, Phase::Greeting { .. }) {
+        if !matches!(self.phase, Phase::Opening { .. }) {
             return;
         }
         self.phase = Phase::Online(Online {
@@ -226,22 +228,17 @@ impl<P> Core<P> {
         let socket = SocketId(self.next_socket);
         self.phase = Phase::Opening { socket, until: now.saturating_add(limits::CONNECT_WAIT) };
         self.effects.push_back(Effect::Open(socket));
+        self.effects.push_back(Effect::Send(socket, ClientFrame::Connect(self.config.connect.clone())));
+        // All this needs no answer first: the hub reads on once it has found the session.
+        self.tell_left(now, socket, false);
+        self.ask_all(now);
     }
 
     pub(super) fn socket(&self) -> Option<SocketId> {
         match self.phase {
-            Phase::Opening { socket, .. } | Phase::Greeting { socket, .. } => Some(socket),
+            Phase::Opening { socket, .. } => Some(socket),
             Phase::Online(online) => Some(online.socket),
             Phase::Idle | Phase::Cookie { .. } | Phase::Waiting { .. } | Phase::Closed => None,
-        }
-    }
-
-    /// The socket that the hub can be told something on.
-    pub(super) fn talking(&self) -> Option<SocketId> {
-        match self.phase {
-            Phase::Greeting { socket, .. } => Some(socket),
-            Phase::Online(online) => Some(online.socket),
-            _ => None,
         }
     }
 

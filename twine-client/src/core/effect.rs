@@ -11,7 +11,8 @@ pub enum Effect<P> {
     FetchCookie,
     /// Open a socket, then call [`super::Core::opened`] or [`super::Core::closed`].
     Open(SocketId),
-    /// Send a frame on this socket.
+    /// Send a frame on this socket. Before it is open that is with its handshake (PROTOCOL.md, "Early frames") or, where
+    /// that has no room for it, once it is open, in the order of these effects.
     Send(SocketId, ClientFrame),
     /// Close this socket. What it still reports is ignored.
     Close(SocketId, CloseCode),

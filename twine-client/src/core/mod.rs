@@ -6,13 +6,13 @@
 //! network weather in a second. `P` is a payload: raw JSON natively, a JavaScript value in a browser.
 //!
 //! ```text
-//!            connect()        cookie_settled, or 3 s     opened            `connected`
-//!   ┌──────┐ ───────▶ ┌────────┐ ───────────▶ ┌─────────┐ ────▶ ┌──────────┐ ───▶ ┌────────┐
-//!   │ Idle │          │ Cookie │              │ Opening │       │ Greeting │      │ Online │
-//!   └──────┘          └────────┘              └─────────┘       └──────────┘      └────────┘
-//!                         ▲                        │ closed, silence, too late │      │
-//!                         │   timer, wake()   ┌─────────┐                      │      │
-//!                         └────────────────── │ Waiting │ ◀────────────────────┴──────┘
+//!            connect()        cookie_settled, or 3 s       `connected`
+//!   ┌──────┐ ───────▶ ┌────────┐ ───────────▶ ┌─────────┐ ───────────▶ ┌────────┐
+//!   │ Idle │          │ Cookie │              │ Opening │              │ Online │
+//!   └──────┘          └────────┘              └─────────┘              └────────┘
+//!                         ▲                        │ closed, silence, too late │
+//!                         │   timer, wake()   ┌─────────┐                      │
+//!                         └────────────────── │ Waiting │ ◀────────────────────┘
 //!                                             └─────────┘
 //!   disconnect(), or a close code that forbids to come back: from everywhere to `Closed`
 //! ```

@@ -95,7 +95,7 @@ impl<P> Core<P> {
             } else {
                 room.withdraw();
             }
-            if !left.was_in_force && matches!(self.phase, Phase::Greeting { .. }) {
+            if !left.was_in_force && matches!(self.phase, Phase::Opening { .. }) {
                 // Where it is wanted again, what was asked for is under way still.
                 room.link = link;
             }
@@ -107,7 +107,7 @@ impl<P> Core<P> {
         match self.phase {
             Phase::Online(online) if wanted => self.leave(now, online.socket, left, Some(call)),
             // Before it is asked for again, if it is.
-            Phase::Greeting { socket, .. } if left.was_in_force => self.leave(now, socket, left, Some(call)),
+            Phase::Opening { socket, .. } if left.was_in_force => self.leave(now, socket, left, Some(call)),
             Phase::Online(_) => self.complete(call, Ok(Outcome::Unsubscribed)),
             // Whether the session holds it is known once there is one.
             _ => {
@@ -347,7 +347,7 @@ impl<P> Core<P> {
 
     /// Asks the hub for a room, where it is wanted and there is a hub.
     fn ask(&mut self, now: u64, name: &RoomName) {
-        let Some(socket) = self.talking() else { return };
+        let Some(socket) = self.socket() else { return };
         let id = self.next_request();
         let until = self.patience(now);
         let Some(room) = self.rooms.get_mut(name).filter(|room| room.is_due()) else { return };
@@ -411,7 +411,7 @@ impl<P> Core<P> {
     /// Until when the hub has to answer what is asked of it now: where it has not said `connected` yet, it has the time
     /// for that as well.
     fn patience(&self, now: u64) -> u64 {
-        let from = if let Phase::Greeting { until, .. } = self.phase { until } else { now };
+        let from = if let Phase::Opening { until, .. } = self.phase { until } else { now };
         from.saturating_add(limits::REQUEST_WAIT)
     }
 

@@ -10,7 +10,8 @@ use tokio::time::{Duration, Instant, Sleep};
 use twine_protocol::json::{DecodeError, decode_server};
 use twine_protocol::{CloseCode, Connect, Data, InstanceId, RoomName};
 
-use super::socket::{Incoming, Socket, Way};
+use super::early::Early;
+use super::socket::{Incoming, Way};
 use super::subscription::{Dropped, Ended, Event, Generation, QUEUE_MAX};
 use super::transport::{Happened, Transport};
 use super::{Error, Subscription};
@@ -185,17 +186,8 @@ impl Driver {
             && let Some(effect) = self.core.poll_effect()
         {
             match effect {
-                Effect::Open(socket) => {
-                    let opening = Socket::open(self.way.clone());
-                    self.transport = Transport::Opening(socket, Box::pin(opening));
-                }
-                Effect::Send(socket, frame) => {
-                    if let Transport::Open(ours, stream) = &mut self.transport
-                        && *ours == socket
-                    {
-                        stream.send(frame.to_json());
-                    }
-                }
+                Effect::Open(socket) => self.transport = Transport::Wanted(socket, Early::default()),
+                Effect::Send(socket, frame) => self.transport.send(socket, &frame),
                 Effect::Close(_, code) => self.close(code),
                 Effect::Deliver(message) => {
                     let (room, delivery) = (message.room.clone(), message.delivery);
@@ -209,6 +201,7 @@ impl Driver {
                 Effect::FetchCookie => self.core.cookie_settled(self.now()),
             }
         }
+        self.transport.open(&self.way);
         self.blocked.is_none() && matches!(*self.states.borrow(), State::Closed(_))
     }
 
@@ -426,7 +419,7 @@ impl Driver {
             }
             // An attempt that takes too long, or is not wanted any more, is dropped.
             Transport::Opening(..) => "no answer in time".clone_into(&mut self.problem),
-            Transport::None => {}
+            Transport::None | Transport::Wanted(..) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where a hub's WebSocket is.
 
-use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::http::uri::{PathAndQuery, Scheme};
+use tokio_tungstenite::tungstenite::http::{self, Uri};
 
 use super::Error;
 
@@ -33,8 +33,19 @@ impl Endpoint {
         Uri::from_parts(parts).map(Self).map_err(|_| wrong("its path is not valid"))
     }
 
-    pub(super) fn uri(&self) -> &Uri {
-        &self.0
+    /// The address with `more` behind its query, where that is not empty.
+    ///
+    /// # Errors
+    /// Where it does not go into one.
+    pub(super) fn with_query(&self, more: &str) -> Result<Uri, http::Error> {
+        if more.is_empty() {
+            return Ok(self.0.clone());
+        }
+        let between = if self.0.query().is_some() { '&' } else { '?' };
+        let path = self.0.path_and_query().map_or("/", PathAndQuery::as_str);
+        let mut parts = self.0.clone().into_parts();
+        parts.path_and_query = Some(PathAndQuery::try_from(format!("{path}{between}{more}"))?);
+        Ok(Uri::from_parts(parts)?)
     }
 
     /// Host and port to connect to.
@@ -59,7 +70,7 @@ mod tests {
     use super::*;
 
     fn endpoint(url: &str) -> String {
-        Endpoint::new(url).unwrap().uri().to_string()
+        Endpoint::new(url).unwrap().0.to_string()
     }
 
     #[test]
@@ -68,6 +79,15 @@ mod tests {
         assert_eq!(endpoint("http://localhost/twine/"), "ws://localhost/twine/ws");
         assert_eq!(endpoint("ws://[::1]:7070"), "ws://[::1]:7070/ws");
         assert_eq!(endpoint("ws://localhost/socket?x=1"), "ws://localhost/socket?x=1");
+    }
+
+    #[test]
+    fn a_query_goes_behind_the_one_that_is_there() {
+        let with = |url: &str, more| Endpoint::new(url).unwrap().with_query(more).unwrap().to_string();
+        assert_eq!(with("http://hub", "a=%7B"), "ws://hub/ws?a=%7B");
+        assert_eq!(with("ws://hub/socket?x=1", "a=b"), "ws://hub/socket?x=1&a=b");
+        assert_eq!(with("ws://hub/socket?x=1", ""), "ws://hub/socket?x=1");
+        assert!(Endpoint::new("ws://hub").unwrap().with_query("a b").is_err());
     }
 
     #[test]
@@ -87,7 +107,7 @@ mod tests {
     #[cfg(feature = "rustls")]
     fn https_means_tls() {
         let endpoint = Endpoint::new("https://hub.example.com").unwrap();
-        assert_eq!(endpoint.uri().to_string(), "wss://hub.example.com/ws");
+        assert_eq!(endpoint.0.to_string(), "wss://hub.example.com/ws");
         assert_eq!(endpoint.host_and_port(), ("hub.example.com".to_owned(), 443));
     }
 

@@ -24,6 +24,7 @@
 
 mod client;
 mod driver;
+mod early;
 mod endpoint;
 mod error;
 mod headers;

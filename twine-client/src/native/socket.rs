@@ -102,7 +102,8 @@ pub(super) enum Incoming {
 }
 
 impl Socket {
-    pub(super) async fn open(way: Way) -> Result<Self, WsError> {
+    /// Opens one; `query` is added to the address.
+    pub(super) async fn open(way: Way, query: String) -> Result<Self, WsError> {
         let (host, port) = way.endpoint.host_and_port();
         let stream = way.connect(&host, port).await?;
         // Frames are small and each is written whole: waiting for more only delays them.
@@ -114,7 +115,7 @@ impl Socket {
         };
         #[cfg(not(feature = "rustls"))]
         let stream: Box<dyn Wire> = Box::new(stream);
-        let mut request = way.endpoint.uri().clone().into_client_request()?;
+        let mut request = way.endpoint.with_query(&query)?.into_client_request()?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         way.headers.add_to(request.headers_mut());
         let config = WebSocketConfig::default()

@@ -49,6 +49,8 @@ pub struct Driver {
     calls: RefCell<Vec<(CallId, JsValue)>>,
     /// The socket that the host has; what is meant for another one is in vain.
     socket: Cell<Option<SocketId>>,
+    /// Whether the host is to open it, once all is known that is said with its handshake.
+    wanted: Cell<bool>,
     /// When the host's timer runs.
     timer: Cell<Option<u64>>,
     draining: Cell<bool>,
@@ -84,6 +86,7 @@ impl Driver {
             rooms: RefCell::default(),
             calls: RefCell::default(),
             socket: Cell::default(),
+            wanted: Cell::default(),
             timer: Cell::default(),
             draining: Cell::default(),
             now: Cell::default(),
@@ -296,8 +299,11 @@ impl Driver {
         loop {
             // The borrow ends with this statement, before anything is called.
             let effect = self.core.borrow_mut().poll_effect();
-            let Some(effect) = effect else { break };
-            self.perform(effect);
+            match effect {
+                Some(effect) => self.perform(effect),
+                None if self.wanted.take() => self.open(),
+                None => break,
+            }
         }
         self.draining.set(false);
         self.arm();
@@ -312,15 +318,14 @@ impl Driver {
             Effect::Deliver(delivery) => self.deliver(delivery),
             Effect::Open(id) => {
                 self.socket.set(Some(id));
-                if !self.host.open() {
-                    self.core.borrow_mut().closed(host::now(), id, 1006, "");
-                }
+                self.wanted.set(true);
             }
             Effect::Send(id, frame) if self.socket.get() == Some(id) => {
                 self.host.send(&encode::encode(&frame));
             }
             Effect::Close(id, code) if self.socket.get() == Some(id) => {
                 self.socket.take();
+                self.wanted.set(false);
                 self.host.close(code.as_u16());
             }
             Effect::Send(..) | Effect::Close(..) => {}
@@ -337,6 +342,15 @@ impl Driver {
             ),
             Effect::Error(error) => self.fail(&JsValue::UNDEFINED, &error),
             Effect::Done(id, result) => self.complete(id, result),
+        }
+    }
+
+    /// Has the host open the socket that is wanted.
+    fn open(&self) {
+        if let Some(id) = self.socket.get()
+            && !self.host.open()
+        {
+            self.core.borrow_mut().closed(host::now(), id, 1006, "");
         }
     }
 

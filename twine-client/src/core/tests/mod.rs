@@ -20,7 +20,7 @@ use super::*;
 struct Bench {
     core: Core<u32>,
     now: u64,
-    /// What was asked of the hub with `connect`, and is still to be handed out.
+    /// What was said on the way, and is still to be handed out.
     early: Vec<Effect<u32>>,
     /// What was handed out as [`Bench::effects`].
     handed: Vec<(Position, DeliveryId)>,
@@ -63,7 +63,10 @@ impl Bench {
 
     /// From the request for a socket to its opening; what is sent on it stays queued.
     fn open(&mut self) -> SocketId {
-        let socket = opened_socket(&self.effects());
+        let mut effects = self.effects();
+        let socket = opened_socket(&effects);
+        effects.retain(|effect| matches!(effect, Effect::Send(to, _) if *to == socket));
+        self.early = effects;
         self.core.opened(self.now, socket);
         socket
     }

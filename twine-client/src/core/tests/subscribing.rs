@@ -193,12 +193,11 @@ fn unsubscribing_what_is_not_subscribed_is_done_at_once() {
 fn a_room_left_while_offline_is_taken_out_of_the_session_later() {
     let (mut bench, socket) = Bench::subscribed(0);
     bench.core.closed(bench.now, socket, 1006, "");
-    bench.wait_for_retry();
     let call = bench.core.unsubscribe(bench.now, &room("chat"));
     let effects = bench.effects();
     assert_eq!(effects.last(), Some(&Effect::Done(call, Ok(Outcome::Unsubscribed))));
-    let socket = opened_socket(&effects);
-    bench.core.opened(bench.now, socket);
+    bench.core.wake(bench.now);
+    let socket = bench.open();
     let effects = bench.effects();
     let [Effect::Send(_, ClientFrame::Connect(_)), Effect::Send(_, ClientFrame::Unsubscribe(left))] =
         &effects[..]
@@ -218,9 +217,9 @@ fn a_room_left_while_offline_is_taken_out_of_the_session_later() {
 fn what_is_left_and_wanted_again_while_offline_is_left_first() {
     let (mut bench, socket) = Bench::subscribed(0);
     bench.core.closed(bench.now, socket, 1006, "");
-    bench.wait_for_retry();
     bench.core.unsubscribe(bench.now, &room("chat"));
     bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    bench.core.wake(bench.now);
     bench.open();
     let effects = bench.effects();
     assert!(matches!(
@@ -241,6 +240,30 @@ fn rooms_are_asked_for_without_waiting_for_connected_and_once() {
     bench.core.attach(bench.now, &room("chat")).unwrap();
     bench.frame(socket, subscribed(ask.id, "e1", 0, ("e1", 0), None));
     assert_eq!(delivered(&bench.frame(socket, message(1))), [(at("e1", 1), false)]);
+}
+
+#[test]
+fn what_is_asked_for_while_the_socket_opens_is_said_at_once() {
+    let mut bench = Bench::new();
+    bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
+    bench.core.connect(bench.now);
+    let effects = bench.effects();
+    let socket = opened_socket(&effects);
+    // `connect` comes first, and all of it to the socket that was just asked for.
+    let sent: Vec<_> = effects
+        .into_iter()
+        .skip_while(|effect| *effect != Effect::Open(socket))
+        .skip(1)
+        .map(|effect| match effect {
+            Effect::Send(to, frame) if to == socket => frame,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(matches!(sent[..], [ClientFrame::Connect(_), ClientFrame::Subscribe(_)]), "{sent:?}");
+    bench.core.subscribe(bench.now, &room("news"), SubscribeOptions::default());
+    assert_eq!(asked(&bench.effects()).room, room("news"));
+    bench.core.opened(bench.now, socket);
+    assert_eq!(bench.effects(), [], "nothing is said twice");
 }
 
 #[test]
@@ -296,8 +319,8 @@ fn a_room_that_is_left_and_wanted_again_before_connected_is_asked_for_once() {
 fn a_room_that_was_asked_for_on_a_connection_that_is_gone_does_not_come_back() {
     let (mut bench, socket, _) = Bench::asking();
     bench.core.closed(bench.now, socket, 1006, "");
-    bench.wait_for_retry();
     bench.core.unsubscribe(bench.now, &room("chat"));
+    bench.core.wake(bench.now);
     let socket = bench.open();
     assert!(matches!(bench.effects()[..], [Effect::Send(_, ClientFrame::Connect(_))]));
     let effects = bench.frame(socket, connected(Some("s1"), &["chat"]));
@@ -335,12 +358,12 @@ fn a_component_that_is_mounted_twice_leaves_its_room_in_the_session() {
 fn a_room_left_several_times_while_offline_is_left_once() {
     let (mut bench, socket) = Bench::subscribed(0);
     bench.core.closed(bench.now, socket, 1006, "");
-    bench.wait_for_retry();
     for _ in 0..3 {
         bench.core.unsubscribe(bench.now, &room("chat"));
         bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
     }
     bench.core.unsubscribe(bench.now, &room("chat"));
+    bench.core.wake(bench.now);
     bench.open();
     let effects = bench.effects();
     assert!(matches!(effects[1..], [Effect::Send(_, ClientFrame::Unsubscribe(_))]), "{effects:?}");
