@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -37,13 +38,6 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
-
-
-def frame(text):
-    """A client's text frame, masked with zeros."""
-    data = text.encode()
-    assert len(data) < 126
-    return bytes([0x81, 0x80 | len(data), 0, 0, 0, 0]) + data
 
 
 class Peer:
@@ -76,13 +70,13 @@ def stopped(process):
 def subscribe(hub, port, n):
     with stopped(hub):
         peer = Peer(port)
+        first, then = {"type": "connect", "instance": f"i{n}"}, {"type": "subscribe", "id": 1, "room": "r"}
+        early = urllib.parse.quote(f"{json.dumps(first)}\n{json.dumps(then)}")
         peer.socket.sendall(
-            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+            f"GET /ws?early={early} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
-    peer.until(b"\r\n\r\n")
-    first, then = {"type": "connect", "instance": f"i{n}"}, {"type": "subscribe", "id": 1, "room": "r"}
-    peer.socket.sendall(frame(json.dumps(first)) + frame(json.dumps(then)))
     peer.until(b'"connected"')
     peer.until(b'"subscribed"')
     return peer

@@ -7,7 +7,7 @@ use crate::Load;
 use crate::socket::{errno, http_answer, send_all, send_frame, set, sockaddr};
 use crate::stats::now;
 use crate::storm::Kept;
-use crate::target::{Step, fill};
+use crate::target::{Step, fill, percent_encode};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -193,14 +193,27 @@ impl Load {
         true
     }
 
+    /// The steps of the talk that go with the handshake.
+    fn said_early(&self) -> usize {
+        let at_once = self.script().iter().take_while(|step| step.expect.is_none());
+        if self.t.ws_early.is_some() { at_once.count() } else { 0 }
+    }
+
     pub(crate) fn connected(&mut self, i: usize) {
         let c = &self.clients[i];
         let (fd, room) = (c.fd, c.room as usize);
         let again = self.t.resume.as_ref().filter(|_| self.storm.is_some());
         let path = again.and_then(|resume| resume.ws_path.as_ref()).unwrap_or(&self.t.ws_path);
+        let mut path = fill(path, room, i);
+        if let Some(parameter) = &self.t.ws_early {
+            let said = self.script().iter().take(self.said_early()).filter_map(|step| step.send.as_deref());
+            let said: Vec<_> = said.map(|text| percent_encode(&self.with_kept(i, fill(text, room, i)))).collect();
+            path += if path.contains('?') { "&" } else { "?" };
+            path += &format!("{parameter}={}", said.join("%0A"));
+        }
         let mut req = format!(
             "GET {} HTTP/1.1\r\nHost: {}:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n",
-            self.with_kept(i, fill(path, room, i)),
+            self.with_kept(i, path),
             self.t.host,
             self.port_of(i)
         );
@@ -265,7 +278,8 @@ impl Load {
                 return data.len();
             }
             pos = end + 4;
-            self.talk(i, 0);
+            let step = self.said_early();
+            self.talk(i, step);
         }
         let at = now();
         while data.len() >= pos + 2 {

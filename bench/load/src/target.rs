@@ -14,6 +14,9 @@ pub struct Target {
     #[serde(default)]
     pub ports: Vec<u16>,
     pub ws_path: String,
+    /// For servers that take them so: what the talk says before it waits for an answer goes with the handshake, each
+    /// frame a line of this query parameter.
+    pub ws_early: Option<String>,
     /// Extra handshake header lines, such as "Origin: http://localhost".
     #[serde(default)]
     pub ws_headers: Vec<String>,
@@ -148,6 +151,19 @@ pub fn fill(template: &str, room: usize, n: usize) -> String {
     template.replace("{room}", &room_name(room)).replace("{n}", &n.to_string())
 }
 
+/// As it stands in a URL's query.
+pub fn percent_encode(text: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' | b',' => out.push(byte.into()),
+            _ => write!(out, "%{byte:02X}").unwrap(),
+        }
+    }
+    out
+}
+
 impl Target {
     pub fn read(path: &str) -> Target {
         let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -247,6 +263,11 @@ fn sign(k: &Pusher, method: &str, path: &str, body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::Target;
+
+    #[test]
+    fn a_text_in_a_query_is_letters_digits_and_percents() {
+        assert_eq!(percent_encode(r#"{"a":1,"b":"ü+"}"#), "%7B%22a%22:1,%22b%22:%22%C3%BC%2B%22%7D");
+    }
 
     #[test]
     fn what_is_about_a_room_is_said_again() {
