@@ -6,26 +6,62 @@ use bytes::{Bytes, BytesMut};
 use super::shard::Shard;
 use super::state::{Connection, Key, Phase};
 
-/// Answers that are gathered at most. They do not count among those that wait for their sockets
+/// Bytes of memory that gathered answers take at most, about. They do not count among those that wait for their sockets
 /// ([`super::socket::MAX_QUEUED`]), where a client that takes none is left alone.
-const MAX: usize = 1024;
+const MAX: usize = 64 << 10;
+
+/// Answers that are gathered, each with who gets it.
+#[derive(Default)]
+pub(super) struct Answers {
+    all: Vec<(Key, Bytes)>,
+    /// What they take.
+    bytes: usize,
+}
+
+impl Answers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    fn push(&mut self, key: Key, frame: Bytes) {
+        self.bytes += frame.len() + size_of::<(Key, Bytes)>();
+        self.all.push((key, frame));
+    }
+
+    /// Takes them all, each client's together and in their order.
+    fn take(&mut self) -> Vec<(Key, Bytes)> {
+        self.bytes = 0;
+        let mut all = std::mem::take(&mut self.all);
+        all.sort_by_key(|(key, _)| *key);
+        all
+    }
+}
 
 impl Shard {
     /// Answers a client, at the end of the turn at the latest. Who asks for several things at once gets one write as a rule.
     pub(super) fn answer(&mut self, key: Key, frame: Bytes) {
-        let upgrade = self.connection(key).and_then(Connection::take_upgrade);
-        self.answers.extend(upgrade.map(|upgrade| (key, upgrade)));
-        self.answers.push((key, frame));
-        if self.answers.len() >= MAX {
+        if let Some(upgrade) = self.connection(key).and_then(Connection::take_upgrade) {
+            self.answers.push(key, upgrade);
+        }
+        self.answers.push(key, frame);
+        if self.answers.bytes >= MAX {
             self.write_answers();
         }
     }
 
-    /// Has the answer to its upgrade, the last given, wait for a client's session where the client has asked for that
-    /// already: it can do nothing before, and gets both in one write.
-    pub(super) fn hold_upgrade(&mut self, key: Key) {
+    /// Answers a client's upgrade, and takes what it said with that. Where it has asked for its session, the answer
+    /// waits for it: the client can do nothing before, and gets both in one write.
+    pub(super) fn answer_upgrade(&mut self, key: Key, upgrade: Bytes, said: &mut [u8]) {
+        if upgrade.is_empty() {
+            return self.feed(key, said);
+        }
+        self.answer(key, upgrade);
+        let n_gathered = self.answers.all.len();
+        self.feed(key, said);
+        let has_said_no_more = self.answers.all.len() == n_gathered;
         if self.connection(key).is_some_and(|connection| connection.phase == Phase::Attaching)
-            && let Some((_, upgrade)) = self.answers.pop_if(|(of, _)| *of == key)
+            && has_said_no_more
+            && let Some((_, upgrade)) = self.answers.all.pop_if(|(of, _)| *of == key)
             && let Some(connection) = self.connection(key)
         {
             connection.input.get_or_insert_default().upgrade = upgrade;
@@ -37,9 +73,7 @@ impl Shard {
         if self.answers.is_empty() {
             return;
         }
-        let mut answers = std::mem::take(&mut self.answers);
-        // Of one client they stay in their order.
-        answers.sort_by_key(|(key, _)| *key);
+        let mut answers = self.answers.take();
         for of_one in answers.chunk_by(|(one, _), (other, _)| one == other) {
             let Some((key, first)) = of_one.first() else { continue };
             if self.connection(*key).is_none() {
@@ -60,7 +94,8 @@ impl Shard {
             }
         }
         answers.clear();
-        self.answers = answers;
+        // For its memory.
+        self.answers.all = answers;
     }
 }
 
@@ -73,19 +108,38 @@ mod tests {
     use super::super::shard::Surroundings;
     use super::super::{Caller, Event, Handover, Options, Place};
     use super::*;
+    use crate::clock::{self, manual};
     use crate::connection::put_frame;
     use crate::rooms::{self, Rooms};
-    use crate::session::{CookieHash, Sessions};
+    use crate::rounds::Rounds as _;
+    use crate::session::{self, CookieHash, Keeping, Sessions};
     use crate::store::{self, Kind, Retention};
     use crate::telemetry::Telemetry;
 
     fn shard(kind: &Kind) -> Shard {
         let telemetry = Arc::new(Telemetry::default());
+        let sessions = Sessions::open(kind, crate::Config::default().sessions(), telemetry.clone()).unwrap();
+        shard_with(sessions, telemetry, kind)
+    }
+
+    fn shard_with(sessions: Sessions, telemetry: Arc<Telemetry>, kind: &Kind) -> Shard {
         let store = store::Options { kind: kind.clone(), retention: Retention::Forever };
         let rooms = Rooms::open(&store, &rooms::Options::default(), telemetry.clone()).unwrap();
-        let sessions = Sessions::open(kind, crate::Config::default().sessions(), telemetry.clone()).unwrap();
         let surroundings = Surroundings { rooms, sessions, permissions: None, telemetry };
         Shard::new(surroundings, Options::default()).unwrap()
+    }
+
+    /// A shard whose sessions come when they are told to.
+    fn shard_without_keeper() -> (Shard, Keeping) {
+        let telemetry = Arc::new(Telemetry::default());
+        let store = session::store::open(&MEMORY, 0).unwrap();
+        let (sessions, keeping) =
+            Sessions::new(store, crate::Config::default().sessions(), telemetry.clone());
+        (shard_with(sessions, telemetry, &MEMORY), keeping)
+    }
+
+    fn at(now: std::time::Instant) {
+        manual::set(Some(manual::Set { now, unix_millis: 0 }));
     }
 
     /// A client that has said so much, and gets `answer` first; its shard has not heard of it.
@@ -110,13 +164,15 @@ mod tests {
     /// What the first read gives; the shard has its turns until there is something.
     fn first_read(shard: &mut Shard, client: &mut TcpStream) -> String {
         let mut buffer = [0; 4096];
-        loop {
+        let start = std::time::Instant::now();
+        while start.elapsed() < std::time::Duration::from_mins(1) {
             match client.read(&mut buffer) {
                 Ok(n) => return String::from_utf8_lossy(&buffer[..n]).into_owned(),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
             }
             shard.turn(&mut mio::Events::with_capacity(8));
         }
+        panic!("nothing came")
     }
 
     /// Whether these stand in a text, in their order.
@@ -138,7 +194,7 @@ mod tests {
         shard.turn(&mut mio::Events::with_capacity(8));
         let key = shard.keys().next().unwrap();
 
-        let mut read = [0; 2 * MAX];
+        let mut read = [0; 100];
         shard.answer(key, Bytes::from_static(b"one "));
         shard.answer(key, Bytes::from_static(b"two"));
         assert_eq!(client.read(&mut read).unwrap_err().kind(), ErrorKind::WouldBlock);
@@ -146,9 +202,16 @@ mod tests {
         let n = client.read(&mut read).unwrap();
         assert_eq!(&read[..n], b"one two");
 
-        (0..MAX).for_each(|_| shard.answer(key, Bytes::from_static(b".")));
-        assert_eq!(client.read(&mut read).unwrap(), MAX);
-        assert!(shard.answers.is_empty());
+        let kilobyte = Bytes::from_static(&[b'.'; 1024]);
+        for _ in 0..62 {
+            shard.answer(key, kilobyte.clone());
+        }
+        assert!(shard.answers.is_empty(), "each takes a little more than its bytes");
+        let small = MAX / size_of::<(Key, Bytes)>();
+        for _ in 0..small {
+            shard.answer(key, Bytes::from_static(b"."));
+        }
+        assert!(shard.answers.all.len() < small);
     }
 
     const CONNECT: &str = r#"{"type":"connect"}"#;
@@ -179,10 +242,49 @@ mod tests {
         assert!(are_in_order(&first_read(&mut shard, &mut wrong), &["upgraded", "bad_frame"]));
         // The shard is told to stop before it can know the session.
         let mut early = client(&shard, "upgraded", &[CONNECT, SUBSCRIBE]);
-        let until = crate::clock::now() + std::time::Duration::from_mins(1);
+        let until = clock::now() + std::time::Duration::from_mins(1);
         shard.inbox().push(Event::Drain { window: std::time::Duration::ZERO, until });
         let read = first_read(&mut shard, &mut early);
         assert!(are_in_order(&read, &["upgraded", "disconnect", "draining"]), "{read}");
         assert!(!read.contains("connected"), "{read}");
+    }
+
+    #[tokio::test]
+    async fn an_upgrade_is_answered_where_no_session_comes_in_time() {
+        let (mut shard, mut keeping) = shard_without_keeper();
+        let start = clock::now();
+        at(start);
+        let mut client = client(&shard, "upgraded", &[CONNECT]);
+        shard.turn(&mut mio::Events::with_capacity(8));
+        assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        at(start + std::time::Duration::from_secs(7));
+        let read = first_read(&mut shard, &mut client);
+        assert!(are_in_order(&read, &["upgraded", "connected"]), "{read}");
+        assert!(!read.contains("session"), "{read}");
+        // The one that comes too late changes nothing.
+        keeping.round();
+        shard.turn(&mut mio::Events::with_capacity(8));
+        assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        manual::set(None);
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_before_its_upgrade_is_answered_holds_no_session() {
+        let (mut shard, mut keeping) = shard_without_keeper();
+        let gone = client(&shard, "upgraded", &[CONNECT]);
+        shard.turn(&mut mio::Events::with_capacity(8));
+        drop(gone);
+        while shard.keys().next().is_some() {
+            shard.turn(&mut mio::Events::with_capacity(8));
+        }
+        keeping.round();
+        shard.turn(&mut mio::Events::with_capacity(8));
+        keeping.round();
+        // Who comes next in this browser finds nobody to ask for a sign of life.
+        let mut next = client(&shard, "upgraded", &[CONNECT]);
+        shard.turn(&mut mio::Events::with_capacity(8));
+        keeping.round();
+        let read = first_read(&mut shard, &mut next);
+        assert!(are_in_order(&read, &["upgraded", "connected"]), "{read}");
     }
 }

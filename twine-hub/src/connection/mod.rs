@@ -1,6 +1,6 @@
 //! WebSocket connections: shards, each a thread that owns its connections and writes to them.
 //!
-//! A connection is handed over by `http` when its upgrade is answered, and belongs to one shard
+//! A connection is handed over by `http` once its upgrade is granted, and belongs to one shard
 //! until it ends. A shard ([`shard`]) is an event loop without locks or tasks: it reads frames
 //! ([`input`], [`conversation`]), keeps a cursor for each subscription ([`subscription`]) and, when a room has
 //! more, writes the same bytes to every socket that is up to date ([`fanout`]). A socket that takes
@@ -107,7 +107,8 @@ impl Default for Options {
 pub(crate) struct Handover {
     /// The socket, in non-blocking mode.
     pub(crate) socket: TcpStream,
-    /// The answer to the upgrade, where it is not written yet: goes out with the first frames.
+    /// The answer to the upgrade, where it is not written yet: goes out first, and with the first frames where the
+    /// client has said something already.
     pub(crate) answer: Bytes,
     /// What was read past the HTTP request, or said in it: frames.
     pub(crate) read: Vec<u8>,

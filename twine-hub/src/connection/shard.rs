@@ -12,6 +12,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 use twine_protocol::{ErrorCode, RoomName, ServerFrame};
 
+use super::answers::Answers;
 use super::drain::Drain;
 use super::fanout::LocalRoom;
 use super::guest::{GUESTS, Hosted};
@@ -33,8 +34,8 @@ use crate::telemetry::Telemetry;
 const NEWS: Token = Token(usize::MAX);
 /// One read takes this much.
 pub(super) const READ_BUFFER: usize = 64 << 10;
-/// How often a turn looks for news. Where no disk is waited for, what one round asks for is there in the next: a
-/// connection, its session and its room come in one turn, and leave in one write.
+/// How often a turn looks for news where somebody comes. Where no disk is waited for, what one round asks for is there in
+/// the next: a connection, its session and its room come in one turn, and leave in one write.
 const ROUNDS_OF_NEWS: usize = 4;
 /// The wait after a poll that failed.
 const POLL_BACKOFF: Duration = Duration::from_millis(10);
@@ -74,7 +75,7 @@ pub(super) struct Shard {
     /// Connections that have had their share of a turn and are brought further in the next.
     pub(super) later: Vec<Key>,
     /// Answers of this turn that are not written yet.
-    pub(super) answers: Vec<(Key, Bytes)>,
+    pub(super) answers: Answers,
     /// Connections found broken where they could not be removed.
     pub(super) broken: Vec<Key>,
     pub(super) unsaved: Unsaved,
@@ -121,7 +122,7 @@ impl Shard {
             names: HashMap::new(),
             lagging: Vec::new(),
             later: Vec::new(),
-            answers: Vec::new(),
+            answers: Answers::default(),
             broken: Vec::new(),
             unsaved: Unsaved::new(clock::now()),
             next_generation: 0,
@@ -222,16 +223,17 @@ impl Shard {
         }
     }
 
-    /// Hears all that is in the mailbox; false where that is nothing.
+    /// Hears all that is in the mailbox. Says whether somebody comes with it, of whom there may be more at once.
     pub(super) fn hear_news(&mut self) -> bool {
         let mut news = std::mem::take(&mut self.news);
         self.inbox.take(&mut news);
-        let is_any = !news.is_empty();
+        let mut comes = false;
         for event in news.drain(..) {
+            comes |= matches!(event, Event::Adopt(..) | Event::Attached { .. } | Event::Opened { .. });
             self.hear(event);
         }
         self.news = news;
-        is_any
+        comes
     }
 
     fn hear(&mut self, event: Event) {
@@ -310,14 +312,13 @@ impl Shard {
         self.sockets.insert(token.0, socket);
         self.telemetry.connections.inc();
         self.look_in(key, self.options.connect_timeout);
-        if !answer.is_empty() {
-            self.answer(key, answer);
+        if self.draining.is_some() {
+            // What it has said is in vain.
+            read.clear();
         }
+        self.answer_upgrade(key, answer, &mut read);
         if self.draining.is_some() {
             self.send_away(key, ErrorCode::Draining);
-        } else if !read.is_empty() {
-            self.feed(key, &mut read);
-            self.hold_upgrade(key);
         }
     }
 

@@ -188,7 +188,10 @@ impl Socket {
         }
         let written = self.write(&frame)?;
         if written < frame.len() {
-            self.waiting = Some(Box::new(Waiting::new(frame.slice(written..))));
+            let mut waiting = Waiting::new(Bytes::new());
+            waiting.bytes = frame.len() - written;
+            waiting.answers.push_back(frame.slice(written..));
+            self.waiting = Some(Box::new(waiting));
         }
         Ok(())
     }
