@@ -79,6 +79,7 @@ test-rust: ## Tests of all crates, and the examples in their documentation
 	  cargo test --locked --workspace --all-features --lib --bins --tests; \
 	fi
 	cargo test --locked --workspace --all-features --doc
+	cargo test --locked --manifest-path bench/Cargo.toml --workspace
 
 test-vectors: ## The golden vectors of the protocol, in plain Node
 	node --test twine-protocol/vectors/vectors.test.mjs

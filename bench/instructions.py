@@ -9,6 +9,7 @@ instructions.json says; --write puts down what was found. The kernel's part is i
 """
 
 import argparse
+import base64
 import contextlib
 import json
 import os
@@ -22,7 +23,6 @@ import sys
 import tempfile
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -71,7 +71,7 @@ def subscribe(hub, port, n):
     with stopped(hub):
         peer = Peer(port)
         first, then = {"type": "connect", "instance": f"i{n}"}, {"type": "subscribe", "id": 1, "room": "r"}
-        early = urllib.parse.quote(f"{json.dumps(first)}\n{json.dumps(then)}")
+        early = base64.urlsafe_b64encode(f"{json.dumps(first)}\n{json.dumps(then)}".encode()).decode()
         peer.socket.sendall(
             f"GET /ws?early={early} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"

@@ -55,8 +55,8 @@ export class Tab {
     this.complaints = new Complaints(page);
     page.on("websocket", (socket) => {
       // What a page says with its handshake comes before all else.
-      const early = new URL(socket.url()).searchParams.get("early")?.split("\n") ?? [];
-      for (const text of early) this.#sent(JSON.parse(text));
+      const early = Buffer.from(new URL(socket.url()).searchParams.get("early") ?? "", "base64url").toString();
+      for (const text of early.split("\n").filter(Boolean)) this.#sent(JSON.parse(text));
       socket.on("framereceived", ({ payload }) => this.#received(JSON.parse(payload)));
       socket.on("framesent", ({ payload }) => this.#sent(JSON.parse(payload)));
     });

@@ -9,8 +9,11 @@ const PROTOCOL = "twine.v1.json";
 /** The parameter of the socket's address for what is said with its handshake (PROTOCOL.md, "Early frames"). */
 const EARLY = "?early=";
 
-/** Bytes of it at most: with it, and a proxy's headers, a request's head stays below what servers take. */
-const EARLY_BYTES = 2048;
+/** What base64 has in an address in place of these. */
+const BASE64URL = { "+": "-", "/": "_", "=": "" };
+
+/** Bytes of frames at most: as base64, and with what proxies add, a request's head stays below what servers take. */
+const EARLY_BYTES = 1536;
 
 /** The longest scope that a hub takes. */
 export const SCOPE_BYTES = 1024;
@@ -91,10 +94,10 @@ export class Host {
     });
   }
 
-  open() {
+  open(early) {
     const WebSocket = this.#options.WebSocket ?? globalThis.WebSocket;
     try {
-      const socket = (this.#socket = new WebSocket(this.#addresses.socket + this.#early(), PROTOCOL));
+      const socket = (this.#socket = new WebSocket(this.#addresses.socket + (early ? this.#early() : ""), PROTOCOL));
       socket.onopen = () => {
         this.#isOpen = true;
         for (const text of this.#unsent.splice(0)) socket.send(text);
@@ -189,13 +192,13 @@ export class Host {
    * addresses into their logs, where no token belongs.
    */
   #early() {
-    let query = "";
+    let bytes = [];
     for (const text of this.#unsent.splice(0)) {
-      const longer = query + (query ? "%0A" : EARLY) + encodeURIComponent(text);
-      if (this.#unsent.length || longer.length > EARLY_BYTES || text.includes('"token":')) this.#unsent.push(text);
-      else query = longer;
+      const more = [...bytes, ...new TextEncoder().encode(`${text}\n`)];
+      if (this.#unsent.length || more.length > EARLY_BYTES || text.includes('"token":')) this.#unsent.push(text);
+      else bytes = more;
     }
-    return query;
+    return bytes.length ? EARLY + btoa(String.fromCharCode(...bytes)).replace(/\W/g, (c) => BASE64URL[c]) : "";
   }
 
   /** Lets go of the socket, and of what was meant for it. */

@@ -58,8 +58,8 @@ test("what was meant for a socket that never opened is not said on the next", as
       super(address);
       lines.push(this);
       if (lines.length > 1) return;
-      queueMicrotask(() => this.onclose?.({ code: 1006, reason: "" }));
-      Object.defineProperty(this, "onopen", { value: () => {}, writable: false });
+      // It closes where another one opens.
+      Object.defineProperty(this, "onopen", { set() {}, get: () => () => this.onclose({ code: 1006, reason: "" }) });
       this.receive = () => {};
     }
   }
@@ -69,5 +69,7 @@ test("what was meant for a socket that never opened is not said on the next", as
   twine.connect();
   await new Promise((resolve) => twine.on("state", ({ state }) => state === "connected" && resolve()));
   assert.equal(lines.length, 2);
+  assert(lines[0].early.length > 1);
+  assert.equal(lines[1].address, "ws://hub.test/ws", "what was of no use is not tried again");
   assert.deepEqual(lines[1].sent.map(({ room }) => room), names);
 });

@@ -58,7 +58,7 @@ impl Client {
     fn run(&mut self) {
         while let Some(effect) = self.core.poll_effect() {
             match effect {
-                Effect::Open(socket) => {
+                Effect::Open { socket, .. } => {
                     self.socket = Some(socket);
                     self.core.opened(NOW, socket);
                 }

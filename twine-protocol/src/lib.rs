@@ -32,7 +32,8 @@ pub use room::{InvalidRoomName, RoomName};
 /// (PROTOCOL.md, "Opening"). Its last part names the encoding.
 pub const SUBPROTOCOL: &str = "twine.v1.json";
 
-/// The parameter of `/ws` that carries the frames a client says with its handshake (PROTOCOL.md, "Early frames").
+/// The query parameter of `/ws` that has what a client says with its handshake: frames, each a line, in base64url
+/// (PROTOCOL.md, "Early frames").
 pub const EARLY_PARAMETER: &str = "early";
 
 /// Runs the README's example.

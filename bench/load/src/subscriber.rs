@@ -7,7 +7,7 @@ use crate::Load;
 use crate::socket::{errno, http_answer, send_all, send_frame, set, sockaddr};
 use crate::stats::now;
 use crate::storm::Kept;
-use crate::target::{Step, fill, percent_encode};
+use crate::target::{Step, base64url, fill};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -207,9 +207,9 @@ impl Load {
         let mut path = fill(path, room, i);
         if let Some(parameter) = &self.t.ws_early {
             let said = self.script().iter().take(self.said_early()).filter_map(|step| step.send.as_deref());
-            let said: Vec<_> = said.map(|text| percent_encode(&self.with_kept(i, fill(text, room, i)))).collect();
+            let said: Vec<_> = said.map(|text| self.with_kept(i, fill(text, room, i))).collect();
             path += if path.contains('?') { "&" } else { "?" };
-            path += &format!("{parameter}={}", said.join("%0A"));
+            path += &format!("{parameter}={}", base64url(&said.join("\n")));
         }
         let mut req = format!(
             "GET {} HTTP/1.1\r\nHost: {}:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n",

@@ -15,7 +15,7 @@ pub struct Target {
     pub ports: Vec<u16>,
     pub ws_path: String,
     /// For servers that take them so: what the talk says before it waits for an answer goes with the handshake, each
-    /// frame a line of this query parameter.
+    /// frame a line of this query parameter, in base64url.
     pub ws_early: Option<String>,
     /// Extra handshake header lines, such as "Origin: http://localhost".
     #[serde(default)]
@@ -151,15 +151,13 @@ pub fn fill(template: &str, room: usize, n: usize) -> String {
     template.replace("{room}", &room_name(room)).replace("{n}", &n.to_string())
 }
 
-/// As it stands in a URL's query.
-pub fn percent_encode(text: &str) -> String {
-    use std::fmt::Write;
+/// In base64url, without what fills it up.
+pub fn base64url(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' | b',' => out.push(byte.into()),
-            _ => write!(out, "%{byte:02X}").unwrap(),
-        }
+    for three in text.as_bytes().chunks(3) {
+        let bits = three.iter().fold(0, |bits, byte| bits << 8 | usize::from(*byte)) << (8 * (3 - three.len()));
+        out.extend((0..=three.len()).map(|n| char::from(DIGITS[bits >> (18 - 6 * n) & 63])));
     }
     out
 }
@@ -262,11 +260,13 @@ fn sign(k: &Pusher, method: &str, path: &str, body: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Target;
+    use super::{Target, base64url};
 
     #[test]
-    fn a_text_in_a_query_is_letters_digits_and_percents() {
-        assert_eq!(percent_encode(r#"{"a":1,"b":"ü+"}"#), "%7B%22a%22:1,%22b%22:%22%C3%BC%2B%22%7D");
+    fn base64url_is_as_rfc_4648_has_it() {
+        let texts = ["", "f", "fo", "foo", "foob", "fooba", "foobar", "~~?"];
+        let expected = ["", "Zg", "Zm8", "Zm9v", "Zm9vYg", "Zm9vYmE", "Zm9vYmFy", "fn4_"];
+        assert_eq!(texts.map(base64url), expected);
     }
 
     #[test]

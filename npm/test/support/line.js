@@ -2,6 +2,12 @@ import { Twine } from "../../dist/twine.js";
 
 const CONNECTED = { type: "connected", resumed: false, adopted: false, heartbeat: 25000, rooms: [] };
 
+/** What is said with the handshake of this address. */
+function earlyFrames(address) {
+  const text = Buffer.from(new URL(address).searchParams.get("early") ?? "", "base64url").toString();
+  return text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
+}
+
 /** A socket whose other end is the test: for what no hub sends, and for what needs no hub. */
 export class Line {
   static last;
@@ -19,8 +25,7 @@ export class Line {
     Line.last = this;
     this.address = address;
     // What comes with the handshake is heard first, and answered once the socket is open.
-    const early = new URL(address).searchParams.get("early")?.split("\n") ?? [];
-    this.early = early.map((text) => this.#hear(JSON.parse(text)).type);
+    this.early = earlyFrames(address).map((frame) => this.#hear(frame).type);
     queueMicrotask(() => {
       this.onopen();
       if (this.early.includes("connect")) this.#welcome();

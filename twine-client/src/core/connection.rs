@@ -1,4 +1,4 @@
-//! The connection's life: cookie, socket, greeting, heartbeat, and coming back.
+//! The connection's life: cookie, socket, what is said first, heartbeat, and coming back.
 
 use twine_protocol::{ClientFrame, CloseCode, Connected};
 
@@ -17,6 +17,7 @@ pub(super) enum Phase {
     Opening {
         socket: SocketId,
         until: u64,
+        early: bool,
     },
     Online(Online),
     Waiting {
@@ -104,10 +105,21 @@ impl<P> Core<P> {
 
     /// The socket is open: the hub has as much time again for its answer.
     pub fn opened(&mut self, now: u64, socket: SocketId) {
-        if let Phase::Opening { socket: ours, until } = &mut self.phase
-            && *ours == socket
-        {
-            *until = now.saturating_add(limits::CONNECT_WAIT);
+        let Phase::Opening { socket: ours, until, .. } = &mut self.phase else { return };
+        if *ours != socket {
+            return;
+        }
+        let before = std::mem::replace(until, now.saturating_add(limits::CONNECT_WAIT));
+        // What was asked for with the handshake waits for that answer too.
+        let more = until.saturating_sub(before);
+        self.rooms_due = self.rooms_due.saturating_add(more);
+        for room in self.rooms.iter_mut() {
+            if let Link::Asked { until, .. } = &mut room.link {
+                *until = until.saturating_add(more);
+            }
+        }
+        for leaving in &mut self.leaving {
+            leaving.until = leaving.until.saturating_add(more);
         }
     }
 
@@ -187,9 +199,8 @@ impl<P> Core<P> {
     }
 
     pub(super) fn on_connected(&mut self, now: u64, socket: SocketId, frame: Connected) {
-        if !matches!(self.phase, Phase::Opening { .. }) {
-            return;
-        }
+        let Phase::Opening { early, .. } = self.phase else { return };
+        self.early = early;
         self.phase = Phase::Online(Online {
             socket,
             since: now,
@@ -226,8 +237,9 @@ impl<P> Core<P> {
     fn open(&mut self, now: u64) {
         self.next_socket += 1;
         let socket = SocketId(self.next_socket);
-        self.phase = Phase::Opening { socket, until: now.saturating_add(limits::CONNECT_WAIT) };
-        self.effects.push_back(Effect::Open(socket));
+        let early = self.early;
+        self.phase = Phase::Opening { socket, until: now.saturating_add(limits::CONNECT_WAIT), early };
+        self.effects.push_back(Effect::Open { socket, early });
         self.effects.push_back(Effect::Send(socket, ClientFrame::Connect(self.config.connect.clone())));
         // All this needs no answer first: the hub reads on once it has found the session.
         self.tell_left(now, socket, false);
@@ -288,6 +300,10 @@ impl<P> Core<P> {
 
     /// What was said on the connection is void.
     fn offline(&mut self) {
+        if let Phase::Opening { early, .. } = self.phase {
+            // Something on the way may let through no such address, or not all of it.
+            self.early = !early;
+        }
         self.rooms_due = u64::MAX;
         for room in self.rooms.iter_mut() {
             room.link = Link::Idle;

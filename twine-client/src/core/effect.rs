@@ -9,10 +9,16 @@ use twine_protocol::{ClientFrame, CloseCode, ErrorCode, Gap, MessageId, Position
 pub enum Effect<P> {
     /// Fetch the hub's cookie, then call [`super::Core::cookie_settled`] whatever came of it.
     FetchCookie,
-    /// Open a socket, then call [`super::Core::opened`] or [`super::Core::closed`].
-    Open(SocketId),
-    /// Send a frame on this socket. Before it is open that is with its handshake (PROTOCOL.md, "Early frames") or, where
-    /// that has no room for it, once it is open, in the order of these effects.
+    /// Open a socket once there are no more effects for now, then call [`super::Core::opened`] or
+    /// [`super::Core::closed`].
+    Open {
+        /// The socket.
+        socket: SocketId,
+        /// Whether what is to be sent on it by then may go with its handshake (PROTOCOL.md, "Early frames").
+        early: bool,
+    },
+    /// Send a frame on this socket. Before it is open that is with its handshake, as far as there is room and it may be
+    /// `early`, or else once it is open, in the order of these effects.
     Send(SocketId, ClientFrame),
     /// Close this socket. What it still reports is ignored.
     Close(SocketId, CloseCode),

@@ -90,6 +90,8 @@ pub struct Core<P> {
     next_request: u64,
     next_socket: u64,
     next_delivery: u32,
+    /// Whether the next attempt may say something with its handshake: as long as that works.
+    early: bool,
     /// Whether what [`Core::take_moved`] tells of has changed.
     moved: bool,
     /// When the first room may need attention; it may be early.
@@ -113,6 +115,7 @@ impl<P> Core<P> {
             next_request: 0,
             next_socket: 0,
             next_delivery: 0,
+            early: true,
             moved: false,
             rooms_due: u64::MAX,
             effects: VecDeque::new(),

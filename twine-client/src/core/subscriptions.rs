@@ -15,7 +15,7 @@ pub(super) struct Leaving {
     request: u64,
     pub(super) left: Left,
     pub(super) call: Option<CallId>,
-    until: u64,
+    pub(super) until: u64,
 }
 
 /// A room that the hub is to be told has been left.

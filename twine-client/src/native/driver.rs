@@ -186,7 +186,9 @@ impl Driver {
             && let Some(effect) = self.core.poll_effect()
         {
             match effect {
-                Effect::Open(socket) => self.transport = Transport::Wanted(socket, Early::default()),
+                Effect::Open { socket, early } => {
+                    self.transport = Transport::Wanted(socket, Early::new(early));
+                }
                 Effect::Send(socket, frame) => self.transport.send(socket, &frame),
                 Effect::Close(_, code) => self.close(code),
                 Effect::Deliver(message) => {

@@ -1,44 +1,54 @@
 //! What is said before the socket is open: with its handshake, as far as that has room for it.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use twine_protocol::{ClientFrame, Connect, EARLY_PARAMETER, Subscribe};
 
-/// Bytes of the query at most: with it, and a proxy's headers, a request's head stays below what servers take.
-const MAX: usize = 2_048;
-/// What stands for itself in a query, besides letters and digits.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b':').remove(b',');
+/// Bytes of frames at most: as base64, and with what proxies add, a request's head stays below what servers take.
+const MAX: usize = 1_536;
 
 /// Frames for a socket that is not open, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Early {
-    /// Those that go with the handshake, as its query has them.
-    query: String,
+    /// Those that go with the handshake, each a line.
+    lines: String,
     /// Those that have to wait.
     rest: Vec<String>,
+    /// Whether none may go with it any more.
+    is_over: bool,
 }
 
 impl Early {
+    /// `may_be_early` where something may go with the handshake at all.
+    pub(super) fn new(may_be_early: bool) -> Self {
+        Self { is_over: !may_be_early, ..Self::default() }
+    }
+
     /// Takes the next frame. One with a token is not put into an address, which servers write into their logs.
     pub(super) fn push(&mut self, frame: &ClientFrame) {
         let text = frame.to_json();
-        let may_be_seen = !matches!(
+        let has_token = matches!(
             frame,
             ClientFrame::Connect(Connect { token: Some(_), .. })
                 | ClientFrame::Subscribe(Subscribe { token: Some(_), .. })
         );
-        if self.rest.is_empty() && may_be_seen {
-            let before = if self.query.is_empty() { format!("{EARLY_PARAMETER}=") } else { "%0A".to_owned() };
-            let more = format!("{before}{}", utf8_percent_encode(&text, PLAIN));
-            if self.query.len() + more.len() <= MAX {
-                return self.query.push_str(&more);
-            }
+        self.is_over |= has_token || self.lines.len() + text.len() >= MAX;
+        if self.is_over {
+            self.rest.push(text);
+        } else {
+            self.lines.push_str(&text);
+            self.lines.push('\n');
         }
-        self.rest.push(text);
     }
 
-    /// Takes the query; what comes from now on has to wait.
+    /// The query, empty where there is none, and what has to wait.
     pub(super) fn into_parts(self) -> (String, Vec<String>) {
-        (self.query, self.rest)
+        let query = if self.lines.is_empty() {
+            String::new()
+        } else {
+            format!("{EARLY_PARAMETER}={}", BASE64.encode(&self.lines))
+        };
+        (query, self.rest)
     }
 }
 
@@ -60,32 +70,36 @@ mod tests {
     }
 
     fn early(frames: &[ClientFrame]) -> (String, Vec<String>) {
-        let mut early = Early::default();
+        let mut early = Early::new(true);
         for frame in frames {
             early.push(frame);
         }
         early.into_parts()
     }
 
+    fn lines(query: &str) -> Vec<String> {
+        let text = query.strip_prefix("early=").map(|text| BASE64.decode(text).unwrap()).unwrap_or_default();
+        String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
+    }
+
     #[test]
     fn frames_are_lines_of_a_parameter() {
-        let (query, rest) = early(&[ClientFrame::Connect(Connect::default()), subscribe("a&b+\u{fc}", None)]);
-        assert_eq!(
-            query,
-            "early=%7B%22type%22:%22connect%22%7D%0A%7B%22type%22:%22subscribe%22,%22id%22:1,%22room%22:%22a%26b%2B%C3%BC%22%7D"
-        );
+        let frames = [ClientFrame::Connect(Connect::default()), subscribe("a&b+\u{fc}", None)];
+        let (query, rest) = early(&frames);
+        assert!(query.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=-_".contains(&byte)), "{query}");
+        assert_eq!(lines(&query), frames.each_ref().map(ClientFrame::to_json));
         assert!(rest.is_empty());
         assert_eq!(early(&[]), (String::new(), Vec::new()));
     }
 
     #[test]
     fn what_does_not_fit_waits_and_all_behind_it() {
-        let frames = [subscribe("a", None), subscribe(&"b".repeat(255), None), subscribe("c", None)];
-        let many: Vec<_> = std::iter::repeat_n(frames[1].clone(), 10).chain([frames[2].clone()]).collect();
+        let long = subscribe(&"b".repeat(255), None);
+        let many: Vec<_> = std::iter::repeat_n(long, 10).chain([subscribe("c", None)]).collect();
         let (query, rest) = early(&many);
-        assert!(query.len() <= MAX && query.len() > MAX - 350, "{}", query.len());
-        assert_eq!(query.matches("%0A").count() + 1 + rest.len(), many.len());
-        assert_eq!(rest.last(), Some(&frames[2].to_json()));
+        assert!(query.len() <= 2_054 && query.len() > 1_500, "{}", query.len());
+        let all: Vec<_> = lines(&query).into_iter().chain(rest).collect();
+        assert_eq!(all, many.iter().map(ClientFrame::to_json).collect::<Vec<_>>());
     }
 
     #[test]
@@ -98,7 +112,14 @@ mod tests {
             subscribe("a", Some("secret")),
             subscribe("b", None),
         ]);
-        assert!(!query.contains("secret"));
-        assert_eq!(rest.len(), 2);
+        assert_eq!((lines(&query).len(), rest.len()), (1, 2));
+    }
+
+    #[test]
+    fn where_nothing_may_be_early_all_waits() {
+        let mut early = Early::new(false);
+        let connect = ClientFrame::Connect(Connect::default());
+        early.push(&connect);
+        assert_eq!(early.into_parts(), (String::new(), vec![connect.to_json()]));
     }
 }

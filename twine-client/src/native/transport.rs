@@ -39,12 +39,9 @@ impl Transport {
 
     /// Begins to open what is wanted.
     pub(super) fn open(&mut self, way: &Way) {
-        match std::mem::replace(self, Self::None) {
-            Self::Wanted(socket, early) => {
-                let (query, waiting) = early.into_parts();
-                *self = Self::Opening(socket, Box::pin(Socket::open(way.clone(), query)), waiting);
-            }
-            other => *self = other,
+        if let Self::Wanted(socket, early) = self {
+            let (query, waiting) = std::mem::take(early).into_parts();
+            *self = Self::Opening(*socket, Box::pin(Socket::open(way.clone(), query)), waiting);
         }
     }
 

@@ -10,17 +10,19 @@ extern "C" {
     #[derive(Debug)]
     pub type Host;
 
-    /// Opens a socket to the hub; it calls `opened`, `received` and `closed`. What it was told to send before goes with
-    /// the handshake as far as the socket's address has room for it, the rest once it is open. Gives whether the page may do so, and reports why not.
+    /// Opens a socket to the hub; it calls `opened`, `received` and `closed`. What it was told to send
+    /// before goes with the handshake, where that may be `early` and as far as there is room for it; the
+    /// rest once it is open. Gives whether the page may open one, and reports why not.
     #[wasm_bindgen(method)]
-    pub fn open(this: &Host) -> bool;
+    pub fn open(this: &Host, early: bool) -> bool;
 
-    /// Sends a text on the socket, or on the one that is opened next. It needs no look at `bufferedAmount`: the core keeps it bounded,
-    /// with one request a room under way and few `pong`s.
+    /// Sends a text on the socket, or on the one that is opened next. It needs no look at
+    /// `bufferedAmount`: the core keeps it bounded, with one request a room under way and few `pong`s.
     #[wasm_bindgen(method)]
     pub fn send(this: &Host, text: &str);
 
-    /// Closes the socket, which is not heard of any more, and forgets what it was told to send and has not.
+    /// Closes the socket, which is not heard of any more, and forgets what it was told to send and has
+    /// not.
     #[wasm_bindgen(method)]
     pub fn close(this: &Host, code: u16);
 

@@ -49,8 +49,8 @@ pub struct Driver {
     calls: RefCell<Vec<(CallId, JsValue)>>,
     /// The socket that the host has; what is meant for another one is in vain.
     socket: Cell<Option<SocketId>>,
-    /// Whether the host is to open it, once all is known that is said with its handshake.
-    wanted: Cell<bool>,
+    /// Set where the host is to open it, once all is known that is said with its handshake: whether something may be.
+    wanted: Cell<Option<bool>>,
     /// When the host's timer runs.
     timer: Cell<Option<u64>>,
     draining: Cell<bool>,
@@ -299,10 +299,12 @@ impl Driver {
         loop {
             // The borrow ends with this statement, before anything is called.
             let effect = self.core.borrow_mut().poll_effect();
-            match effect {
-                Some(effect) => self.perform(effect),
-                None if self.wanted.take() => self.open(),
-                None => break,
+            if let Some(effect) = effect {
+                self.perform(effect);
+            } else if let Some(early) = self.wanted.take() {
+                self.open(early);
+            } else {
+                break;
             }
         }
         self.draining.set(false);
@@ -316,16 +318,16 @@ impl Driver {
     fn perform(&self, effect: Effect<JsValue>) {
         match effect {
             Effect::Deliver(delivery) => self.deliver(delivery),
-            Effect::Open(id) => {
-                self.socket.set(Some(id));
-                self.wanted.set(true);
+            Effect::Open { socket, early } => {
+                self.socket.set(Some(socket));
+                self.wanted.set(Some(early));
             }
             Effect::Send(id, frame) if self.socket.get() == Some(id) => {
                 self.host.send(&encode::encode(&frame));
             }
             Effect::Close(id, code) if self.socket.get() == Some(id) => {
                 self.socket.take();
-                self.wanted.set(false);
+                self.wanted.take();
                 self.host.close(code.as_u16());
             }
             Effect::Send(..) | Effect::Close(..) => {}
@@ -346,9 +348,9 @@ impl Driver {
     }
 
     /// Has the host open the socket that is wanted.
-    fn open(&self) {
+    fn open(&self, early: bool) {
         if let Some(id) = self.socket.get()
-            && !self.host.open()
+            && !self.host.open(early)
         {
             self.core.borrow_mut().closed(host::now(), id, 1006, "");
         }

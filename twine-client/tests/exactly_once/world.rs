@@ -335,7 +335,7 @@ impl World {
         while let Some(effect) = self.core.poll_effect() {
             match effect {
                 Effect::FetchCookie => self.core.cookie_settled(self.now),
-                Effect::Open(socket) => {
+                Effect::Open { socket, .. } => {
                     self.abandon();
                     self.wire = Some(Wire {
                         socket,

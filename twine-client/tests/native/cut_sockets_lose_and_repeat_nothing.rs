@@ -24,6 +24,22 @@ async fn what_is_published_around_cuts_arrives_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn more_rooms_than_an_address_has_room_for_all_come_back() {
+    let scene = Scene::start().await;
+    let client = scene.client().await;
+    let names: Vec<_> = (0..30).map(|n| format!("{n}-{}", "ü".repeat(60))).collect();
+    let mut rooms = Vec::new();
+    for name in &names {
+        rooms.push(client.subscribe(name, SubscribeOptions::default()).await.unwrap());
+    }
+    scene.proxy.cut();
+    for (name, room) in names.iter().zip(&mut rooms) {
+        scene.publish(name, [1]).await;
+        expect(room, [1]).await;
+    }
+}
+
+#[tokio::test]
 async fn what_was_missed_is_marked_and_what_is_live_is_not() {
     let mut scene = Scene::start().await;
     let client = scene.client().await;

@@ -339,8 +339,7 @@ fn parse(input: &[u8], app: &App) -> Request {
         (Some("POST"), Some("/api/publish"), Some(1)) => Kind::One,
         (Some("POST"), Some("/api/publish/batch"), Some(1)) => Kind::Batch,
         (Some("GET"), Some(path), Some(1)) if path == "/ws" || path.starts_with("/ws?") => {
-            let query = path.split_once('?').map(|(_, query)| query);
-            return handshake(request.headers, query, head, app);
+            return handshake(request.headers, path, head, app);
         }
         _ => return Request::Other,
     };
@@ -389,10 +388,13 @@ fn length(value: &[u8]) -> Option<usize> {
 }
 
 /// A request for a WebSocket that has no body.
-fn handshake(headers: &[httparse::Header<'_>], query: Option<&str>, end: usize, app: &App) -> Request {
-    if app.config.role == Role::Publish {
+fn handshake(headers: &[httparse::Header<'_>], path: &str, end: usize, app: &App) -> Request {
+    // What is not allowed in an address is for who knows what to say about it.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte);
+    if app.config.role == Role::Publish || !path.bytes().all(is_plain) {
         return Request::Other;
     }
+    let query = path.split_once('?').map(|(_, query)| query);
     let Ok(early) = early::frames(query) else { return Request::Other };
     let mut map = HeaderMap::with_capacity(headers.len());
     for header in headers {

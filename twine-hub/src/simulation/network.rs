@@ -10,10 +10,11 @@ use bytes::Bytes;
 use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::{Message, WebSocket, protocol::Role};
 use twine_client::core::SocketId;
-use twine_protocol::CloseCode;
+use twine_protocol::{CloseCode, ServerFrame};
 
 use super::tab::PageId;
 use crate::connection::{Caller, Handover};
+use crate::rooms::frames;
 
 /// So little fits into the hub's socket that it blocks soon.
 const SEND_BUFFER: usize = 4 << 10;
@@ -22,6 +23,8 @@ const SEND_BUFFER: usize = 4 << 10;
 pub(super) struct Link {
     pub(super) page: PageId,
     pub(super) socket: SocketId,
+    /// Whether what the page says before it is open may be in its handshake.
+    may_be_early: bool,
     /// The hub that it was opened to; `None` while it is being opened.
     pub(super) boot: Option<usize>,
     /// Whether nothing gets through, to the hub and to the page.
@@ -48,10 +51,11 @@ pub(super) enum Incoming {
 }
 
 impl Link {
-    pub(super) fn new(page: PageId, socket: SocketId) -> Self {
+    pub(super) fn new(page: PageId, socket: SocketId, may_be_early: bool) -> Self {
         Self {
             page,
             socket,
+            may_be_early,
             boot: None,
             is_held: (false, false),
             is_abandoned: false,
@@ -60,17 +64,19 @@ impl Link {
         }
     }
 
-    /// Opens it; gives the hub's end. What the page has said may be `early`, in the handshake.
+    /// Opens it; gives the hub's end. What the page has said `is_early`, in the handshake, where it may be.
     pub(super) fn open(&mut self, boot: usize, caller: Caller, is_early: bool) -> Handover {
         let (ours, theirs) = UnixStream::pair().unwrap();
         socket2::SockRef::from(&theirs).set_send_buffer_size(SEND_BUFFER).unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
+        let is_early = is_early && self.may_be_early;
         self.boot = Some(boot);
         self.hub = Some(ours);
         Handover {
             socket: TcpStream::from(OwnedFd::from(theirs)),
-            answer: Bytes::new(),
+            // Anything that the page takes for a frame: it has no handshake here.
+            answer: if is_early { frames::frame(&ServerFrame::Ping) } else { Bytes::new() },
             read: if is_early { std::mem::take(&mut self.client.get_mut().goes).into() } else { Vec::new() },
             is_compressed: false,
             caller,

@@ -239,7 +239,7 @@ impl World {
         let page = self.tabs[at].page;
         match effect {
             Effect::FetchCookie => self.tabs[at].fetches = true,
-            Effect::Open(socket) => self.links.push(Link::new(page, socket)),
+            Effect::Open { socket, early } => self.links.push(Link::new(page, socket, early)),
             Effect::Send(socket, frame) => {
                 self.note(format!("tab {at} says {}", said(&frame)));
                 match &frame {

@@ -10,7 +10,7 @@ fn the_cookie_is_fetched_before_the_socket_is_opened() {
     assert_eq!(core.poll_effect(), Some(Effect::FetchCookie));
     assert_eq!(core.poll_effect(), None);
     core.cookie_settled(10);
-    assert!(matches!(core.poll_effect(), Some(Effect::Open(_))));
+    assert!(matches!(core.poll_effect(), Some(Effect::Open { .. })));
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn a_cookie_that_does_not_come_is_waited_for_three_seconds() {
     core.timer(2_999);
     assert_eq!(core.poll_effect(), None);
     core.timer(3_000);
-    assert!(matches!(core.poll_effect(), Some(Effect::Open(_))));
+    assert!(matches!(core.poll_effect(), Some(Effect::Open { .. })));
     assert!(matches!(core.poll_effect(), Some(Effect::Send(_, ClientFrame::Connect(_)))));
     core.cookie_settled(3_001);
     assert_eq!(core.poll_effect(), None);
@@ -71,6 +71,35 @@ fn a_socket_that_does_not_get_anywhere_is_replaced() {
     bench.now += limits::CONNECT_WAIT;
     bench.core.timer(bench.now);
     assert_eq!(bench.core.poll_effect(), Some(Effect::Close(next, CloseCode::Normal)));
+}
+
+#[test]
+fn an_attempt_is_early_as_long_as_that_works() {
+    let early = |effects: &[Effect<u32>]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Open { early, .. } => Some(*early),
+            _ => None,
+        })
+    };
+    let mut bench = Bench::new();
+    bench.core.connect(bench.now);
+    let mut tried = Vec::new();
+    for _ in 0..3 {
+        let effects = bench.effects();
+        tried.extend(early(&effects));
+        let socket = opened_socket(&effects);
+        bench.core.closed(bench.now, socket, 1006, "");
+        bench.wait_for_retry();
+    }
+    assert_eq!(tried, [true, false, true]);
+    // What worked last is tried first.
+    let effects = bench.effects();
+    assert_eq!(early(&effects), Some(false));
+    let socket = opened_socket(&effects);
+    bench.frame(socket, connected(None, &[]));
+    bench.core.closed(bench.now, socket, 1006, "");
+    bench.wait_for_retry();
+    assert_eq!(early(&bench.effects()), Some(false));
 }
 
 #[test]
@@ -155,7 +184,7 @@ fn a_hint_of_the_network_or_the_app_ends_the_waiting() {
         hint(&mut bench.core, bench.now);
         assert!(matches!(
             bench.effects()[..],
-            [Effect::State(State::Connecting), Effect::Open(_), Effect::Send(_, ClientFrame::Connect(_))]
+            [Effect::State(State::Connecting), Effect::Open { .. }, Effect::Send(_, ClientFrame::Connect(_))]
         ));
         hint(&mut bench.core, bench.now);
         assert_eq!(bench.effects(), []);

@@ -220,7 +220,7 @@ fn opened_socket(effects: &[Effect<u32>]) -> SocketId {
     effects
         .iter()
         .find_map(|effect| match effect {
-            Effect::Open(socket) => Some(*socket),
+            Effect::Open { socket, .. } => Some(*socket),
             _ => None,
         })
         .unwrap_or_else(|| panic!("no socket asked for in {effects:?}"))

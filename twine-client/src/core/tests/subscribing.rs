@@ -252,7 +252,7 @@ fn what_is_asked_for_while_the_socket_opens_is_said_at_once() {
     // `connect` comes first, and all of it to the socket that was just asked for.
     let sent: Vec<_> = effects
         .into_iter()
-        .skip_while(|effect| *effect != Effect::Open(socket))
+        .skip_while(|effect| *effect != Effect::Open { socket, early: true })
         .skip(1)
         .map(|effect| match effect {
             Effect::Send(to, frame) if to == socket => frame,
@@ -374,8 +374,9 @@ fn what_was_asked_for_early_is_waited_for_from_connected_on() {
     let mut bench = Bench::new();
     bench.core.subscribe(bench.now, &room("chat"), SubscribeOptions::default());
     bench.core.connect(bench.now);
-    let socket = bench.open();
-    bench.effects();
+    let socket = opened_socket(&bench.effects());
+    bench.now += limits::CONNECT_WAIT - 1;
+    bench.core.opened(bench.now, socket);
     bench.now += limits::CONNECT_WAIT - 1;
     bench.frame(socket, connected(None, &[]));
     bench.core.heard(bench.now + limits::REQUEST_WAIT, socket);

@@ -170,7 +170,7 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     } else if found < SCHEMA {
         // Of the first version its index had all sessions in it.
         let update = format!(
-            "BEGIN; DROP INDEX sessions_by_detached; {INDEX} PRAGMA user_version = {SCHEMA}; COMMIT;"
+            "BEGIN; DROP INDEX IF EXISTS sessions_by_detached; {INDEX} PRAGMA user_version = {SCHEMA}; COMMIT;"
         );
         connection.execute_batch(&update).map_err(database("updating its schema"))?;
     }
