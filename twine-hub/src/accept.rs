@@ -1,11 +1,12 @@
 //! Accepting connections, no more than a number at a time, also where the system gives none.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mio::net::TcpListener;
 use tokio::io::Interest;
 use tokio::net::TcpSocket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,6 +21,7 @@ const BACKLOG: u32 = 65_535;
 
 /// A listener with places for its connections.
 pub(crate) struct Acceptor {
+    /// What it accepts does not block, without another system call.
     listener: TcpListener,
     /// The same socket, to learn when somebody waits: tokio's own listener watches what it accepts, whether
     /// or not that stays with it.
@@ -35,7 +37,7 @@ pub(crate) type Place = OwnedSemaphorePermit;
 ///
 /// # Errors
 /// Where it is in use, not of this machine, or needs privileges.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -51,11 +53,11 @@ impl Acceptor {
     ///
     /// # Errors
     /// Where the runtime can't watch it.
-    pub(crate) fn new(listener: TcpListener, max: usize) -> io::Result<Self> {
+    pub(crate) fn new(listener: std::net::TcpListener, max: usize) -> io::Result<Self> {
         let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
         let same = std::net::TcpStream::from(OwnedFd::from(listener.try_clone()?));
         let readiness = tokio::net::TcpStream::from_std(same)?;
-        Ok(Self { listener, readiness, places, backoff: BACKOFF.0 })
+        Ok(Self { listener: TcpListener::from_std(listener), readiness, places, backoff: BACKOFF.0 })
     }
 
     /// One more connection, if one waits and there is a place for it. Why none can be accepted is for
@@ -98,8 +100,7 @@ impl Acceptor {
 
 fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let (socket, peer) = listener.accept()?;
-    socket.set_nonblocking(true)?;
-    Ok((socket, peer))
+    Ok((OwnedFd::from(socket).into(), peer))
 }
 
 fn is_about_one_connection(error: &io::Error) -> bool {

@@ -234,13 +234,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_upgrade_is_answered_at_once_where_nothing_was_said_and_before_whatever_becomes_of_the_rest() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut shard = shard(&Kind::Sqlite { data_dir: folder.path().to_owned() });
+        let (mut shard, _keeping) = shard_without_keeper();
         let mut silent = client(&shard, "upgraded", &[]);
         assert_eq!(first_read(&mut shard, &mut silent), "upgraded");
         let mut wrong = client(&shard, "upgraded", &["{}"]);
         assert!(are_in_order(&first_read(&mut shard, &mut wrong), &["upgraded", "bad_frame"]));
-        // The shard is told to stop before it can know the session.
+        // The shard is told to stop before it knows the session.
         let mut early = client(&shard, "upgraded", &[CONNECT, SUBSCRIBE]);
         let until = clock::now() + std::time::Duration::from_mins(1);
         shard.inbox().push(Event::Drain { window: std::time::Duration::ZERO, until });

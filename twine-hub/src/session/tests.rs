@@ -17,6 +17,20 @@ fn options() -> Options {
     }
 }
 
+#[test]
+fn ids_are_in_the_order_of_their_time_and_never_the_same() {
+    let at = |unix_millis| {
+        clock::manual::set(Some(clock::manual::Set { now: std::time::Instant::now(), unix_millis }));
+        mint().unwrap()
+    };
+    let ids = [at(1), at(1), at(1_700_000_000_000), at(1_700_000_000_001), at((1 << 48) - 1)];
+    clock::manual::set(None);
+    assert!(ids[0] != ids[1]);
+    assert!(ids.windows(2).skip(1).all(|pair| pair[0] < pair[1]), "{ids:?}");
+    assert!(ids.iter().all(|id| id.as_str().len() == 32), "{ids:?}");
+    assert!(ids[2].as_str().starts_with("018bcfe56800"), "{ids:?}");
+}
+
 fn claim(session: Option<SessionId>) -> Claim {
     let visitor = Visitor {
         cookie: CookieHash([1; 16]),

@@ -160,7 +160,9 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA });
     }
     connection
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 4000;",
+        )
         .map_err(database("setting it up"))?;
     if tables == 0 {
         let create = format!(
