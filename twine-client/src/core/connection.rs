@@ -128,7 +128,10 @@ impl<P> Core<P> {
         if self.socket() != Some(socket) {
             return;
         }
-        if CloseCode::is_retryable(code) {
+        // Of what was said with the handshake the hub may have got something else.
+        let may_be_early = matches!(self.phase, Phase::Opening { early: true, .. });
+        self.doubt();
+        if CloseCode::is_retryable(code) || may_be_early {
             self.lost(now, None);
         } else {
             self.end(ClosedReason::Refused { code, reason: reason.to_owned() });
@@ -175,6 +178,7 @@ impl<P> Core<P> {
         match self.phase {
             Phase::Cookie { until } if until <= now => self.open(now),
             Phase::Opening { until, .. } if until <= now => {
+                self.doubt();
                 self.replace(now, CloseCode::Normal, None);
             }
             Phase::Waiting { until } if until <= now => self.start(now),
@@ -272,6 +276,8 @@ impl<P> Core<P> {
             && now.saturating_sub(online.since) >= limits::STABLE
         {
             self.backoff.reset();
+            // What was doubted may have been the network.
+            self.early = true;
         }
         let delay = self.backoff.next(hint);
         self.offline();
@@ -298,12 +304,16 @@ impl<P> Core<P> {
         }
     }
 
-    /// What was said on the connection is void.
-    fn offline(&mut self) {
+    /// An attempt came to nothing, and nobody has said why: something on the way may let through no address that says
+    /// something, or not all of it. The next one is made the other way.
+    fn doubt(&mut self) {
         if let Phase::Opening { early, .. } = self.phase {
-            // Something on the way may let through no such address, or not all of it.
             self.early = !early;
         }
+    }
+
+    /// What was said on the connection is void.
+    fn offline(&mut self) {
         self.rooms_due = u64::MAX;
         for room in self.rooms.iter_mut() {
             room.link = Link::Idle;

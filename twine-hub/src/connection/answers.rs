@@ -28,6 +28,13 @@ impl Answers {
         self.all.push((key, frame));
     }
 
+    /// Takes the last one back, where it is this client's.
+    fn pop(&mut self, key: Key) -> Option<Bytes> {
+        let (_, frame) = self.all.pop_if(|(of, _)| *of == key)?;
+        self.bytes -= frame.len() + size_of::<(Key, Bytes)>();
+        Some(frame)
+    }
+
     /// Takes them all, each client's together and in their order.
     fn take(&mut self) -> Vec<(Key, Bytes)> {
         self.bytes = 0;
@@ -61,7 +68,7 @@ impl Shard {
         let has_said_no_more = self.answers.all.len() == n_gathered;
         if self.connection(key).is_some_and(|connection| connection.phase == Phase::Attaching)
             && has_said_no_more
-            && let Some((_, upgrade)) = self.answers.all.pop_if(|(of, _)| *of == key)
+            && let Some(upgrade) = self.answers.pop(key)
             && let Some(connection) = self.connection(key)
         {
             connection.input.get_or_insert_default().upgrade = upgrade;

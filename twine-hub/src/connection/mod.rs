@@ -8,8 +8,9 @@
 //! queued for it but the rest of the frame it was taking. It also reads and writes the sockets of publishers, as
 //! its guests ([`guest`]).
 //!
-//! What one connection can hold in memory: the rest of one message, [`socket::MAX_QUEUED`] bytes of
-//! answers, a frame of its own that has not arrived whole, and its session's cursors ([`session`]).
+//! What one connection can hold in memory: the rest of one message or of the answers of one turn, [`socket::MAX_QUEUED`] bytes of
+//! more answers, a frame of its own that has not arrived whole, or what it said with its handshake, and its session's
+//! cursors ([`session`]).
 
 mod answers;
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! What a client says together with its handshake (PROTOCOL.md, "Early frames").
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use percent_encoding::percent_decode_str;
 use twine_protocol::{EARLY_PARAMETER, ErrorCode};
 
 use super::problem::Refusal;
@@ -30,6 +33,8 @@ pub(super) fn frames(query: Option<&str>) -> Result<Vec<u8>, Refusal> {
     if lists.next().is_some() {
         return Err(refused("is there more than once; put each frame on a line of one"));
     }
+    // Where it is filled up, the signs for that may be encoded once more.
+    let list: Cow<'_, [u8]> = percent_decode_str(list).into();
     let text = BASE64.decode(list).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let text = text.ok_or_else(|| refused("is not base64url of UTF-8"))?;
     let mut frames = Vec::with_capacity(text.len() + 32);
@@ -64,8 +69,10 @@ mod tests {
             let long = "x".repeat(len);
             assert_eq!(of(&long), framed(&[&long]), "{len} bytes");
         }
-        // Without what fills it up.
-        assert_eq!(frames(Some("early=e30")).unwrap(), framed(&["{}"]));
+        // With and without what fills it up.
+        for query in ["early=e30", "early=e30=", "early=e30%3D", "early=e30%3d"] {
+            assert_eq!(frames(Some(query)).unwrap(), framed(&["{}"]), "{query}");
+        }
     }
 
     #[test]

@@ -99,7 +99,36 @@ fn an_attempt_is_early_as_long_as_that_works() {
     bench.frame(socket, connected(None, &[]));
     bench.core.closed(bench.now, socket, 1006, "");
     bench.wait_for_retry();
-    assert_eq!(early(&bench.effects()), Some(false));
+    let effects = bench.effects();
+    assert_eq!(early(&effects), Some(false));
+    // After a connection that held it is tried once more.
+    let socket = opened_socket(&effects);
+    bench.frame(socket, connected(None, &[]));
+    bench.now += limits::STABLE;
+    bench.core.closed(bench.now, socket, 1006, "");
+    bench.wait_for_retry();
+    let effects = bench.effects();
+    assert_eq!(early(&effects), Some(true));
+    // Nor is it doubted where the hub has answered.
+    let socket = opened_socket(&effects);
+    let full = ServerFrame::Disconnect(Disconnect { code: ErrorCode::Full, retry: 0 });
+    bench.core.frame(bench.now, socket, full);
+    bench.wait_for_retry();
+    assert_eq!(early(&bench.effects()), Some(true));
+}
+
+#[test]
+fn what_was_refused_of_an_early_attempt_is_said_once_more_on_the_socket() {
+    let mut bench = Bench::new();
+    bench.core.connect(bench.now);
+    let socket = opened_socket(&bench.effects());
+    bench.core.closed(bench.now, socket, 4400, "bad_frame");
+    bench.wait_for_retry();
+    let effects = bench.effects();
+    let socket = opened_socket(&effects);
+    assert!(effects.contains(&Effect::Open { socket, early: false }));
+    bench.core.closed(bench.now, socket, 4400, "bad_frame");
+    assert!(matches!(bench.effects()[..], [Effect::State(State::Closed(ClosedReason::Refused { .. }))]));
 }
 
 #[test]
