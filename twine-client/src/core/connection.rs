@@ -17,7 +17,6 @@ pub(super) enum Phase {
     Opening {
         socket: SocketId,
         until: u64,
-        early: bool,
     },
     Online(Online),
     Waiting {
@@ -105,7 +104,7 @@ impl<P> Core<P> {
 
     /// The socket is open: the hub has as much time again for its answer.
     pub fn opened(&mut self, now: u64, socket: SocketId) {
-        let Phase::Opening { socket: ours, until, .. } = &mut self.phase else { return };
+        let Phase::Opening { socket: ours, until } = &mut self.phase else { return };
         if *ours != socket {
             return;
         }
@@ -129,9 +128,9 @@ impl<P> Core<P> {
             return;
         }
         // Of what was said with the handshake the hub may have got something else.
-        let may_be_early = matches!(self.phase, Phase::Opening { early: true, .. });
+        let was_early = self.early && matches!(self.phase, Phase::Opening { .. });
         self.doubt();
-        if CloseCode::is_retryable(code) || may_be_early {
+        if CloseCode::is_retryable(code) || was_early {
             self.lost(now, None);
         } else {
             self.end(ClosedReason::Refused { code, reason: reason.to_owned() });
@@ -203,8 +202,9 @@ impl<P> Core<P> {
     }
 
     pub(super) fn on_connected(&mut self, now: u64, socket: SocketId, frame: Connected) {
-        let Phase::Opening { early, .. } = self.phase else { return };
-        self.early = early;
+        if !matches!(self.phase, Phase::Opening { .. }) {
+            return;
+        }
         self.phase = Phase::Online(Online {
             socket,
             since: now,
@@ -241,9 +241,8 @@ impl<P> Core<P> {
     fn open(&mut self, now: u64) {
         self.next_socket += 1;
         let socket = SocketId(self.next_socket);
-        let early = self.early;
-        self.phase = Phase::Opening { socket, until: now.saturating_add(limits::CONNECT_WAIT), early };
-        self.effects.push_back(Effect::Open { socket, early });
+        self.phase = Phase::Opening { socket, until: now.saturating_add(limits::CONNECT_WAIT) };
+        self.effects.push_back(Effect::Open { socket, early: self.early });
         self.effects.push_back(Effect::Send(socket, ClientFrame::Connect(self.config.connect.clone())));
         // All this needs no answer first: the hub reads on once it has found the session.
         self.tell_left(now, socket, false);
@@ -307,9 +306,7 @@ impl<P> Core<P> {
     /// An attempt came to nothing, and nobody has said why: something on the way may let through no address that says
     /// something, or not all of it. The next one is made the other way.
     fn doubt(&mut self) {
-        if let Phase::Opening { early, .. } = self.phase {
-            self.early = !early;
-        }
+        self.early ^= matches!(self.phase, Phase::Opening { .. });
     }
 
     /// What was said on the connection is void.

@@ -90,7 +90,7 @@ pub struct Core<P> {
     next_request: u64,
     next_socket: u64,
     next_delivery: u32,
-    /// Whether the next attempt may say something with its handshake: as long as that works.
+    /// Whether an attempt says something with its handshake, the one under way or the next: as long as that works.
     early: bool,
     /// Whether what [`Core::take_moved`] tells of has changed.
     moved: bool,
