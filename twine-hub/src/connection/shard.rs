@@ -312,12 +312,10 @@ impl Shard {
         self.sockets.insert(token.0, socket);
         self.telemetry.connections.inc();
         self.look_in(key, self.options.connect_timeout);
-        if self.draining.is_some() {
-            // What it has said is in vain.
-            read.clear();
-        }
-        self.answer_upgrade(key, answer, &mut read);
-        if self.draining.is_some() {
+        let is_draining = self.draining.is_some();
+        // Then what it has said is in vain.
+        self.answer_upgrade(key, answer, if is_draining { &mut [] } else { &mut read });
+        if is_draining {
             self.send_away(key, ErrorCode::Draining);
         }
     }

@@ -356,4 +356,12 @@ mod tests {
         theirs.read_to_string(&mut read).unwrap();
         assert_eq!(read, "onetwo");
     }
+
+    #[test]
+    fn answers_that_were_gathered_count_like_those_that_come_one_by_one() {
+        let (mut socket, _theirs) = pair(false);
+        // More than the system takes of it.
+        socket.answer(vec![0; 8 << 20].into()).unwrap();
+        assert!(socket.is_full());
+    }
 }

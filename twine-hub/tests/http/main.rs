@@ -5,6 +5,7 @@
 mod compression;
 mod cookies;
 mod express;
+mod handshakes;
 mod life;
 mod load;
 mod origins;
