@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use twine_protocol::api::{History, Problem, Publish, Published, PublishedList, RoomInfo, RoomList};
@@ -46,17 +48,6 @@ fn the_table_of_errors_is_the_one_in_code() {
     });
     let in_page = table(&page(), "| code | HTTP | close | retry | remedy |");
     assert_eq!(in_page, in_code.collect::<Vec<_>>());
-}
-
-/// What base64url stands for.
-fn base64url(text: &str) -> Vec<u8> {
-    const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let bits = text.chars().flat_map(|digit| {
-        let value = DIGITS.find(digit).unwrap();
-        (0..6).rev().map(move |bit| value >> bit & 1 == 1)
-    });
-    let bits: Vec<bool> = bits.collect();
-    bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |byte, bit| byte << 1 | u8::from(*bit))).collect()
 }
 
 #[test]
@@ -147,7 +138,9 @@ fn the_examples_are_what_the_code_writes() {
             "json problem" => assert_problem(&text),
             "early" => {
                 let list = text.trim().strip_prefix(&format!("GET /ws?{EARLY_PARAMETER}=")).unwrap();
-                let frames = String::from_utf8(base64url(list.strip_suffix(" HTTP/1.1").unwrap())).unwrap();
+                let frames =
+                    String::from_utf8(BASE64.decode(list.strip_suffix(" HTTP/1.1").unwrap()).unwrap())
+                        .unwrap();
                 let types = frames.lines().map(|frame| match decode_client(frame).unwrap() {
                     ClientFrame::Connect(_) => "connect",
                     ClientFrame::Subscribe(_) => "subscribe",

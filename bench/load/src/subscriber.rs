@@ -1,13 +1,15 @@
 //! The subscribers: connect, shake hands, say what the target wants to hear, and check the
 //! sequence of what comes.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use memchr::memmem;
 
 use crate::Load;
 use crate::socket::{errno, http_answer, send_all, send_frame, set, sockaddr};
 use crate::stats::now;
 use crate::storm::Kept;
-use crate::target::{Step, base64url, fill};
+use crate::target::{Step, fill};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -209,7 +211,7 @@ impl Load {
             let said = self.script().iter().take(self.said_early()).filter_map(|step| step.send.as_deref());
             let said: Vec<_> = said.map(|text| self.with_kept(i, fill(text, room, i))).collect();
             path += if path.contains('?') { "&" } else { "?" };
-            path += &format!("{parameter}={}", base64url(&said.join("\n")));
+            path += &format!("{parameter}={}", URL_SAFE_NO_PAD.encode(said.join("\n")));
         }
         let mut req = format!(
             "GET {} HTTP/1.1\r\nHost: {}:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n",

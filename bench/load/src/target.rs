@@ -151,18 +151,6 @@ pub fn fill(template: &str, room: usize, n: usize) -> String {
     template.replace("{room}", &room_name(room)).replace("{n}", &n.to_string())
 }
 
-/// In base64url, without what fills it up.
-pub fn base64url(text: &str) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut out = String::new();
-    for three in text.as_bytes().chunks(3) {
-        let bits =
-            three.iter().fold(0, |bits, byte| bits << 8 | usize::from(*byte)) << (8 * (3 - three.len()));
-        out.extend((0..=three.len()).map(|n| char::from(DIGITS[bits >> (18 - 6 * n) & 63])));
-    }
-    out
-}
-
 impl Target {
     pub fn read(path: &str) -> Target {
         let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -261,14 +249,7 @@ fn sign(k: &Pusher, method: &str, path: &str, body: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Target, base64url};
-
-    #[test]
-    fn base64url_is_as_rfc_4648_has_it() {
-        let texts = ["", "f", "fo", "foo", "foob", "fooba", "foobar", "~~?"];
-        let expected = ["", "Zg", "Zm8", "Zm9v", "Zm9vYg", "Zm9vYmE", "Zm9vYmFy", "fn4_"];
-        assert_eq!(texts.map(base64url), expected);
-    }
+    use super::Target;
 
     #[test]
     fn what_is_about_a_room_is_said_again() {
