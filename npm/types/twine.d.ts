@@ -111,7 +111,8 @@ export interface TwineOptions {
   autoConnect?: boolean;
   /**
    * Keeps sessions and stored positions of one origin apart; at most 1,024 bytes. By default the page's
-   * path, cut to that. A page that changes its path without loading should name one scope for all.
+   * path, cut to that. A page that changes its path without loading should name one scope for all; so
+   * should one whose path is a secret, for the address of the socket has it.
    */
   scope?: string;
   /**
