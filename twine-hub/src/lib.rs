@@ -42,6 +42,7 @@ mod simulation;
 mod store;
 mod telemetry;
 mod threads;
+mod wakes;
 
 pub use auth::{ApiKey, InvalidKey, InvalidOrigin, KeyFileError, Origin, Subscriber};
 pub use config::Config;

@@ -7,12 +7,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
+use std::task::{Wake, Waker};
 use std::thread::{JoinHandle, panicking};
 use std::time::Instant;
 
 use crate::clock;
 use crate::rooms::locked;
 use crate::threads;
+use crate::wakes;
 
 /// What is done in rounds.
 pub(crate) trait Rounds: Send + 'static {
@@ -109,6 +111,13 @@ impl<T> Queue<T> {
     }
 }
 
+/// Wakes the thread that does the rounds.
+impl<T: Send + 'static> Wake for Queue<T> {
+    fn wake(self: Arc<Self>) {
+        self.arrived.notify_one();
+    }
+}
+
 /// Fails the queue if a round panics.
 struct Round<'a, T>(&'a Queue<T>);
 
@@ -178,7 +187,7 @@ impl<T: Send + 'static> Orders<T> {
         let Some(work) = &self.at_once else {
             // Whoever has been told of the first will see the rest.
             if is_first {
-                self.queue.arrived.notify_one();
+                wakes::wake(Waker::from(self.queue.clone()));
             }
             return Ok(());
         };

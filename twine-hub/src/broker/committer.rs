@@ -21,6 +21,7 @@ use crate::rooms::{Delivery, NewMessage, Opened, Options, Room, Watcher, locked}
 use crate::rounds::{Queue, Rounds};
 use crate::store::{Record, Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
+use crate::wakes;
 
 /// Commands of one round at most. Every kind counts: whoever may connect can have rooms opened, and
 /// must not hold up the publishes that wait in between.
@@ -163,15 +164,22 @@ impl Committer {
         let report = result.as_ref().map(drop).map_err(Clone::clone);
         self.note_health(report);
         match result {
-            Ok(answers) => {
+            // Who is woken finds all of it.
+            Ok(answers) => wakes::together(|| {
+                let mut rooms = Vec::with_capacity(additions.len());
                 for Addition { room, records, .. } in additions.into_values() {
                     self.telemetry.published.inc_by(records.len() as u64);
                     self.delivery.append(&room, records);
+                    rooms.push(room);
                 }
+                // Before it is delivered, which takes longer: meanwhile publishers send what comes next.
                 for (publish, published) in group.into_iter().zip(answers) {
                     publish.answer(Ok(published));
                 }
-            }
+                for room in rooms {
+                    room.tell();
+                }
+            }),
             Err(error) => {
                 for name in additions.keys() {
                     self.delivery.drop_if_idle(name);

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
@@ -12,11 +13,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use twine_protocol::{Epoch, MessageId, Offset, Position, RoomName};
 
-use super::PublishError;
+use super::{PublishError, Publishing};
 use crate::rooms::{NewMessage, Options, Payload, Rooms, Watch, Watcher};
 use crate::store::history::{Direction, Range};
 use crate::store::{self, Kind, Opened, Record, Retention, StoreError, Writer};
 use crate::telemetry::Telemetry;
+use crate::wakes;
 
 /// A store's writer that does as it is told and says what it is asked.
 struct Scripted {
@@ -284,6 +286,53 @@ async fn publishes_that_wait_together_are_one_commit() {
         commits += usize::from(matches!(said, Said::Committed { .. }));
     }
     assert_eq!(commits, 1);
+}
+
+/// The publisher of several messages, who sleeps until the first of them is answered.
+struct Publisher {
+    last: Mutex<Option<Publishing>>,
+    is_told: Arc<AtomicBool>,
+    /// Whether the last was answered, and the room's watcher told, when it was woken.
+    found: Mutex<Option<(bool, bool)>>,
+}
+
+/// What a shard's guest gives to a publish: it wakes its shard, if that sleeps.
+struct Bell(Arc<Publisher>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        wakes::wake(self.0.clone().into());
+    }
+}
+
+impl Wake for Publisher {
+    fn wake(self: Arc<Self>) {
+        let last = self.last.lock().unwrap().take().unwrap();
+        let found = (last.now_or_never().is_some(), self.is_told.load(Ordering::SeqCst));
+        *self.found.lock().unwrap() = Some(found);
+    }
+}
+
+#[tokio::test]
+async fn who_is_woken_by_a_commit_finds_all_of_it() {
+    let bench = Bench::forever();
+    let (watcher, _moves) = watcher();
+    let is_told = watcher.is_told.clone();
+    let (done, opened) = oneshot::channel();
+    bench.rooms.watch(&room("chat"), watcher, Box::new(|room| done.send(room.is_ok()).unwrap()));
+    assert!(opened.await.unwrap());
+    let go_on = bench.stop();
+    let mut publishes: Vec<_> =
+        ["1", "2", "3"].map(|data| bench.rooms.publish(vec![message("chat", data, None)])).into();
+    let (last, mut first) = (publishes.pop(), publishes.remove(0));
+    let sleeper = Arc::new(Publisher { last: Mutex::new(last), is_told, found: Mutex::default() });
+    let bell = Waker::from(Arc::new(Bell(sleeper.clone())));
+    assert!(first.poll_unpin(&mut Context::from_waker(&bell)).is_pending());
+    drop(go_on);
+    // Joins the committer.
+    bench.rooms.close().await;
+    assert_eq!(*sleeper.found.lock().unwrap(), Some((true, true)));
+    first.await.unwrap();
 }
 
 #[tokio::test]

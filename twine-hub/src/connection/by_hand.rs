@@ -1,10 +1,12 @@
 //! A shard without its thread, for who runs all of a hub on one thread.
 
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use mio::Events;
 
+use super::guest::{Guest, Visit};
 use super::inbox::Event;
 use super::shard::{Shard, Surroundings};
 use super::{Handover, Options, Place};
@@ -34,6 +36,10 @@ impl ShardByHand {
 
     pub(crate) fn adopt(&self, handover: Handover) {
         self.shard.inbox().push(Event::Adopt(Place(self.open.clone()), handover));
+    }
+
+    pub(crate) fn host(&self, guest: Box<dyn Guest>, socket: TcpStream) {
+        self.shard.inbox().push(Event::Visit(Visit::new(guest, socket)));
     }
 
     /// Hears what is in the mailbox, and nothing that comes of it.

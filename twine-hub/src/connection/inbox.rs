@@ -3,9 +3,9 @@
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use mio::Waker;
 use twine_protocol::Position;
 
 use super::guest::Visit;
@@ -15,6 +15,7 @@ use super::{Handover, Place};
 use crate::rooms::{Room, Steps, Watch, locked};
 use crate::session::{Attached, Holder, Lost, Ticket};
 use crate::store::StoreError;
+use crate::wakes;
 
 /// News for a shard.
 pub(super) enum Event {
@@ -58,7 +59,9 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(waker: Waker) -> Self {
+    /// For the shard whose poll `waker` ends.
+    pub(super) fn new(waker: mio::Waker) -> Self {
+        let waker = Arc::new(PollWaker(waker)).into();
         Self { events: Mutex::new(Some(Vec::new())), asleep: AtomicBool::new(false), waker }
     }
 
@@ -71,10 +74,8 @@ impl Inbox {
         // The shard sets `asleep` before it looks into the mailbox for the last time: either it
         // sees this event there, or this sees `asleep`. A wake costs a system call; a busy shard
         // needs none.
-        if self.asleep.swap(false, Ordering::SeqCst)
-            && let Err(error) = self.waker.wake()
-        {
-            tracing::error!(%error, "a shard could not be woken");
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            wakes::wake(self.waker.clone());
         }
     }
 
@@ -105,6 +106,17 @@ impl Inbox {
     /// Says that the shard looks into its mailbox again.
     pub(super) fn wake_up(&self) {
         self.asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Ends the wait of a shard's poll.
+struct PollWaker(mio::Waker);
+
+impl Wake for PollWaker {
+    fn wake(self: Arc<Self>) {
+        if let Err(error) = self.0.wake() {
+            tracing::error!(%error, "a shard could not be woken");
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use crate::rooms::{Rooms, Watch, frames};
 use crate::seldom::Seldom;
 use crate::session::{Holder, Sessions};
 use crate::telemetry::Telemetry;
+use crate::wakes;
 
 /// The waker's token; connections have their slots' numbers.
 const NEWS: Token = Token(usize::MAX);
@@ -171,7 +172,9 @@ impl Shard {
         for event in &*events {
             self.socket_event(event);
         }
-        self.guests_speak();
+        // What is committed is delivered before more is read: what comes meanwhile is committed together.
+        self.hear_news();
+        wakes::together(|| self.guests_speak());
         for _ in 0..ROUNDS_OF_NEWS {
             if !self.hear_news() {
                 break;

@@ -1,10 +1,12 @@
 //! Connections over real sockets, below HTTP: what each frame is answered, and that no client's
 //! doing is another's undoing.
 
+mod by_hand;
 mod crossing;
 mod cursors;
 mod ends;
 mod frames;
+mod guests;
 mod model;
 mod recovery;
 mod saving;

@@ -51,8 +51,8 @@ impl Delivery {
         self.registry.drop_if_idle(name);
     }
 
-    /// Shows committed messages, which continue the room's head, to whoever watches it; each with when
-    /// its publish arrived.
+    /// Adds committed messages, which continue the room's head, each with when its publish arrived. Whoever
+    /// watches it sends them once it is [told](Room::tell).
     pub(crate) fn append(&mut self, room: &Arc<Room>, records: impl IntoIterator<Item = (Record, Instant)>) {
         let now = clock::now();
         let entries = records.into_iter().map(|(record, arrived)| {

@@ -105,14 +105,18 @@ impl Room {
         locked(&self.state).watchers.retain(|watcher| !same(watcher));
     }
 
-    /// Adds committed messages, the first of them the one after the head, and tells the watchers.
+    /// Adds committed messages, the first of them the one after the head. The watchers are still to be told.
     pub(super) fn append(&self, entries: impl IntoIterator<Item = Entry>) {
         let mut state = locked(&self.state);
         for entry in entries {
             state.head.offset = state.head.offset.next();
             state.tail.push_back(entry);
         }
-        state.tell();
+    }
+
+    /// Tells the watchers that the head has moved.
+    pub(crate) fn tell(&self) {
+        locked(&self.state).tell();
     }
 
     /// Goes on in a later epoch, at its beginning, and tells the watchers. The messages in memory are
@@ -275,16 +279,21 @@ mod tests {
         let is_told = Arc::new(AtomicBool::new(false));
         room.watch(Watcher { watch: watch.clone(), room: 7, is_told: is_told.clone() });
         room.append([entry("1"), entry("2")]);
+        assert_eq!(counter.0.load(Ordering::Relaxed), 0);
+        room.tell();
         assert_eq!(counter.0.load(Ordering::Relaxed), 1);
         room.append([entry("3")]);
+        room.tell();
         assert_eq!(counter.0.load(Ordering::Relaxed), 1, "it has not looked yet");
         is_told.store(false, Ordering::SeqCst);
         room.append([entry("4")]);
+        room.tell();
         assert_eq!(counter.0.load(Ordering::Relaxed), 2);
         assert!(!room.is_idle());
         room.unwatch(&watch, 7);
         is_told.store(false, Ordering::SeqCst);
         room.append([entry("5")]);
+        room.tell();
         assert_eq!(counter.0.load(Ordering::Relaxed), 2);
     }
 

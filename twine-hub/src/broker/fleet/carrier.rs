@@ -360,6 +360,7 @@ impl Carrier {
             let now = clock::now();
             self.fleet.ends.moved(name, watched.following.head());
             self.delivery.append(&watched.room, deliver.into_iter().map(|record| (record, now)));
+            watched.room.tell();
         }
         let head = watched.following.head().clone();
         for waiting in watched.waiting.extract_if(.., |waiting| waiting.until <= head) {
