@@ -6,11 +6,14 @@
 use std::cell::RefCell;
 use std::task::Waker;
 
-thread_local!(static PUT_OFF: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) });
+thread_local! {
+    /// Whom to wake at the end of what is done together, innermost last.
+    static PUT_OFF: RefCell<Vec<Vec<Waker>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Wakes somebody: at once, or once what this thread does [together] is done.
 pub(crate) fn wake(waker: Waker) {
-    let at_once = PUT_OFF.with_borrow_mut(|put_off| match put_off {
+    let at_once = PUT_OFF.with_borrow_mut(|put_off| match put_off.last_mut() {
         Some(put_off) => {
             put_off.push(waker);
             None
@@ -22,14 +25,11 @@ pub(crate) fn wake(waker: Waker) {
     }
 }
 
-/// Does something that wakes nobody before it is done. It must not wait for those it wakes.
+/// Does something that wakes nobody before it is done. It must be short, and must not wait for those it wakes: others
+/// take them for woken meanwhile.
 pub(crate) fn together<T>(work: impl FnOnce() -> T) -> T {
-    let is_within = PUT_OFF.with_borrow_mut(|put_off| {
-        let is_within = put_off.is_some();
-        put_off.get_or_insert_default();
-        is_within
-    });
-    let _putting_off = (!is_within).then(|| PuttingOff);
+    PUT_OFF.with_borrow_mut(|put_off| put_off.push(Vec::new()));
+    let _putting_off = PuttingOff;
     work()
 }
 
@@ -38,7 +38,7 @@ struct PuttingOff;
 
 impl Drop for PuttingOff {
     fn drop(&mut self) {
-        for waker in PUT_OFF.take().unwrap_or_default() {
+        for waker in PUT_OFF.with_borrow_mut(Vec::pop).unwrap_or_default() {
             waker.wake();
         }
     }
@@ -74,11 +74,14 @@ mod tests {
         assert_eq!(one.woken(), 1, "nothing is put off");
         let done = together(|| {
             wake(one.clone().into());
-            together(|| wake(other.clone().into()));
-            assert_eq!((one.woken(), other.woken()), (1, 0), "nor by what is within");
+            together(|| {
+                wake(other.clone().into());
+                assert_eq!(other.woken(), 0);
+            });
+            assert_eq!((one.woken(), other.woken()), (1, 1), "what is within has its own end");
             "done"
         });
-        assert_eq!((done, one.woken(), other.woken()), ("done", 2, 1));
+        assert_eq!((done, one.woken()), ("done", 2));
         wake(other.clone().into());
         assert_eq!(other.woken(), 2);
     }

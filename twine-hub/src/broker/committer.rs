@@ -163,9 +163,9 @@ impl Committer {
         let result = self.store(&mut group, &mut additions);
         let report = result.as_ref().map(drop).map_err(Clone::clone);
         self.note_health(report);
-        match result {
-            // Who is woken finds all of it.
-            Ok(answers) => wakes::together(|| {
+        // Who is woken finds all of it.
+        wakes::together(|| match result {
+            Ok(answers) => {
                 let mut rooms = Vec::with_capacity(additions.len());
                 for Addition { room, records, .. } in additions.into_values() {
                     self.telemetry.published.inc_by(records.len() as u64);
@@ -179,7 +179,7 @@ impl Committer {
                 for room in rooms {
                     room.tell();
                 }
-            }),
+            }
             Err(error) => {
                 for name in additions.keys() {
                     self.delivery.drop_if_idle(name);
@@ -188,7 +188,7 @@ impl Committer {
                     publish.answer(Err(PublishError::Store(error.clone())));
                 }
             }
-        }
+        });
     }
 
     fn store(

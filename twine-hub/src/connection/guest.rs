@@ -17,12 +17,16 @@ use mio::{Interest, Token};
 use super::inbox::{Event, Inbox};
 use super::shard::Shard;
 use super::state::Key;
+use crate::wakes;
 
 /// The first of the guests' tokens.
 pub(super) const GUESTS: usize = usize::MAX / 2;
 
 /// Guests that are read in a turn: others wait for the next, so that what those have published is delivered first.
 const MAX_SPEAKING: usize = 64;
+/// Of these, so many together: a committer that waits for the disk is woken for what all of them publish, and what
+/// anybody else has for it meanwhile waits no longer than that.
+const TOGETHER: usize = 16;
 
 /// What a guest keeps of the room for its answers.
 const KEPT_OUTPUT: usize = 4 << 10;
@@ -125,17 +129,24 @@ impl Shard {
 
     /// Reads guests that have something to say, as many as a turn may.
     pub(super) fn guests_speak(&mut self) {
-        for _ in 0..MAX_SPEAKING {
-            let Some(key) = self.speaking.pop_front() else { break };
-            let slot = key.slot as usize;
-            let hosted = self.guests.get_mut(slot).filter(|hosted| hosted.generation == key.generation);
-            let Some(hosted) = hosted else { continue };
-            hosted.is_speaking = false;
-            let is_ending = hosted.is_ending;
-            self.guest_speaks(slot);
-            if is_ending {
-                self.see_off(slot);
+        for _ in 0..MAX_SPEAKING / TOGETHER {
+            if self.speaking.is_empty() {
+                break;
             }
+            wakes::together(|| (0..TOGETHER).for_each(|_| self.next_guest_speaks()));
+        }
+    }
+
+    fn next_guest_speaks(&mut self) {
+        let Some(key) = self.speaking.pop_front() else { return };
+        let slot = key.slot as usize;
+        let hosted = self.guests.get_mut(slot).filter(|hosted| hosted.generation == key.generation);
+        let Some(hosted) = hosted else { return };
+        hosted.is_speaking = false;
+        let is_ending = hosted.is_ending;
+        self.guest_speaks(slot);
+        if is_ending {
+            self.see_off(slot);
         }
     }
 

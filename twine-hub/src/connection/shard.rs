@@ -29,7 +29,6 @@ use crate::rooms::{Rooms, Watch, frames};
 use crate::seldom::Seldom;
 use crate::session::{Holder, Sessions};
 use crate::telemetry::Telemetry;
-use crate::wakes;
 
 /// The waker's token; connections have their slots' numbers.
 const NEWS: Token = Token(usize::MAX);
@@ -174,7 +173,7 @@ impl Shard {
         }
         // What is committed is delivered before more is read: what comes meanwhile is committed together.
         self.hear_news();
-        wakes::together(|| self.guests_speak());
+        self.guests_speak();
         for _ in 0..ROUNDS_OF_NEWS {
             if !self.hear_news() {
                 break;

@@ -2,14 +2,16 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Context;
+use std::task::{Context, Wake};
 use std::time::Instant;
 
 use super::by_hand::ByHand;
 use crate::connection::Guest;
 use crate::rooms::locked;
 use crate::telemetry::Telemetry;
+use crate::wakes;
 
 /// Notes what was delivered by the time that it is read.
 struct Reader {
@@ -33,6 +35,67 @@ impl Guest for Reader {
     }
 
     fn leave(self: Box<Self>, _: TcpStream) {}
+}
+
+/// A committer that is woken for what guests publish. Notes how many have been read by then.
+#[derive(Default)]
+struct Committer {
+    read: AtomicUsize,
+    found: Mutex<Vec<usize>>,
+}
+
+impl Wake for Committer {
+    fn wake(self: Arc<Self>) {
+        locked(&self.found).push(self.read.load(Ordering::SeqCst));
+    }
+}
+
+struct Publisher(Arc<Committer>, Vec<u8>);
+
+impl Guest for Publisher {
+    fn turn(&mut self, read: &[u8], _: &mut Context<'_>) -> bool {
+        if !read.is_empty() && self.0.read.fetch_add(1, Ordering::SeqCst) == 0 {
+            wakes::wake(self.0.clone().into());
+        }
+        true
+    }
+
+    fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.1
+    }
+
+    fn is_late(&self, _: Instant) -> bool {
+        false
+    }
+
+    fn leave(self: Box<Self>, _: TcpStream) {}
+}
+
+#[test]
+fn a_committer_is_woken_for_what_all_guests_of_a_turn_publish() {
+    let mut hub = ByHand::new(usize::MAX);
+    let committer = Arc::<Committer>::default();
+    let mut guests: Vec<_> =
+        (0..4).map(|_| hub.host(Box::new(Publisher(committer.clone(), Vec::new())))).collect();
+    hub.work();
+    let mut most = 0;
+    // The system may take its time to show what was written.
+    while most < 2 {
+        committer.read.store(0, Ordering::SeqCst);
+        for guest in &mut guests {
+            guest.write_all(b"x").unwrap();
+        }
+        while locked(&committer.found).is_empty() {
+            hub.shard.turn();
+        }
+        let found = std::mem::take(&mut *locked(&committer.found));
+        // Those of the turn that woke it.
+        assert_eq!(found, [committer.read.load(Ordering::SeqCst)]);
+        most = most.max(found[0]);
+        while committer.read.load(Ordering::SeqCst) < guests.len() {
+            hub.shard.turn();
+        }
+    }
 }
 
 #[test]
