@@ -70,6 +70,13 @@ impl Deflater {
     }
 }
 
+#[cfg(test)]
+impl Deflater {
+    pub(crate) fn is_used(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl Inflater {
     /// The message that was compressed, of at most `max` bytes and no more than [`MAX_RATIO`] allows: beyond
     /// that nothing is ever made of it.

@@ -62,7 +62,7 @@ impl Delivery {
         });
         // Encoded before the room is locked.
         let entries: Vec<_> = entries.collect();
-        room.append(entries);
+        self.tails.added_room(room.append(entries));
     }
 
     /// The room goes on after a later offset of its epoch: what lies before it can't be had here any more.
@@ -104,6 +104,7 @@ mod tests {
 
     use super::*;
     use crate::rooms::TailRead;
+    use crate::rooms::room::ROOM;
 
     fn record(offset: u64) -> (Record, Instant) {
         let offset = Offset::new(offset).unwrap();
@@ -122,7 +123,7 @@ mod tests {
     fn what_a_room_leaves_behind_in_an_epoch_costs_the_next_one_nothing() {
         let size = frames::message(&"chat".parse().unwrap(), &record(1).0, usize::MAX).footprint();
         // There is room for three messages.
-        let options = Options { tail_bytes: 3 * size, ..Options::default() };
+        let options = Options { tail_bytes: 3 * size + ROOM, ..Options::default() };
         let mut delivery = Delivery::new(&options, Arc::default());
         let room = delivery.insert("chat".parse().unwrap(), Position::new("1", 0).unwrap());
         delivery.append(&room, (1..=2).map(record));

@@ -15,6 +15,11 @@ const TEXT: u8 = 0x81;
 const COMPRESSED_TEXT: u8 = TEXT | 0x40;
 /// The longest header of a frame that a server sends: two bytes and a 64 bit length.
 const MAX_HEADER: usize = 10;
+/// What a message takes in a tail beside its bytes: an entry there and one in the order of all, of vectors that grow by
+/// doubling, and what counts its owners.
+const PLACES: usize = 160;
+/// What a `message` frame has around what it tells, up to the longest numbers.
+const AROUND: usize = 128;
 
 /// A frame for many sockets: made once, and the same bytes go to everyone.
 #[derive(Debug, Clone)]
@@ -44,18 +49,14 @@ impl Frame {
     /// The bytes for a socket that takes them compressed.
     pub(crate) fn compressed(&self, deflater: &mut Deflater) -> &Bytes {
         let Some(place) = &self.compressed else { return &self.plain };
-        if place.get().is_none() {
-            // Not by `get_or_init`, which would have a shard wait for another: where two come at the same
-            // moment, the work of one is thrown away.
-            let _ = place.set(compress(&self.plain, deflater));
-        }
-        place.get().and_then(Option::as_ref).unwrap_or(&self.plain)
+        // Shards come to it at the same moment. Who waits for another would do the same work meanwhile.
+        place.get_or_init(|| compress(&self.plain, deflater)).as_ref().unwrap_or(&self.plain)
     }
 
-    /// Bytes of memory that it may come to take.
+    /// Bytes of memory that it may come to take in a tail, with its places there.
     pub(crate) fn footprint(&self) -> usize {
         // What is compressed is the smaller one, but not known before.
-        self.plain.len() * if self.may_be_compressed() { 2 } else { 1 }
+        PLACES + self.plain.len() * if self.may_be_compressed() { 2 } else { 1 }
     }
 }
 
@@ -73,7 +74,9 @@ pub(crate) fn message(room: &RoomName, record: &Record, compress_from: usize) ->
     enum Borrowed<'a> {
         Message(Message<&'a serde_json::value::RawValue>),
     }
-    let size = record.size() + room.as_str().len() + 96;
+    let told = [room.as_str(), record.data.get()].map(str::len).iter().sum::<usize>();
+    let id = record.id.as_ref().map_or(0, |id| id.as_str().len());
+    let size = AROUND + told + id + record.sender.as_ref().map_or(0, String::len);
     let plain = encode(
         size,
         &Borrowed::Message(Message {
@@ -189,6 +192,29 @@ mod tests {
             bytes[at..].to_vec()
         };
         (String::from_utf8(payload).unwrap(), header.rsv1)
+    }
+
+    #[test]
+    fn of_shards_that_come_to_it_at_once_one_compresses_and_all_send_that() {
+        const SHARDS: usize = 4;
+        for _ in 0..50 {
+            let data = RawValue::from_string(format!("\"{}\"", "a".repeat(50_000))).unwrap();
+            let record = Record { offset: Offset::MAX, time: 0, id: None, sender: None, data };
+            let frame = message(&"chat".parse().unwrap(), &record, 1_000);
+            let barrier = std::sync::Barrier::new(SHARDS);
+            let send = || {
+                let mut deflater = Deflater::default();
+                barrier.wait();
+                let sent = frame.compressed(&mut deflater).as_ptr() as usize;
+                (sent, deflater.is_used())
+            };
+            let shards: Vec<_> = std::thread::scope(|scope| {
+                let shards: Vec<_> = (0..SHARDS).map(|_| scope.spawn(send)).collect();
+                shards.into_iter().map(|shard| shard.join().unwrap()).collect()
+            });
+            assert!(shards.iter().all(|(sent, _)| *sent == shards[0].0));
+            assert_eq!(shards.iter().filter(|(_, worked)| *worked).count(), 1);
+        }
     }
 
     #[test]

@@ -11,6 +11,9 @@ use twine_protocol::{Epoch, Offset, Position, RoomName};
 use super::frames::Frame;
 use super::locked;
 
+/// About what a room takes in memory beside its messages, with its places among all.
+pub(super) const ROOM: usize = 768;
+
 /// A room in memory.
 pub(crate) struct Room {
     name: RoomName,
@@ -105,13 +108,16 @@ impl Room {
         locked(&self.state).watchers.retain(|watcher| !same(watcher));
     }
 
-    /// Adds committed messages, the first of them the one after the head. The watchers are still to be told.
-    pub(super) fn append(&self, entries: impl IntoIterator<Item = Entry>) {
+    /// Adds committed messages, the first of them the one after the head. The watchers are still to be told. Says
+    /// what the room takes for having a tail, where it had none.
+    pub(super) fn append(&self, entries: impl IntoIterator<Item = Entry>) -> usize {
         let mut state = locked(&self.state);
+        let before = state.kept_for_its_tail();
         for entry in entries {
             state.head.offset = state.head.offset.next();
             state.tail.push_back(entry);
         }
+        state.kept_for_its_tail() - before
     }
 
     /// Tells the watchers that the head has moved.
@@ -141,11 +147,13 @@ impl Room {
             state.n_left_behind = left;
             return 0;
         }
+        let before = state.kept_for_its_tail();
         let dropped = state.tail.pop_front();
         if state.tail.is_empty() {
             state.tail.shrink_to_fit();
         }
-        dropped.map_or(0, |entry| entry.frame.footprint())
+        let room = before - state.kept_for_its_tail();
+        room + dropped.map_or(0, |entry| entry.frame.footprint())
     }
 
     /// Whether nothing holds this room in memory.
@@ -199,10 +207,16 @@ impl State {
     /// Goes on at another place, with nothing in memory. Says how many bytes of messages that leaves behind.
     fn move_to(&mut self, head: Position) -> usize {
         self.head = head;
+        let room = self.kept_for_its_tail();
         let left = std::mem::take(&mut self.tail);
         self.n_left_behind += left.len();
         self.tell();
-        left.iter().map(|entry| entry.frame.footprint()).sum()
+        room + left.iter().map(|entry| entry.frame.footprint()).sum::<usize>()
+    }
+
+    /// Bytes of a room that may be in memory for nothing but its tail.
+    fn kept_for_its_tail(&self) -> usize {
+        if self.tail.is_empty() { 0 } else { ROOM }
     }
 
     /// Tells the watchers that the head has moved.
@@ -266,7 +280,7 @@ mod tests {
         assert!(has_more(10, 13, 1) && has_more(10, 13, 5), "whoever stops there is not told again");
         assert!(!has_more(10, 13, 6) && !has_more(10, 11, 2) && !has_more(13, 13, 1));
         assert!(texts(room.read(&at(9), offset(13), 1000)).is_none());
-        assert_eq!(room.drop_oldest(), 2);
+        assert_eq!(room.drop_oldest(), entry("11").frame.footprint());
         assert!(texts(room.read(&at(10), offset(13), 1000)).is_none());
         assert_eq!((room.kept(&at(13)), room.kept(&at(12)), room.kept(&at(10))), (2, 1, 0));
     }
@@ -303,12 +317,15 @@ mod tests {
         let room = Room::new("chat".parse().unwrap(), at(10));
         room.append([entry("11")]);
         room.watch(Watcher { watch: counter.clone(), room: 7, is_told: Arc::default() });
-        assert_eq!(room.skip(offset(15)), 2);
+        let size = |text| entry(text).frame.footprint();
+        assert_eq!(room.skip(offset(15)), ROOM + size("11"));
         assert_eq!((room.head(), counter.0.load(Ordering::Relaxed)), (at(15), 1));
-        room.append([entry("16")]);
+        assert_eq!(room.append([entry("16")]), ROOM, "it has a tail again");
+        assert_eq!(room.append([entry("17")]), 0);
         assert!(texts(room.read(&at(11), Offset::MAX, 1000)).is_none());
-        assert_eq!(texts(room.read(&at(15), Offset::MAX, 1000)).unwrap(), ["16"]);
-        assert_eq!([(); 3].map(|()| room.drop_oldest()), [0, 2, 0], "the oldest was left behind");
+        assert_eq!(texts(room.read(&at(15), Offset::MAX, 1000)).unwrap(), ["16", "17"]);
+        let dropped = [(); 4].map(|()| room.drop_oldest());
+        assert_eq!(dropped, [0, size("16"), ROOM + size("17"), 0], "the oldest was left behind");
     }
 
     #[test]
@@ -318,7 +335,8 @@ mod tests {
         room.append([entry("11"), entry("twelve")]);
         let is_told = Arc::default();
         room.watch(Watcher { watch: counter.clone(), room: 7, is_told });
-        assert_eq!(room.cross(Epoch::new("2").unwrap()), 8);
+        let size = |text| entry(text).frame.footprint();
+        assert_eq!(room.cross(Epoch::new("2").unwrap()), ROOM + size("11") + size("twelve"));
         room.append([entry("1")]);
         assert_eq!(counter.0.load(Ordering::Relaxed), 1);
         assert_eq!(room.head(), Position::new("2", 1).unwrap());
@@ -327,6 +345,10 @@ mod tests {
         assert_eq!(room.kept(&at(12)), 0);
         let start = Position::new("2", 0).unwrap();
         assert_eq!(texts(room.read(&start, Offset::MAX, 1000)).unwrap(), ["1"]);
-        assert_eq!([(); 4].map(|()| room.drop_oldest()), [0, 0, 1, 0], "the oldest were left behind");
+        assert_eq!(
+            [(); 4].map(|()| room.drop_oldest()),
+            [0, 0, ROOM + size("1"), 0],
+            "the oldest were left behind"
+        );
     }
 }

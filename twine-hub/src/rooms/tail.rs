@@ -26,6 +26,11 @@ impl Tails {
         self.order.push_back((room.clone(), now));
     }
 
+    /// Counts what a room takes beside its messages, for it is kept for them.
+    pub(super) fn added_room(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
     /// These bytes of messages are not in memory any more, for their room has gone on in another epoch.
     /// Their places in the order count for nothing until it is their turn.
     pub(super) fn left_behind(&mut self, bytes: usize) {
