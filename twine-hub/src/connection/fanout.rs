@@ -29,10 +29,8 @@ pub(super) struct LocalRoom {
     pub(super) name: RoomName,
     /// `None` until the room is in memory.
     pub(super) open: Option<OpenRoom>,
-    /// Connections that wait for that.
-    pub(super) waiting: Vec<Key>,
-    /// The connection that had the room opened, until it is.
-    opener: Option<Key>,
+    /// Connections that wait for that, once for each time that they have asked; see `Connection::n_opening`.
+    waiting: Vec<Key>,
     /// Whether the room has told that it moved; see [`Watcher`].
     is_told: Arc<AtomicBool>,
     /// Subscriptions of this shard, in any state.
@@ -48,8 +46,8 @@ pub(super) struct OpenRoom {
 }
 
 impl Shard {
-    /// The slot of a room, which has one subscription more from now on: `key`'s.
-    pub(super) fn enter(&mut self, name: &RoomName, key: Key) -> u32 {
+    /// The slot of a room, which has one subscription more from now on.
+    pub(super) fn enter(&mut self, name: &RoomName) -> u32 {
         self.telemetry.subscriptions.inc();
         if let Some(slot) = self.names.get(name) {
             if let Some(local) = self.local_rooms.get_mut(*slot as usize) {
@@ -65,13 +63,9 @@ impl Shard {
             name: name.clone(),
             open: None,
             waiting: Vec::new(),
-            opener: Some(key),
             is_told: is_told.clone(),
             subscriptions: 1,
         };
-        if let Some(connection) = self.connection(key) {
-            connection.n_opening += 1;
-        }
         let slot = u32::try_from(self.local_rooms.insert(local)).unwrap_or(u32::MAX);
         self.names.insert(name.clone(), slot);
         let inbox = self.inbox();
@@ -84,31 +78,41 @@ impl Shard {
     pub(super) fn opened(&mut self, slot: u32, result: Result<(Arc<Room>, Position), Arc<StoreError>>) {
         let Some(local) = self.local_rooms.get_mut(slot as usize) else { return };
         let waiting = std::mem::take(&mut local.waiting);
-        let opener = local.opener.take();
         match result {
             Ok((room, cursor)) => {
                 for _ in 0..local.subscriptions {
                     room.add_subscriber();
                 }
                 local.open = Some(OpenRoom { room, cursor, live: Vec::new() });
-                for key in waiting {
-                    self.lag(key);
+                for key in &waiting {
+                    self.lag(*key);
                 }
             }
             Err(error) => {
-                for key in waiting {
-                    self.fail(key, slot, &error);
+                for key in &waiting {
+                    self.fail(*key, slot, &error);
                 }
                 self.forget_if_unused(slot, true);
             }
         }
         self.forget_if_unused(slot, false);
-        if let Some(key) = opener
-            && let Some(connection) = self.connection(key)
-        {
-            connection.n_opening -= 1;
-            self.resume(key);
+        for key in waiting {
+            if let Some(connection) = self.connection(key) {
+                connection.n_opening -= 1;
+                self.resume(key);
+            }
         }
+    }
+
+    /// Has a connection wait for a room that is being opened; says whether it is.
+    pub(super) fn wait_until_open(&mut self, key: Key, slot: u32) -> bool {
+        let local = self.local_rooms.get_mut(slot as usize);
+        let Some(local) = local.filter(|local| local.open.is_none()) else { return false };
+        local.waiting.push(key);
+        if let Some(connection) = self.connection(key) {
+            connection.n_opening += 1;
+        }
+        true
     }
 
     /// Takes a subscription out of its room.

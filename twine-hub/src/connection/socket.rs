@@ -15,6 +15,8 @@ use crate::rooms::frames::Frame;
 /// Bytes of answers that may wait for a socket, besides the rest of one message. A connection at
 /// this bound is not read any further until it takes some.
 pub(super) const MAX_QUEUED: usize = 64 << 10;
+/// What an answer takes beside its bytes, while it waits.
+const ANSWER: usize = size_of::<Bytes>() + 32;
 
 /// A connection's socket.
 pub(super) struct Socket {
@@ -182,14 +184,14 @@ impl Socket {
     /// The connection is broken.
     pub(super) fn answer(&mut self, frame: Bytes) -> io::Result<()> {
         if let Some(waiting) = &mut self.waiting {
-            waiting.bytes += frame.len();
+            waiting.bytes += frame.len() + ANSWER;
             waiting.answers.push_back(frame);
             return Ok(());
         }
         let written = self.write(&frame)?;
         if written < frame.len() {
             let mut waiting = Waiting::new(Bytes::new());
-            waiting.bytes = frame.len() - written;
+            waiting.bytes = frame.len() - written + ANSWER;
             waiting.answers.push_back(frame.slice(written..));
             self.waiting = Some(Box::new(waiting));
         }
@@ -250,7 +252,7 @@ impl Socket {
         loop {
             if waiting.rest.is_empty() {
                 let Some(next) = waiting.answers.pop_front() else { break };
-                waiting.bytes -= next.len();
+                waiting.bytes -= next.len() + ANSWER;
                 waiting.rest = next;
             }
             match self.stream.write(&waiting.rest) {
@@ -293,6 +295,21 @@ mod tests {
         socket2::SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
         socket2::SockRef::from(&theirs).set_recv_buffer_size(4096).unwrap();
         (Socket::new(TcpStream::from_std(ours), is_compressed), theirs)
+    }
+
+    #[test]
+    fn small_answers_that_wait_count_for_what_they_take() {
+        let (mut socket, _theirs) = pair(false);
+        let large = Bytes::from(vec![0; 1 << 10]);
+        while !socket.is_blocked() {
+            socket.answer(large.clone()).unwrap();
+        }
+        let mut n = 0;
+        while !socket.is_full() {
+            socket.answer(Bytes::from_static(b"12")).unwrap();
+            n += 1;
+        }
+        assert!(n <= MAX_QUEUED / size_of::<Bytes>() / 2, "{n}");
     }
 
     /// Frames of messages with so many bytes each: some of them shrink to little when they are compressed, others hardly.

@@ -44,7 +44,7 @@ pub(super) struct Connection {
     /// Held while it waits for the one read of the store, or other question about a room, that it has
     /// under way.
     pub(super) waits: Option<Waits>,
-    /// Rooms that are being opened for it.
+    /// Rooms that it waits for, which are being opened, each as often as it has asked for it.
     pub(super) n_opening: u32,
     /// Which subscription catches up first next time.
     turn: u32,

@@ -105,7 +105,7 @@ impl Shard {
             return self.refuse(key, Some(request.id), code, message);
         }
         self.start_where_session_is(key, &mut request);
-        let room = self.enter(&request.room, key);
+        let room = self.enter(&request.room);
         if let Some(local) = self.local_rooms.get(room as usize) {
             // One text for all.
             request.room = local.name.clone();
@@ -119,9 +119,8 @@ impl Shard {
             }
             connection.subscriptions.push(new);
         }
-        match self.local_rooms.get_mut(room as usize) {
-            Some(local) if local.open.is_none() => local.waiting.push(key),
-            _ => self.lag(key),
+        if !self.wait_until_open(key, room) {
+            self.lag(key);
         }
     }
 
