@@ -62,8 +62,10 @@ const READ: usize = 4 << 10;
 const MAX_OUTPUT: usize = 64 << 10;
 /// Publishes of one connection that are under way together.
 const MAX_UNDER_WAY: usize = 64;
-/// Writes of answers after which a connection is one that goes on, and worth the move to a shard.
+/// Writes of answers after which a connection is one that goes on, and worth the move to a shard. One that comes back
+/// needs twice as many each time, so that moving costs little however often it does: these at most.
 const MOVES_AFTER: u32 = 4;
+const MOVES_AFTER_AT_MOST: u32 = 1_024;
 
 /// What the bytes of a connection begin with.
 #[derive(Debug)]
@@ -114,23 +116,24 @@ pub(super) struct Talk {
     is_fresh: bool,
     /// Until when the next request's head has to have come.
     until: Instant,
-    /// Writes of answers until a shard takes the connection; `None` where that is not to be.
-    moves_in: Option<u32>,
+    /// Writes of answers after which a shard takes the connection; `None` where that is not to be.
+    moves_after: Option<u32>,
 }
 
 impl Talk {
     /// One that begins now; `read` is what was read already.
     pub(super) fn begin(read: BytesMut, app: &App, limits: Limits) -> Self {
         // A fleet's publishes need the runtime.
-        let moves_in = app.rooms.are_this_hubs_own().then_some(MOVES_AFTER);
+        let moves_after = app.rooms.are_this_hubs_own().then_some(MOVES_AFTER);
         let until = Instant::now() + limits.header_timeout;
         let (output, publishes) = (Vec::new(), Publishes::new());
-        Self { input: read, output, publishes, is_last: false, is_fresh: true, until, moves_in }
+        Self { input: read, output, publishes, is_last: false, is_fresh: true, until, moves_after }
     }
 
-    /// One that a shard goes on with, and whoever it goes back to.
-    fn moved(input: BytesMut, output: Vec<u8>, publishes: Publishes, until: Instant) -> Self {
-        Self { input, output, publishes, is_last: false, is_fresh: false, until, moves_in: None }
+    /// One that a shard goes on with, and whoever it goes back to; it has moved after so many answers.
+    fn moved(input: BytesMut, output: Vec<u8>, publishes: Publishes, until: Instant, after: u32) -> Self {
+        let moves_after = Some(after.saturating_mul(2).min(MOVES_AFTER_AT_MOST));
+        Self { input, output, publishes, is_last: false, is_fresh: false, until, moves_after }
     }
 }
 
@@ -193,14 +196,14 @@ pub(super) async fn serve(
     limits: Limits,
     stop: &CancellationToken,
 ) -> Then {
-    let Talk { mut input, mut output, mut publishes, is_last, mut is_fresh, mut until, mut moves_in } = talk;
+    let Talk { mut input, mut output, mut publishes, is_last, mut is_fresh, mut until, moves_after } = talk;
     if !send_answers(&socket, &mut output, limits).await {
         return Then::Nothing;
     }
     let mut stopped = pin!(stop.cancelled());
     let mut patience = pin!(sleep_until(until));
     // `is_through` where nothing more is read here.
-    let (mut reads, mut is_through) = (0, is_last);
+    let (mut reads, mut is_through, mut answered) = (0, is_last, 0);
     loop {
         let mut missing = 0;
         // Who is about to be told that the connection ends makes no more publishes.
@@ -255,7 +258,8 @@ pub(super) async fn serve(
             input = BytesMut::new();
         }
         let is_last = is_through && input.is_empty();
-        let may_read = !is_through && publishes.len() < MAX_UNDER_WAY;
+        // What is not looked at is not read either.
+        let may_read = !is_through && may_begin && publishes.len() < MAX_UNDER_WAY;
         tokio::select! {
             biased;
             closes = std::future::poll_fn(|cx| {
@@ -269,10 +273,11 @@ pub(super) async fn serve(
                     return Then::Nothing;
                 }
                 until = Instant::now() + limits.header_timeout;
-                moves_in = moves_in.map(|n| n.saturating_sub(1));
+                answered += 1;
                 let is_quiet = publishes.is_empty() && input.is_empty() && !is_through;
-                if moves_in == Some(0) && is_quiet && !app.draining.is_cancelled() {
-                    let talk = Talk::moved(input, output, publishes, until);
+                let may_move = is_quiet && !app.draining.is_cancelled();
+                if let Some(after) = moves_after.filter(|after| may_move && answered >= *after) {
+                    let talk = Talk::moved(input, output, publishes, until, after);
                     return unwatched(socket).map_or(Then::Nothing, |socket| Then::Moves(socket, talk));
                 }
             }

@@ -26,6 +26,14 @@ pub(crate) struct Client {
     read: Vec<u8>,
 }
 
+/// Waits until shards look after so many publishers.
+async fn until_settled(hub: &Running, n: u32) {
+    let line = format!("twine_publishers {n}");
+    while !Request::get("/metrics").send(hub).await.body.lines().any(|found| found == line) {
+        tokio::task::yield_now().await;
+    }
+}
+
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self { socket: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
@@ -34,20 +42,14 @@ impl Client {
     /// One that has published already, so often that a shard looks after its connection, as after those of so many
     /// `others`.
     async fn settled(hub: &Running, others: u32) -> Self {
-        let wait_for = async |n| {
-            let line = format!("twine_publishers {n}");
-            while !Request::get("/metrics").send(hub).await.body.lines().any(|found| found == line) {
-                tokio::task::yield_now().await;
-            }
-        };
         // Those who were here before have gone.
-        wait_for(others).await;
+        until_settled(hub, others).await;
         let mut client = Self::connect(hub.address()).await;
         for _ in 0..4 {
             client.send(&publish("/api/publish", r#"{"room":"settling","data":1}"#, "")).await;
             assert!(client.answer().await.is_some());
         }
-        wait_for(others + 1).await;
+        until_settled(hub, others + 1).await;
         client
     }
 
@@ -457,6 +459,24 @@ async fn a_head_that_grows_and_grows_is_refused() {
     let _ = socket.read_to_end(&mut bytes).await;
     assert!(bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&bytes));
     assert_works(&hub).await;
+}
+
+#[tokio::test]
+async fn who_has_settled_and_sends_a_request_in_two_pieces_settles_again() {
+    let hub = hub().await;
+    let mut client = Client::settled(&hub, 0).await;
+    let request = publish("/api/publish", r#"{"room":"chat","data":1}"#, "");
+    let (first, rest) = request.split_at(20);
+    client.send(first).await;
+    until_settled(&hub, 0).await;
+    client.send(rest).await;
+    assert!(client.answer().await.is_some());
+    for _ in 0..8 {
+        client.send(&request).await;
+        assert!(client.answer().await.is_some());
+    }
+    until_settled(&hub, 1).await;
+    hub.shutdown().await;
 }
 
 #[tokio::test]
