@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use super::sequence::{Seen, Sequence};
 use super::tally::Tally;
@@ -25,6 +26,8 @@ pub(super) struct Seats {
     ends: Vec<u32>,
     /// Connections that have not seen the last message of their room.
     unfinished: u64,
+    /// Messages that have come in all.
+    seen: u64,
 }
 
 impl Audience {
@@ -46,11 +49,24 @@ impl Audience {
         }
     }
 
-    /// Completes when each connection has seen its room's last message; `ends` says for each which it is.
-    pub(super) async fn settle(&self, ends: impl Iterator<Item = u32>) {
+    /// Completes when each connection has seen its room's last message; `ends` says for each which it is. Waits while
+    /// messages come, `patience` for the next, and `at_most` so long: what is only late is not lost.
+    pub(super) async fn settle(
+        &self,
+        ends: impl Iterator<Item = u32>,
+        patience: Duration,
+        at_most: Duration,
+    ) {
+        let until = Instant::now() + at_most;
         let all_finished = self.lock().expect(ends);
+        let mut seen = self.lock().seen;
         while !all_finished && self.lock().unfinished > 0 {
-            self.finished.notified().await;
+            if timeout(patience, self.finished.notified()).await.is_err() {
+                let before = std::mem::replace(&mut seen, self.lock().seen);
+                if seen == before || Instant::now() >= until {
+                    break;
+                }
+            }
         }
     }
 }
@@ -66,6 +82,7 @@ impl Seats {
 
     fn see(&mut self, connection: usize, n: u32, after: Duration) {
         let Some(Some(sequence)) = self.sequences.get_mut(connection) else { return };
+        self.seen += 1;
         let tally = &mut self.tally;
         let end = self.ends.get(connection).copied();
         let left = |sequence: &Sequence| end.map_or(0, |end| sequence.left_until(end));
@@ -114,6 +131,8 @@ impl Seats {
 mod tests {
     use super::*;
 
+    const HOUR: Duration = Duration::from_hours(1);
+
     fn audience(connections: usize, seen: &[(usize, u32)]) -> Audience {
         let audience = Audience::new(connections + 1);
         (0..connections).for_each(|connection| audience.lock().take(connection));
@@ -126,17 +145,45 @@ mod tests {
     #[tokio::test]
     async fn who_has_seen_the_last_message_is_waited_for_no_longer() {
         let audience = audience(2, &[(0, 1), (0, 2), (1, 1)]);
-        let (settled, ()) = tokio::join!(async { audience.settle([2, 2, 2].into_iter()).await }, async {
-            tokio::task::yield_now().await;
-            assert_eq!(audience.lock().unfinished, 1);
-            audience.see(1, 2, Duration::ZERO);
-        });
+        let (settled, ()) =
+            tokio::join!(async { audience.settle([2, 2, 2].into_iter(), HOUR, HOUR).await }, async {
+                tokio::task::yield_now().await;
+                assert_eq!(audience.lock().unfinished, 1);
+                audience.see(1, 2, Duration::ZERO);
+            });
         let () = settled;
         let mut seats = audience.lock();
         seats.close();
         let tally = &seats.tally;
         assert_eq!((tally.connected, tally.expected, tally.received, tally.lost), (2, 4, 4, 0));
         assert!(tally.faults().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_only_late_is_waited_for_while_more_comes() {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let (audience, start) = (audience(1, &[]), Instant::now());
+        let slow = async {
+            for n in 1..=5 {
+                tokio::time::sleep(PATIENCE * 9 / 10).await;
+                audience.see(0, n, Duration::ZERO);
+            }
+        };
+        tokio::join!(audience.settle([5].into_iter(), PATIENCE, HOUR), slow);
+        assert_eq!((start.elapsed(), audience.lock().unfinished), (PATIENCE * 45 / 10, 0));
+        audience.settle([9].into_iter(), PATIENCE, HOUR).await;
+        assert_eq!(start.elapsed(), PATIENCE * 55 / 10, "nothing comes any more");
+        let endless = async {
+            for n in 6.. {
+                tokio::time::sleep(PATIENCE / 2).await;
+                audience.see(0, n, Duration::ZERO);
+            }
+        };
+        tokio::select! {
+            () = audience.settle([u32::MAX].into_iter(), PATIENCE, HOUR) => {}
+            () = endless => {}
+        }
+        assert!(start.elapsed() < HOUR + 10 * PATIENCE);
     }
 
     #[test]

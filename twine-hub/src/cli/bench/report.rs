@@ -1,19 +1,26 @@
 //! What a run comes to, for people and for programs.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
 use super::conductor::Outcome;
 use super::histogram::{Percentiles, Times};
 use super::plan::{Plan, Scenario};
+use crate::clock;
 
 /// As `--json` prints it. Names stay; there may be more. Times are in seconds.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
+    /// The version of `twine-hub` that has measured.
+    version: &'static str,
+    /// When it ended, in milliseconds since 1970.
+    time: u64,
     scenario: Scenario,
     urls: Vec<String>,
     rooms: usize,
+    load: Load,
     connections: Connections,
     publishes: Publishes,
     deliveries: Deliveries,
@@ -24,6 +31,19 @@ pub(super) struct Summary {
     passed: bool,
     /// What is wrong; empty where it has passed.
     pub(super) faults: Vec<String>,
+}
+
+/// What was asked for, with the scenario's own where flags said nothing.
+#[derive(Debug, Serialize)]
+struct Load {
+    /// Messages of each room.
+    messages: u32,
+    /// From one of them to the next.
+    interval: f64,
+    /// Bytes of one's data.
+    size: usize,
+    ramp: f64,
+    sources: Vec<IpAddr>,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,9 +113,18 @@ impl Summary {
             );
         }
         Self {
+            version: crate::VERSION,
+            time: clock::unix_millis(),
             scenario: plan.scenario,
             urls: plan.urls.clone(),
             rooms: plan.rooms,
+            load: Load {
+                messages: plan.messages,
+                interval: plan.interval.as_secs_f64(),
+                size: plan.size,
+                ramp: plan.ramp.as_secs_f64(),
+                sources: plan.sources.clone(),
+            },
             connections: Connections {
                 asked: plan.connections,
                 made: tally.connected,

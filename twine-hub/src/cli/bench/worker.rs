@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Failure, chain};
@@ -18,8 +18,9 @@ use crate::load::Process;
 
 /// How often it says what it has counted.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// How long the last messages may take after they were acknowledged.
+/// How long the next message may take once all are acknowledged, and all of them together.
 const GRACE: Duration = Duration::from_secs(30);
+const GRACE_AT_MOST: Duration = Duration::from_mins(10);
 /// How long it listens on when all is there: something may come twice.
 const LINGER: Duration = Duration::from_secs(1);
 /// How long goodbyes may take.
@@ -98,7 +99,7 @@ async fn work(job: Arc<Job>, mut orders: Orders) -> Result<(), Failure> {
                     |connection| messages.get(job.plan.room_of(connection)).copied().unwrap_or_default();
                 let settling = async {
                     // Who has not seen the end by then is counted as such.
-                    let _ = timeout(GRACE, audience.settle(connections.map(end))).await;
+                    audience.settle(connections.map(end), GRACE, GRACE_AT_MOST).await;
                     sleep(LINGER).await;
                 };
                 meter.during(settling).await?;
