@@ -24,6 +24,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BUDGET = f"{HERE}/instructions.json"
@@ -75,6 +76,7 @@ def subscribe(hub, port, n):
         peer.socket.sendall(
             f"GET /ws?early={early} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            f"Cookie: twineid={uuid.UUID(int=n, version=4)}\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
     peer.until(b'"connected"')
