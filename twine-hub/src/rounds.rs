@@ -61,6 +61,11 @@ impl<T> Queue<T> {
         locked(&self.state).orders.pop_front()
     }
 
+    /// Whether an order waits.
+    pub(crate) fn has_more(&self) -> bool {
+        !locked(&self.state).orders.is_empty()
+    }
+
     /// Puts an order behind those that wait. Says whether there was none.
     fn push(&self, order: T) -> Result<bool, T> {
         let mut state = locked(&self.state);

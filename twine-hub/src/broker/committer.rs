@@ -5,7 +5,7 @@
 //! reach the rooms, and after that their publishers are answered: an offset that anyone has seen is
 //! never given to another message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ const MAX_BYTES: usize = 16 << 20;
 /// publishes noticeably, and must keep up with them.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const EXPIRE_BATCH: usize = 500;
+/// Where messages are kept for ever.
+const LOOK_AGAIN: Duration = Duration::from_hours(24);
 /// How often a store that failed is tried, where no publish does.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -75,6 +77,10 @@ pub(crate) struct Committer {
     next_expiry: Instant,
     /// Messages of the last group of publishes.
     last_group: usize,
+    /// Whether the store waits for a disk: publishes come meanwhile.
+    waits: bool,
+    /// Rooms whose watchers are to be told of what was committed last, with what is committed next; by name.
+    untold: Vec<Arc<Room>>,
     /// When a store that failed is tried again; `None` while it works.
     next_probe: Option<Instant>,
 }
@@ -127,6 +133,8 @@ impl Committer {
     ) -> Self {
         Self {
             last_time: writer.last_time(),
+            waits: writer.waits(),
+            untold: Vec::new(),
             waiting,
             writer,
             delivery,
@@ -158,6 +166,9 @@ impl Committer {
 
     /// Commits a group of publishes as one transaction, delivers it and answers.
     fn commit(&mut self, mut group: Vec<Publish>) {
+        self.tell_all_but(&group);
+        // They have waited for this commit, and wait for no other.
+        let late = std::mem::take(&mut self.untold);
         // In the order of names, so that what happens is the same each time a simulation is replayed.
         let mut additions = BTreeMap::new();
         let result = self.store(&mut group, &mut additions);
@@ -166,17 +177,21 @@ impl Committer {
         // Who is woken finds all of it.
         wakes::together(|| match result {
             Ok(answers) => {
-                let mut rooms = Vec::with_capacity(additions.len());
+                // What has come while the disk was waited for may be for the same rooms, and is next, if nothing else is.
+                let is_next = self.waits && self.next_expiry > clock::now() && self.waiting.has_more();
+                let mut told = Vec::with_capacity(additions.len());
                 for Addition { room, records, .. } in additions.into_values() {
                     self.telemetry.published.inc_by(records.len() as u64);
                     self.delivery.append(&room, records);
-                    rooms.push(room);
+                    if late.binary_search_by(|late| late.name().cmp(room.name())).is_err() {
+                        if is_next { &mut self.untold } else { &mut told }.push(room);
+                    }
                 }
                 // Before it is delivered, which takes longer: meanwhile publishers send what comes next.
                 for (publish, published) in group.into_iter().zip(answers) {
                     publish.answer(Ok(published));
                 }
-                for room in rooms {
+                for room in late.into_iter().chain(told) {
                     room.tell();
                 }
             }
@@ -187,8 +202,23 @@ impl Committer {
                 for publish in group {
                     publish.answer(Err(PublishError::Store(error.clone())));
                 }
+                for room in late {
+                    room.tell();
+                }
             }
         });
+    }
+
+    /// Tells the watchers of rooms that something was committed into, save those that get more in this group: that is
+    /// delivered with it, in one write a socket, a commit later.
+    fn tell_all_but(&mut self, group: &[Publish]) {
+        if self.untold.is_empty() {
+            return;
+        }
+        let messages = group.iter().flat_map(|publish| &publish.messages);
+        let names: HashSet<_> = messages.map(|message| &message.room).collect();
+        let told = self.untold.extract_if(.., |room| !names.contains(room.name()));
+        wakes::together(|| told.for_each(|room| room.tell()));
     }
 
     fn store(
@@ -265,7 +295,10 @@ impl Committer {
     }
 
     fn expire(&mut self, now: Instant) {
-        let Retention::For(kept) = self.retention else { return };
+        let Retention::For(kept) = self.retention else {
+            self.next_expiry = now + LOOK_AGAIN;
+            return;
+        };
         let cut = self.now().saturating_sub(clock::millis(kept));
         // There is a batch for each group while there is more to remove: one that is larger than the
         // group gains on the publishes.
@@ -308,7 +341,9 @@ impl Rounds for Committer {
                 }
             }
         }
-        if !group.is_empty() {
+        if group.is_empty() {
+            self.tell_all_but(&[]);
+        } else {
             self.last_group = messages;
             self.commit(group);
         }

@@ -37,6 +37,8 @@ struct Script {
     gate: Mutex<Option<mpsc::Receiver<()>>>,
     /// How often a room's head was read.
     heads: AtomicUsize,
+    /// Done in the next commit.
+    during_commit: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,10 @@ impl Writer for Scripted {
             return Err(as_told());
         }
         self.say(Said::Committed { heads_before: self.script.heads.load(Ordering::SeqCst) });
+        let during_commit = self.script.during_commit.lock().unwrap().take();
+        if let Some(during_commit) = during_commit {
+            during_commit();
+        }
         self.writer.commit()
     }
 
@@ -286,6 +292,58 @@ async fn publishes_that_wait_together_are_one_commit() {
         commits += usize::from(matches!(said, Said::Committed { .. }));
     }
     assert_eq!(commits, 1);
+}
+
+/// Notes after how many commits watchers are told of which room. They look at once.
+struct Diary {
+    is_told: [Arc<AtomicBool>; 2],
+    n_commits: Arc<AtomicUsize>,
+    told: UnboundedSender<(u32, usize)>,
+}
+
+impl Watch for Diary {
+    fn moved(&self, room: u32) {
+        self.is_told[room as usize].store(false, Ordering::SeqCst);
+        let _ = self.told.send((room, self.n_commits.load(Ordering::SeqCst)));
+    }
+}
+
+/// Publishes into a room during each of the first three commits.
+fn during_commits(rooms: Rooms, script: &Arc<Script>, n_commits: Arc<AtomicUsize>) {
+    let during = script.clone();
+    *script.during_commit.lock().unwrap() = Some(Box::new(move || {
+        if n_commits.fetch_add(1, Ordering::SeqCst) < 3 {
+            drop(rooms.publish(vec![message("busy", "1", None)]));
+        }
+        during_commits(rooms, &during, n_commits);
+    }));
+}
+
+#[tokio::test]
+async fn what_comes_into_a_room_during_a_commit_is_told_with_it_and_no_later_than_the_next() {
+    const BUSY: u32 = 0;
+    const OTHER: u32 = 1;
+    let bench = Bench::forever();
+    let (told, mut all_told) = unbounded_channel();
+    let n_commits = Arc::<AtomicUsize>::default();
+    let is_told: [Arc<AtomicBool>; 2] = Default::default();
+    let watch = Arc::new(Diary { is_told: is_told.clone(), n_commits: n_commits.clone(), told });
+    for ((name, room_number), is_told) in [("busy", BUSY), ("other", OTHER)].into_iter().zip(is_told) {
+        let watcher = Watcher { watch: watch.clone(), room: room_number, is_told };
+        let (done, opened) = oneshot::channel();
+        bench.rooms.watch(&room(name), watcher, Box::new(|room| done.send(room.is_ok()).unwrap()));
+        assert!(opened.await.unwrap());
+    }
+    during_commits(bench.rooms.clone(), &bench.script, n_commits.clone());
+    let both = vec![message("busy", "1", None), message("other", "1", None)];
+    bench.rooms.publish(both).await.unwrap();
+    let mut found = Vec::new();
+    while found.last() != Some(&(BUSY, 4)) {
+        found.push(all_told.recv().await.unwrap());
+    }
+    assert_eq!(found, [(OTHER, 1), (BUSY, 2), (BUSY, 4)]);
+    bench.script.during_commit.lock().unwrap().take();
+    bench.rooms.close().await;
 }
 
 /// The publisher of several messages, who sleeps until the first of them is answered.

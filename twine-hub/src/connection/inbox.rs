@@ -89,11 +89,16 @@ impl Inbox {
     /// Says that the shard is about to wait; true if it may, false if there is news.
     pub(super) fn fall_asleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        let quiet = locked(&self.events).as_ref().is_none_or(Vec::is_empty);
-        if !quiet {
+        let is_quiet = self.is_quiet();
+        if !is_quiet {
             self.asleep.store(false, Ordering::SeqCst);
         }
-        quiet
+        is_quiet
+    }
+
+    /// Whether there is no news.
+    pub(super) fn is_quiet(&self) -> bool {
+        locked(&self.events).as_ref().is_none_or(Vec::is_empty)
     }
 
     /// Takes no more: the shard has ended.

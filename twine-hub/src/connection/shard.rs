@@ -34,8 +34,8 @@ use crate::telemetry::Telemetry;
 const NEWS: Token = Token(usize::MAX);
 /// One read takes this much.
 pub(super) const READ_BUFFER: usize = 64 << 10;
-/// How often a turn looks for news where somebody comes. Where no disk is waited for, what one round asks for is there in
-/// the next: a connection, its session and its room come in one turn, and leave in one write.
+/// How often a turn looks for news before it reads publishers, and where somebody comes. Where no disk is waited for, what
+/// one round asks for is there in the next: a connection, its session and its room come in one turn, and leave in one write.
 const ROUNDS_OF_NEWS: usize = 4;
 /// The wait after a poll that failed.
 const POLL_BACKOFF: Duration = Duration::from_millis(10);
@@ -171,8 +171,15 @@ impl Shard {
         for event in &*events {
             self.socket_event(event);
         }
-        // What is committed is delivered before more is read: what comes meanwhile is committed together.
-        self.hear_news();
+        // What is committed is delivered before more is read, also what was committed while something else was delivered.
+        // Otherwise what publishers send together, and once was cut, would be committed and delivered in parts for good,
+        // each while the other is on its way.
+        for _ in 0..ROUNDS_OF_NEWS {
+            self.hear_news();
+            if self.inbox.is_quiet() {
+                break;
+            }
+        }
         self.guests_speak();
         for _ in 0..ROUNDS_OF_NEWS {
             if !self.hear_news() {

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Wake};
+use std::task::{Context, Wake, Waker};
 use std::time::Instant;
 
 use super::by_hand::ByHand;
@@ -12,6 +12,67 @@ use crate::connection::Guest;
 use crate::rooms::locked;
 use crate::telemetry::Telemetry;
 use crate::wakes;
+
+/// One who has somebody else rung when it is rung, and notes that; or one who notes how many were when it is read.
+struct Ringer {
+    waker: Arc<Mutex<Option<Waker>>>,
+    next: Option<Arc<Mutex<Option<Waker>>>>,
+    rung: Arc<AtomicUsize>,
+    found: Arc<Mutex<Vec<usize>>>,
+    output: Vec<u8>,
+}
+
+impl Guest for Ringer {
+    fn turn(&mut self, read: &[u8], cx: &mut Context<'_>) -> bool {
+        *locked(&self.waker) = Some(cx.waker().clone());
+        if read.is_empty() {
+            self.rung.fetch_add(1, Ordering::SeqCst);
+            if let Some(next) = self.next.as_ref().and_then(|next| locked(next).take()) {
+                next.wake();
+            }
+        } else {
+            locked(&self.found).push(self.rung.load(Ordering::SeqCst));
+        }
+        true
+    }
+
+    fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    fn is_late(&self, _: Instant) -> bool {
+        false
+    }
+
+    fn leave(self: Box<Self>, _: TcpStream) {}
+}
+
+#[test]
+fn what_comes_of_news_is_heard_too_before_guests_are_read() {
+    let mut hub = ByHand::new(usize::MAX);
+    let (rung, found) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Vec<_>>>::default());
+    let wakers: [Arc<Mutex<Option<Waker>>>; 3] = Default::default();
+    let mut guests: Vec<_> = (0..3)
+        .map(|n| {
+            let (waker, next) = (wakers[n].clone(), wakers.get(n + 1).cloned());
+            let (rung, found, output) = (rung.clone(), found.clone(), Vec::new());
+            hub.host(Box::new(Ringer { waker, next, rung, found, output }))
+        })
+        .collect();
+    // Each says something, and so has a waker.
+    for (n, guest) in guests.iter_mut().enumerate() {
+        guest.write_all(b"x").unwrap();
+        while locked(&found).len() <= n {
+            hub.shard.turn();
+        }
+    }
+    guests[0].write_all(b"x").unwrap();
+    locked(&wakers[0]).take().unwrap().wake();
+    while locked(&found).len() < 4 {
+        hub.shard.turn();
+    }
+    assert_eq!(*locked(&found), [0, 0, 0, 3]);
+}
 
 /// Notes what was delivered by the time that it is read.
 struct Reader {
