@@ -154,10 +154,10 @@ def main():
     parser.add_argument("scenario", choices=["ramp", "fanout"])
     parser.add_argument("--hubs", type=int, default=5)
     parser.add_argument("--hub", default=f"{bench.HERE}/../target/release/twine-hub")
-    parser.add_argument("flags", nargs="*", metavar="-- FLAGS")
-    a = parser.parse_args()
+    mine, _, flags = " ".join(sys.argv[1:]).partition(" -- ")
+    a = parser.parse_args(mine.split())
     bench.stop_servers_when_told()
-    sys.exit(run(a.scenario, os.path.abspath(a.hub), a.hubs, a.flags))
+    sys.exit(run(a.scenario, os.path.abspath(a.hub), a.hubs, flags.split()))
 
 
 if __name__ == "__main__":
