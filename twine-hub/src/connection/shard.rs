@@ -34,8 +34,8 @@ use crate::telemetry::Telemetry;
 const NEWS: Token = Token(usize::MAX);
 /// One read takes this much.
 pub(super) const READ_BUFFER: usize = 64 << 10;
-/// How often a turn looks for news before it reads publishers, and where somebody comes. Where no disk is waited for, what
-/// one round asks for is there in the next: a connection, its session and its room come in one turn, and leave in one write.
+/// How often news is looked for, and what came of it. Where no disk is waited for, what one round asks for is there in the
+/// next: a connection, its session and its room come in one turn, and leave in one write.
 const ROUNDS_OF_NEWS: usize = 4;
 /// The wait after a poll that failed.
 const POLL_BACKOFF: Duration = Duration::from_millis(10);
@@ -174,18 +174,9 @@ impl Shard {
         // What is committed is delivered before more is read, also what was committed while something else was delivered.
         // Otherwise what publishers send together, and once was cut, would be committed and delivered in parts for good,
         // each while the other is on its way.
-        for _ in 0..ROUNDS_OF_NEWS {
-            self.hear_news();
-            if self.inbox.is_quiet() {
-                break;
-            }
-        }
+        self.hear_all_news();
         self.guests_speak();
-        for _ in 0..ROUNDS_OF_NEWS {
-            if !self.hear_news() {
-                break;
-            }
-        }
+        self.hear_all_news();
         let now = clock::now();
         if self.wheel.due() <= now {
             self.see_late_guests_off(now);
@@ -232,17 +223,24 @@ impl Shard {
         }
     }
 
-    /// Hears all that is in the mailbox. Says whether somebody comes with it, of whom there may be more at once.
-    pub(super) fn hear_news(&mut self) -> bool {
+    /// Hears what is in the mailbox, and what comes of it meanwhile.
+    fn hear_all_news(&mut self) {
+        for _ in 0..ROUNDS_OF_NEWS {
+            self.hear_news();
+            if self.inbox.is_quiet() {
+                break;
+            }
+        }
+    }
+
+    /// Hears all that is in the mailbox.
+    pub(super) fn hear_news(&mut self) {
         let mut news = std::mem::take(&mut self.news);
         self.inbox.take(&mut news);
-        let mut comes = false;
         for event in news.drain(..) {
-            comes |= matches!(event, Event::Adopt(..) | Event::Attached { .. } | Event::Opened { .. });
             self.hear(event);
         }
         self.news = news;
-        comes
     }
 
     fn hear(&mut self, event: Event) {

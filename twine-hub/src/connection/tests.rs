@@ -8,6 +8,7 @@ mod ends;
 mod frames;
 mod guests;
 mod model;
+mod opening;
 mod recovery;
 mod saving;
 mod sessions;
