@@ -2,8 +2,8 @@
 //!
 //! Whatever waits when it comes [round](crate::rounds) is committed as one transaction (group commit), so
 //! that the cost of a sync is shared by all who wait for it. Only after the commit do the messages
-//! reach the rooms, and after that their publishers are answered: an offset that anyone has seen is
-//! never given to another message.
+//! reach the rooms, and after that their publishers are answered and the rooms' watchers told: an offset
+//! that anyone has seen is never given to another message.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -164,7 +164,7 @@ impl Committer {
         Ok((room, head))
     }
 
-    /// Commits a group of publishes as one transaction, delivers it and answers.
+    /// Commits a group of publishes as one transaction, answers it and has it delivered.
     fn commit(&mut self, mut group: Vec<Publish>) {
         self.tell_all_but(&group);
         // They have waited for this commit, and wait for no other.
