@@ -74,9 +74,9 @@ pub(crate) fn message(room: &RoomName, record: &Record, compress_from: usize) ->
     enum Borrowed<'a> {
         Message(Message<&'a serde_json::value::RawValue>),
     }
-    let told = [room.as_str(), record.data.get()].map(str::len).iter().sum::<usize>();
     let id = record.id.as_ref().map_or(0, |id| id.as_str().len());
-    let size = AROUND + told + id + record.sender.as_ref().map_or(0, String::len);
+    let sender = record.sender.as_ref().map_or(0, String::len);
+    let size = AROUND + room.as_str().len() + id + sender + record.data.get().len();
     let plain = encode(
         size,
         &Borrowed::Message(Message {
