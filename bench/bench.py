@@ -114,6 +114,12 @@ def stop(pids, first=signal.SIGTERM):
             time.sleep(0.05)
 
 
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 def ports_of(conf):
     return {conf["port"], conf.get("publish", {}).get("port", conf["port"]), *conf.get("ports", [])}
 

@@ -11,7 +11,6 @@ bench` takes as many processes as it needs. Hubs keep their messages in SQLite, 
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,15 +24,9 @@ KEY = "bench-key-0123456789abcdef"
 HTTP_CONNECTIONS = 500
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 class Hub:
     def __init__(self, binary, folder):
-        port = free_port()
+        port = bench.free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = open(f"{folder}/log", "wb")
         env = {k: v for k, v in os.environ.items() if not k.startswith("TWINE_")} | {
@@ -47,7 +40,6 @@ class Hub:
             "MIMALLOC_ALLOW_THP": "0",
         }
         self.process = subprocess.Popen([binary, "serve"], env=env, stdout=self.log, stderr=self.log)
-        bench.wait_until_ready(f"{self.url}/readyz", time.time() + 20)
 
     def cpu(self):
         """Seconds of all its threads. None of them ends while it serves."""
@@ -103,6 +95,7 @@ def run(scenario, binary, n_hubs, flags):
             for n in range(n_hubs):
                 os.mkdir(f"{folder}/{n}")
                 hubs.append(Hub(binary, f"{folder}/{n}"))
+                bench.wait_until_ready(f"{hubs[-1].url}/readyz", time.time() + 20)
             watch = Watch(hubs)
             watch.look()
             watch.start()
@@ -123,13 +116,17 @@ def run(scenario, binary, n_hubs, flags):
     arrived = begin + report["elapsed"]["arriving"]
     empty, full = watch.seen[0][2], watch.at(arrived)[2]
     connections, deliveries = report["connections"], report["deliveries"]
+
+    def times(measured):
+        return " and ".join(f"{measured[p] * 1e3:.1f}" for p in ("p50", "p99")) if measured else "-"
+
     rows = [
         ("connections made", f"{connections['made']:,} of {connections['asked']:,}"),
         ("reconnects", connections["reconnects"]),
-        ("made in, p50 and p99, ms", " and ".join(f"{connections['time'][p] * 1e3:.1f}" for p in ("p50", "p99"))),
+        ("made in, p50 and p99, ms", times(connections["time"])),
         ("messages received", f"{deliveries['received']:,} of {deliveries['expected']:,}"),
         ("lost, repeated, out of order", ", ".join(str(deliveries[k]) for k in ("lost", "repeated", "out_of_order"))),
-        ("delivered in, p50 and p99, ms", " and ".join(f"{deliveries['latency'][p] * 1e3:.1f}" for p in ("p50", "p99"))),
+        ("delivered in, p50 and p99, ms", times(deliveries["latency"])),
         ("messages a second", f"{deliveries['rate']:,.0f}"),
         ("cores of the hubs while connecting", f"{watch.cores(begin, arrived):.2f}"),
         (
@@ -154,10 +151,11 @@ def main():
     parser.add_argument("scenario", choices=["ramp", "fanout"])
     parser.add_argument("--hubs", type=int, default=5)
     parser.add_argument("--hub", default=f"{bench.HERE}/../target/release/twine-hub")
-    mine, _, flags = " ".join(sys.argv[1:]).partition(" -- ")
-    a = parser.parse_args(mine.split())
+    argv = sys.argv[1:]
+    i = argv.index("--") if "--" in argv else len(argv)
+    a = parser.parse_args(argv[:i])
     bench.stop_servers_when_told()
-    sys.exit(run(a.scenario, os.path.abspath(a.hub), a.hubs, flags.split()))
+    sys.exit(run(a.scenario, os.path.abspath(a.hub), a.hubs, argv[i + 1 :]))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ import urllib.error
 import urllib.request
 import uuid
 
+from bench import free_port
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 BUDGET = f"{HERE}/instructions.json"
 TOLERANCE = 0.05
@@ -33,12 +35,6 @@ TOLERANCE = 0.05
 ROUNDS = 3
 KEY = "instructions-key-0123456789"
 PATIENCE = 60
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Peer:
